@@ -1,7 +1,8 @@
 """The one kind of error that is the user's to mend, told in one sentence.
 
-Every entry point (the `gam-yolo` command, and the `yolo` command through `gam_yolo.plugin`) prints such an error without a
-traceback and ends with exit status 2. Anything else that is raised is a bug of ours and keeps its traceback.
+Every entry point (the `gam-yolo` command, and the `yolo` command through `gam_yolo.plugin`) prints such an error
+without a traceback and ends with exit status 2. Anything else that is raised is a bug of ours and keeps its
+traceback.
 """
 
 from __future__ import annotations

@@ -1,0 +1,121 @@
+"""GAM, the Global Attention Mechanism."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from gam_yolo.blocks.parts import ConvBN, Start, check_choice, check_divides, hidden_channels
+from gam_yolo.errors import UserError
+
+__all__ = ["GAM", "PRESETS"]
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "blog": {"reduction": 4, "gate": "none", "groups": 1, "shuffle": "none"},
+    "paper": {"reduction": 16, "gate": "sigmoid", "groups": 1, "shuffle": "none"},
+    "paper-grouped": {"reduction": 16, "gate": "sigmoid", "groups": 4, "shuffle": "between"},
+    "forks": {"reduction": 4, "gate": "none", "groups": 4, "shuffle": "after"},
+}
+"""The variants in circulation: the articles' reference code, the paper for ResNet18 and MobileNetV2, the paper for
+ResNet50 "with gc" (group convolution), and the YOLO forks' `GAM_Attention`."""
+
+
+class GAM(nn.Module):
+    """Global Attention Mechanism: (B, C, H, W) -> (B, C, H, W).
+
+        F2 = Mc(F1) * F1          Mc: per pixel, a two-layer MLP over channels, C -> C/r -> C; no pooling
+        F3 = Ms(F2) * F2          Ms: conv 7x7 C -> C/r, BN, ReLU, conv 7x7 C/r -> C, BN, sigmoid; no pooling
+
+    Paper: Liu, Shao, Hoffmann, "Global Attention Mechanism: Retain Information to Enhance Channel-Spatial
+    Interactions", arXiv 2112.05561, equations 1 and 2. The paper permutes to (B, H, W, C) for the MLP; a linear layer
+    over the last axis is a 1x1 convolution, so nothing is permuted here. The paper puts it on each residual block's
+    output before the addition.
+
+    Parameters: 2Cm + 98Cm/g + 4(C + m), multiply-adds: HW (2Cm + 98Cm/g), with m = C // r; `start="identity"` adds C
+    parameters. For detection it is known to cost much (C 256, r 4: 1.6 M parameters a block) and to gain little or
+    nothing; the raw gate of `blog` and `forks` flips the sign of about half the features at the start, and a
+    pretrained detector needs many epochs to recover from that. `gate="sigmoid"` or `start="identity"` avoid it.
+
+    Every argument left at None takes its value from the preset.
+
+    Args:
+        c: Channels C of the input and of the output.
+        reduction: The ratio r of both bottlenecks.
+        gate: What the MLP's output passes through before it multiplies F1: `none` or `sigmoid`.
+        groups: Groups g of both 7x7 convolutions.
+        shuffle: Channel shuffle, so that groups mix: `none`, `between` the convolutions, or `after` the spatial gate.
+        channel: Whether the channel branch is there (the paper's ablation).
+        spatial: Whether the spatial branch is there (the paper's ablation).
+        pool: `max` puts a 3x3 max-pool of stride 1 between the 7x7 convolutions: our reading of the paper's ablation
+            "with max-pooling", which states neither its size nor its place; `none` is GAM.
+        start: `default`, or `identity`: the block passes its input on unchanged until it has learned (see `Start`).
+        preset: One of `PRESETS`.
+        shuffle_groups: Groups of the shuffle where they are not `groups`; the forks shuffle by 4 whatever they
+            convolve by.
+
+    Raises:
+        UserError: If a name is unknown, the reduction exceeds C, or groups do not divide the channels.
+
+    Examples:
+        >>> import torch
+        >>> GAM(64)(torch.rand(2, 64, 20, 20)).shape
+        torch.Size([2, 64, 20, 20])
+        >>> sum(p.numel() for p in GAM(256).parameters())
+        1639680
+    """
+
+    def __init__(
+        self,
+        c: int,
+        reduction: int | None = None,
+        gate: str | None = None,
+        groups: int | None = None,
+        shuffle: str | None = None,
+        channel: bool = True,
+        spatial: bool = True,
+        pool: str = "none",
+        start: str = "default",
+        preset: str = "blog",
+        shuffle_groups: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_choice("preset", preset, PRESETS)
+        given = {"reduction": reduction, "gate": gate, "groups": groups, "shuffle": shuffle}
+        chosen = PRESETS[preset] | {key: value for key, value in given.items() if value is not None}
+        r, g = chosen["reduction"], chosen["groups"]
+        mixes = g if shuffle_groups is None else shuffle_groups
+        check_choice("gate", chosen["gate"], ("none", "sigmoid"))
+        check_choice("shuffle", chosen["shuffle"], ("none", "between", "after"))
+        check_choice("pool", pool, ("none", "max"))
+        if not (channel or spatial):
+            raise UserError("channel and spatial are both off, expected at least one branch; remove the row instead")
+        m = hidden_channels(c, r)
+
+        self.channel: nn.Module | None = None
+        if channel:
+            mlp = [nn.Conv2d(c, m, 1), nn.ReLU(inplace=True), nn.Conv2d(m, c, 1)]
+            self.channel = nn.Sequential(*mlp, *([nn.Sigmoid()] if chosen["gate"] == "sigmoid" else []))
+        self.spatial: nn.Module | None = None
+        if spatial:
+            check_divides("groups", g, c, "channels of the block's input")
+            check_divides("groups", g, m, f"channels of the bottleneck ({c} by reduction {r})")
+            between: list[nn.Module] = [nn.MaxPool2d(3, 1, 1)] if pool == "max" else []
+            after: list[nn.Module] = []
+            if chosen["shuffle"] == "between":
+                check_divides("shuffle_groups", mixes, m, "channels to shuffle")
+                between.append(nn.ChannelShuffle(mixes))
+            elif chosen["shuffle"] == "after":
+                check_divides("shuffle_groups", mixes, c, "channels to shuffle")
+                after.append(nn.ChannelShuffle(mixes))
+            self.spatial = nn.Sequential(
+                ConvBN(c, m, 7, g), nn.ReLU(inplace=True), *between, ConvBN(m, c, 7, g), nn.Sigmoid(), *after
+            )
+        self.start = Start(c, start)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the attended feature map, of the shape of `x`."""
+        f2 = x if self.channel is None else self.channel(x) * x
+        f3 = f2 if self.spatial is None else self.spatial(f2) * f2
+        out: Tensor = self.start(x, f3)
+        return out
