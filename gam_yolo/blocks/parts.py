@@ -6,11 +6,22 @@ from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from gam_yolo.errors import UserError, nearest
 
-__all__ = ["STARTS", "ConvBN", "Start", "check_choice", "check_divides", "hidden_channels"]
+__all__ = [
+    "STARTS",
+    "ChannelShuffle",
+    "ConvBN",
+    "Start",
+    "check_choice",
+    "check_divides",
+    "check_kernel",
+    "check_whole",
+    "hidden_channels",
+]
 
 STARTS = ("default", "identity")
 
@@ -27,6 +38,21 @@ def check_divides(key: str, value: object, channels: int, what: str) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1 or channels % value:
         fits = ", ".join(str(d) for d in range(1, min(channels, 32) + 1) if channels % d == 0)
         raise UserError(f"{key} {value!r} does not divide the {channels} {what}; write one of {fits}")
+
+
+def check_kernel(kernel: object, kernels: Collection[int] = (3, 7)) -> None:
+    """Raise `UserError` unless `kernel` is one of `kernels`; a channel count in its place is what rows get wrong."""
+    if kernel not in kernels or isinstance(kernel, bool):
+        raise UserError(
+            f"kernel is {kernel!r}, expected {', '.join(map(str, kernels))}; a row does not say its channels, which come "
+            f"from its input, so write [{max(kernels)}] or []"
+        )
+
+
+def check_whole(key: str, value: object) -> None:
+    """Raise `UserError` unless `value` is a whole number of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"{key} is {value!r}, expected a whole number of at least 1")
 
 
 def hidden_channels(c: int, reduction: object) -> int:
@@ -59,19 +85,34 @@ class ConvBN(nn.Module):
         groups: Groups of the convolution.
         dilation: Dilation of the convolution.
         bias: Whether the convolution has a bias of its own before the batch norm.
+        momentum: Of the batch norm. A YOLO sets its own, 0.03, for every batch norm in it.
     """
 
     def __init__(
-        self, c1: int, c2: int, kernel: int = 1, groups: int = 1, dilation: int = 1, *, bias: bool = True
+        self,
+        c1: int,
+        c2: int,
+        kernel: int = 1,
+        groups: int = 1,
+        dilation: int = 1,
+        *,
+        bias: bool = True,
+        momentum: float = 0.1,
     ) -> None:
         super().__init__()
         padding = dilation * (kernel // 2)
         self.conv = nn.Conv2d(c1, c2, kernel, padding=padding, dilation=dilation, groups=groups, bias=bias)
-        self.bn: nn.Module = nn.BatchNorm2d(c2)
+        self.bn: nn.Module = nn.BatchNorm2d(c2, momentum=momentum)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised convolution of `x`."""
-        out: Tensor = self.bn(self.conv(x))
+        x = self.conv(x)
+        bn = self.bn
+        if self.training and isinstance(bn, nn.BatchNorm2d) and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+            # One value per channel (a 1x1 map of a last batch of one image) has no statistics, and torch would end
+            # the training with an error; the running ones serve.
+            return batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)
+        out: Tensor = bn(x)
         return out
 
     def fuse(self) -> None:
@@ -86,6 +127,22 @@ class ConvBN(nn.Module):
         )
         self.conv.requires_grad_(False)  # as Ultralytics leaves what it fuses: for inference
         self.bn = nn.Identity()
+
+
+class ChannelShuffle(nn.ChannelShuffle):
+    """Channel shuffle, (B, C, H, W) -> (B, C, H, W), in basic operations where it is traced for an export.
+
+    torch's own operation keeps the memory format, but neither ONNX nor the converters that read TorchScript know it.
+
+    Args:
+        groups: The groups between which channels are exchanged.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` with its channels shuffled."""
+        if torch.jit.is_tracing():
+            return x.unflatten(1, (self.groups, -1)).transpose(1, 2).flatten(1, 2)
+        return super().forward(x)
 
 
 class Start(nn.Module):
