@@ -35,4 +35,4 @@ def __getattr__(name: str) -> object:
     raise AttributeError(f"module 'gam_yolo' has no attribute '{name}'")
 
 
-_autoload.install()
+_autoload.autoload()

@@ -58,16 +58,17 @@ def bind(name: str, block: type[nn.Module], channels: int, args: list[Any]) -> l
         bound = signature.bind(channels, *positional, **keywords)
     except TypeError as error:
         raise UserError(f"{name}: {error}; write {_listed(signature)}") from None
+    last = max(i for i, key in enumerate(signature.parameters) if key in bound.arguments)
+    bound.apply_defaults()
+    arguments = list(bound.args[: last + 1])
     try:
         with torch.device("meta"):
-            block(*bound.args)
+            block(*arguments)
     except UserError:
         raise
     except Exception as error:  # a block of the user's own may raise anything
         raise UserError(f"{name} refuses its arguments ({type(error).__name__}: {error})") from error
-    last = max((i for i, key in enumerate(signature.parameters) if key in bound.arguments), default=0)
-    bound.apply_defaults()
-    return list(bound.args[: last + 1])
+    return arguments
 
 
 def _listed(signature: inspect.Signature) -> str:

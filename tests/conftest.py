@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # a test that needs a package says so; none is installed behind its back
+os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # a test that needs a package says so; none comes behind its back
 os.environ.setdefault("YOLO_OFFLINE", "true")
 
 ROOT = Path(__file__).resolve().parent.parent

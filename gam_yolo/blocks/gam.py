@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gam_yolo.blocks.parts import ConvBN, Start, check_choice, check_divides, hidden_channels
+from gam_yolo.blocks.parts import ChannelShuffle, ConvBN, Start, check_choice, check_divides, hidden_channels
 from gam_yolo.errors import UserError
 
 __all__ = ["GAM", "PRESETS"]
@@ -104,10 +104,10 @@ class GAM(nn.Module):
             after: list[nn.Module] = []
             if chosen["shuffle"] == "between":
                 check_divides("shuffle_groups", mixes, m, "channels to shuffle")
-                between.append(nn.ChannelShuffle(mixes))
+                between.append(ChannelShuffle(mixes))
             elif chosen["shuffle"] == "after":
                 check_divides("shuffle_groups", mixes, c, "channels to shuffle")
-                after.append(nn.ChannelShuffle(mixes))
+                after.append(ChannelShuffle(mixes))
             self.spatial = nn.Sequential(
                 ConvBN(c, m, 7, g), nn.ReLU(inplace=True), *between, ConvBN(m, c, 7, g), nn.Sigmoid(), *after
             )

@@ -1,10 +1,11 @@
 """Register with Ultralytics in every process that imports torch, before Ultralytics parses a model.
 
-`import torch` calls the entry points of the group `torch.backends` (torch 2.5 and newer), and Ultralytics imports
-torch before anything that we patch; so `autoload`, listed there, reaches the `yolo` script, notebooks, DDP and
-data-loader workers alike. It imports neither torch nor Ultralytics: it leaves a note for the import system to patch
-each Ultralytics module when that is imported. Set `GAM_YOLO_AUTOLOAD=0` to switch it off; `import gam_yolo` then
-still registers by hand.
+`import torch` calls the entry points of the group `torch.backends` (torch 2.5 and newer), and Ultralytics imports torch
+before anything that we patch; so `autoload`, listed there, reaches the `yolo` script, notebooks, DDP and data-loader
+workers alike; `import gam_yolo` calls it too. It imports neither torch nor Ultralytics: it leaves a note for the import
+system to patch each Ultralytics module when that is imported.
+
+The environment variable `GAM_YOLO=0` switches it off: nothing is patched, whatever is imported.
 """
 
 from __future__ import annotations
@@ -15,11 +16,9 @@ import sys
 import warnings
 from types import ModuleType
 
-import wrapt
+__all__ = ["PATCHES", "autoload"]
 
-__all__ = ["PATCHES", "autoload", "install", "switched_on"]
-
-SWITCH = "GAM_YOLO_AUTOLOAD"
+SWITCH = "GAM_YOLO"
 
 PATCHES = {
     "ultralytics.utils.checks": ("gam_yolo.plugin.files",),
@@ -28,30 +27,22 @@ PATCHES = {
 }
 """Ultralytics' module -> our modules whose `patch` is called with it once it is imported."""
 
-_installed = False
-
-
-def switched_on() -> bool:
-    """Return whether the environment leaves automatic registration on."""
-    return os.environ.get(SWITCH, "1").lower() not in {"0", "off", "false", "no"}
+_done = False
 
 
 def autoload() -> None:
-    """Register unless switched off. `import torch` calls it and would break on an exception, so none leaves it."""
+    """Register unless switched off or done. An exception would break `import torch`, so none leaves this function."""
+    global _done  # one per process, as the import system's own state is
+    if _done or os.environ.get(SWITCH, "1").lower() in {"0", "off", "false", "no"}:
+        return
+    _done = True
     try:
-        if switched_on():
-            install()
-    except Exception as error:
-        warnings.warn(f"gam_yolo did not register with Ultralytics: {error}", stacklevel=2)
+        import wrapt  # here, where a broken installation of it costs a warning instead of `import torch`
 
-
-def install() -> None:
-    """Patch each Ultralytics module when it is imported, at once where it is already; a second call does nothing."""
-    global _installed  # one per process, as the import system's own state is
-    if not _installed:
-        _installed = True
         for name in PATCHES:
             wrapt.register_post_import_hook(_apply, name)
+    except Exception as error:
+        warnings.warn(f"gam_yolo did not register with Ultralytics: {error}", stacklevel=2)
 
 
 def _apply(module: ModuleType) -> None:
