@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from gam_yolo import catalogue
 from gam_yolo.errors import EXIT_STATUS, UserError
 
 __all__ = ["app", "main"]
@@ -19,6 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # a bug of ours keeps Python's own traceback
 )
+app.command("blocks")(catalogue.blocks)
 
 
 @app.callback()

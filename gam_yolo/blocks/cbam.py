@@ -68,8 +68,8 @@ class UltralyticsCBAM(nn.Module):
         F1 = F * sigmoid(W GAP(F) + b)                        W: one full C x C matrix; no MLP, no max-pooling
         F2 = F1 * sigmoid(conv_kxk([mean_c F1; max_c F1]))    2 -> 1 channels, no bias, no batch norm
 
-    Source: `ultralytics.nn.modules.conv.CBAM`, github.com/ultralytics/ultralytics; its channel gate is that of RTMDet
-    (arXiv 2212.07784). It is here so that results obtained with it can be repeated and set beside those of `CBAM`,
+    Source: `ultralytics.nn.modules.conv.CBAM`, github.com/ultralytics/ultralytics; its channel gate is that of
+    RTMDet. It is here so that results obtained with it can be repeated and set beside those of `CBAM`,
     from which it differs in each of its two gates. Ultralytics places it nowhere: no model YAML can name it there.
 
     Parameters: C^2 + C + 2k^2, multiply-adds: C^2 + 2k^2 HW; `start="identity"` adds C parameters. For detection we

@@ -44,8 +44,8 @@ def check_kernel(kernel: object, kernels: Collection[int] = (3, 7)) -> None:
     """Raise `UserError` unless `kernel` is one of `kernels`; a channel count in its place is what rows get wrong."""
     if kernel not in kernels or isinstance(kernel, bool):
         raise UserError(
-            f"kernel is {kernel!r}, expected {', '.join(map(str, kernels))}; a row does not say its channels, which come "
-            f"from its input, so write [{max(kernels)}] or []"
+            f"kernel is {kernel!r}, expected {', '.join(map(str, kernels))}; a row's channels come from its input and "
+            "are not written: write the kernel alone, or []"
         )
 
 

@@ -137,7 +137,8 @@ def _unknown_names_told(tasks: ModuleType, model: dict[str, Any]) -> Iterator[No
             name = row[2]
             if error.args == (name,) and not hasattr(tasks, name):
                 known = {*registry.BLOCKS, *(k for k, v in vars(tasks).items() if isinstance(v, type))}
-                raise row_error(model, i, row, f"there is no module named '{name}'{nearest(name, known)}") from None
+                told = f"there is no module named '{name}'{nearest(name, known)}{registry.not_loaded()}"
+                raise row_error(model, i, row, told) from None
         raise
 
 
