@@ -1,0 +1,48 @@
+"""One evaluator for COCO and VOC: match once per image, then any metric under any weights, with intervals."""
+
+from __future__ import annotations
+
+from gam_yolo.evaluation.bootstrap import METRICS, measure, multiplicities, resample
+from gam_yolo.evaluation.coco import parse_detections, read_coco, read_detections
+from gam_yolo.evaluation.data import Detections, GroundTruth
+from gam_yolo.evaluation.matching import MatchTable, match_coco, match_voc
+from gam_yolo.evaluation.metrics import (
+    COCO_METRICS,
+    VOC_METRICS,
+    coco_metrics,
+    over_classes,
+    precision_curve,
+    voc_metrics,
+)
+from gam_yolo.evaluation.statistics import Estimate, Samples, difference, estimate, holm, verdict
+from gam_yolo.evaluation.voc import read_voc
+from gam_yolo.evaluation.yolo import read_yolo
+
+__all__ = [
+    "COCO_METRICS",
+    "METRICS",
+    "VOC_METRICS",
+    "Detections",
+    "Estimate",
+    "GroundTruth",
+    "MatchTable",
+    "Samples",
+    "coco_metrics",
+    "difference",
+    "estimate",
+    "holm",
+    "match_coco",
+    "match_voc",
+    "measure",
+    "multiplicities",
+    "over_classes",
+    "parse_detections",
+    "precision_curve",
+    "read_coco",
+    "read_detections",
+    "read_voc",
+    "read_yolo",
+    "resample",
+    "verdict",
+    "voc_metrics",
+]

@@ -1,0 +1,145 @@
+"""Ground truth and detections in COCO's JSON format (https://cocodataset.org/#format-data)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gam_yolo.errors import UserError
+from gam_yolo.evaluation.data import Detections, GroundTruth
+from gam_yolo.evaluation.files import boxes_of, image_id_of, number_of, read_json, refuse_repeats, shown
+
+__all__ = ["parse_detections", "read_coco", "read_detections"]
+
+
+def read_coco(path: str | Path) -> GroundTruth:
+    """Read an annotation file such as `instances_val2017.json`.
+
+    Raises:
+        UserError: The file is not whole, or an id is missing, repeated or unknown.
+    """
+    path = Path(path)
+    content = read_json(path)
+    lists = [content.get(key) if isinstance(content, dict) else None for key in ("images", "categories", "annotations")]
+    for key, value in zip(("images", "categories", "annotations"), lists, strict=True):
+        if not isinstance(value, list) or not all(isinstance(record, dict) for record in value):
+            raise UserError(f"{path}: has no list '{key}' of records; expected a COCO annotation file")
+    images, categories, annotations = (value or [] for value in lists)
+    if not images:
+        raise UserError(f"{path}: lists no images")
+    for key, records in (("images", images), ("categories", categories), ("annotations", annotations)):
+        absent = next((i for i, record in enumerate(records) if "id" not in record), None)
+        if absent is not None:
+            raise UserError(f"{path}: {key}[{absent}] has no 'id'")
+        refuse_repeats((record["id"] for record in records), f"{path}: {key}", "ids")
+    images = sorted(images, key=lambda image: (isinstance(image["id"], str), image["id"]))
+    categories = sorted(categories, key=lambda category: int(category["id"]))
+    image_index = {image["id"]: i for i, image in enumerate(images)}
+    label_index = {category["id"]: i for i, category in enumerate(categories)}
+    for key, known in (("image_id", image_index), ("category_id", label_index)):
+        unknown = sorted({a.get(key) for a in annotations} - known.keys(), key=repr)
+        if unknown:
+            raise UserError(f"{path}: annotations name {key} {shown(unknown)}, which the file does not list")
+    box = boxes_of(annotations, f"{path}: annotations")
+    # As in pycocotools, the size of an object is that of its mask; a file of boxes alone may leave it out.
+    area = [
+        number_of(a, "area", f"{path}: annotations[{i}]") if "area" in a else float(b[2] * b[3])
+        for i, (a, b) in enumerate(zip(annotations, box, strict=True))
+    ]
+    return GroundTruth(
+        source=str(path),
+        ids=tuple(image_index),
+        files=tuple(str(image.get("file_name", image["id"])) for image in images),
+        sizes=np.array([[image.get("width", np.nan), image.get("height", np.nan)] for image in images], dtype=float),
+        classes=tuple(str(category.get("name", category["id"])) for category in categories),
+        category_ids=tuple(label_index),
+        image=np.array([image_index[a["image_id"]] for a in annotations], dtype=np.intp),
+        label=np.array([label_index[a["category_id"]] for a in annotations], dtype=np.intp),
+        box=box,
+        area=np.array(area, dtype=float),
+        crowd=np.array([bool(a.get("iscrowd", 0)) for a in annotations], dtype=bool),
+        difficult=np.zeros(len(annotations), dtype=bool),
+    )
+
+
+def read_detections(path: str | Path, truth: GroundTruth) -> Detections:
+    """Read a COCO result file, or the `predictions.json` that Ultralytics' validation writes with `save_json=True`.
+
+    A record's image is the one its `file_name` names, as Ultralytics writes it, else the one with its `image_id`.
+
+    Args:
+        path: The file: a list of records with `image_id`, `category_id`, `bbox` and `score`.
+        truth: What the detections are to be compared with.
+
+    Raises:
+        UserError: The file is not whole, a number in it is none, or it belongs to another data set.
+    """
+    path = Path(path)
+    records = read_json(path)
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise UserError(f"{path}: is not a list of records; expected a COCO result file")
+    if not records:
+        raise UserError(f"{path}: holds no detections")
+    return parse_detections(records, truth, str(path))
+
+
+def parse_detections(records: list[dict[str, Any]], truth: GroundTruth, source: str) -> Detections:
+    """Turn the records of a COCO result file into `Detections`; see `read_detections`."""
+    by_id = dict(zip(truth.ids, range(len(truth.ids)), strict=True))
+    by_file = {Path(file).name: i for i, file in enumerate(truth.files)}
+    by_stem = {image_id_of(file): i for i, file in enumerate(truth.files)}
+    image = [
+        by_file.get(record["file_name"], -1)
+        if "file_name" in record
+        else by_id.get(record.get("image_id", ""), by_stem.get(record.get("image_id", ""), -1))
+        for record in records
+    ]
+    strange = sorted({str(r.get("file_name", r.get("image_id"))) for r, i in zip(records, image, strict=True) if i < 0})
+    if strange:
+        raise UserError(
+            f"{source}: {len(strange)} of its images ({shown(strange)}) are not in {truth.source}; "
+            "are these predictions of another data set or split?"
+        )
+    label_index = {category: i for i, category in enumerate(truth.category_ids)}
+    label = [label_index.get(record.get("category_id", -1), -1) for record in records]
+    if -1 in label:
+        unknown = sorted({str(r.get("category_id")) for r, k in zip(records, label, strict=True) if k < 0})
+        raise UserError(
+            f"{source}: category_id {shown(unknown)} are not in {truth.source}, which has "
+            f"{min(truth.category_ids)} to {max(truth.category_ids)} ({len(truth.classes)} classes)"
+        )
+    score = [number_of(record, "score", f"{source}: record {i}") for i, record in enumerate(records)]
+    detections = Detections(
+        source=source,
+        image=np.array(image, dtype=np.intp),
+        label=np.array(label, dtype=np.intp),
+        box=boxes_of(records, f"{source}: record "),
+        score=np.array(score, dtype=float),
+    )
+    _refuse_foreign(detections, truth)
+    return detections
+
+
+def _refuse_foreign(detections: Detections, truth: GroundTruth) -> None:
+    """Refuse what the ids do not betray: boxes beside their images, and images that were never looked at."""
+    width, height = truth.sizes[detections.image].T
+    x, y, w, h = detections.box.T
+    beside = np.flatnonzero((x >= width) | (y >= height) | (x + w <= 0) | (y + h <= 0))
+    beside = beside[(w[beside] > 0) & (h[beside] > 0)]
+    if len(beside):
+        i = int(beside[0])
+        image = int(detections.image[i])
+        raise UserError(
+            f"{detections.source}: record {i} has its box {np.round(detections.box[i], 1).tolist()} beside image "
+            f"{truth.ids[image]!r} of {width[i]:g} x {height[i]:g} pixels ({len(beside)} such records); "
+            "expected pixels of the original image"
+        )
+    with_objects = np.unique(truth.image)
+    covered = np.intersect1d(with_objects, detections.image)
+    if 2 * len(covered) < len(with_objects):
+        raise UserError(
+            f"{detections.source}: has detections on {len(covered)} of the {len(with_objects)} images with objects in "
+            f"{truth.source}; expected predictions of the whole split"
+        )

@@ -1,0 +1,240 @@
+"""Average precision and recall from a match table, under any non-negative weight of the images.
+
+A bootstrap sample of images is a weight for each image: how often it was drawn. Weighting gives what pycocotools would
+give on a data set in which each image really occurs that often, and a matrix of weights gives many samples at a time.
+With all weights one it is the ordinary metric.
+
+Only the rows of true positives matter: between two of them precision falls and recall stands still, so neither the
+precision envelope nor the recall at which it is read changes there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gam_yolo.evaluation.data import Array
+from gam_yolo.evaluation.matching import AREAS, IOU_THRESHOLDS, MAX_DETECTIONS, MatchTable
+
+__all__ = ["COCO_METRICS", "VOC_METRICS", "coco_metrics", "over_classes", "precision_curve", "voc_metrics"]
+
+COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+"""COCO's twelve, in the order in which pycocotools prints them."""
+
+VOC_METRICS = ("VOC2007 AP50", "VOC2010 AP50")
+"""The 11-point definition of the challenge up to 2007 (2009), and the all-point definition since 2010."""
+
+_EPSILON = np.spacing(1)  # pycocotools adds it to precision's denominator
+_CELLS_AT_ONCE = 1 << 23  # a class's detections by replicates held at a time: 64 MB, three times over in each thread
+_THREADS = 8  # bounds the memory
+_LONG_ROW = 256  # from here on adding whole rows one by one beats NumPy's accumulation along the first axis
+
+
+def coco_metrics(table: MatchTable, weights: Array) -> Array:
+    """Compute COCO's twelve metrics of each class.
+
+    Args:
+        table: What `match_coco` made.
+        weights: Non-negative image weights, shape (images, replicates).
+
+    Returns:
+        Shape (classes, 12, replicates), in the order of `COCO_METRICS`; NaN where a class has no counted object.
+    """
+    at_50, at_75 = np.searchsorted(IOU_THRESHOLDS, (0.5, 0.75)).tolist()
+    result = np.full((table.n_classes, len(COCO_METRICS), weights.shape[1]), np.nan)
+
+    def fill(label: int, chunk: slice) -> None:
+        curves = _ClassCurves(table, label, weights[:, chunk])
+        precision = np.stack([curves.average_precision(setting, 0.01) for setting in range(curves.n_settings)])
+        recall = np.stack([curves.recall(setting, MAX_DETECTIONS) for setting in range(curves.n_settings)])
+        ap = precision.reshape(len(AREAS), table.n_thresholds, -1)
+        ar = recall.reshape(ap.shape).mean(axis=1)
+        fewer = [np.mean([curves.recall(t, n) for t in range(table.n_thresholds)], axis=0) for n in (1, 10)]
+        result[label, :, chunk] = [ap[0].mean(axis=0), ap[0, at_50], ap[0, at_75], *ap[1:].mean(axis=1), *fewer, *ar]
+
+    _for_each_class(table, weights, fill)
+    return result
+
+
+def voc_metrics(table: MatchTable, weights: Array) -> Array:
+    """Compute VOC's two definitions of AP at IoU 0.5 for each class.
+
+    Args:
+        table: What `match_voc` made.
+        weights: Non-negative image weights, shape (images, replicates).
+
+    Returns:
+        Shape (classes, 2, replicates), in the order of `VOC_METRICS`; NaN where a class has no counted object.
+    """
+    result = np.full((table.n_classes, len(VOC_METRICS), weights.shape[1]), np.nan)
+
+    def fill(label: int, chunk: slice) -> None:
+        curves = _ClassCurves(table, label, weights[:, chunk])
+        result[label, :, chunk] = [curves.average_precision(0, 0.1), curves.average_precision(0, None)]
+
+    _for_each_class(table, weights, fill)
+    return result
+
+
+def over_classes(per_class: Array) -> Array:
+    """Average over the classes that have objects: shape (classes, ...) to (...), NaN where none has."""
+    present = ~np.isnan(per_class)
+    count = present.sum(axis=0)
+    total = np.where(present, per_class, 0.0).sum(axis=0)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def precision_curve(table: MatchTable, threshold: int = 0) -> Array:
+    """Read each class's interpolated precision at recall 0, 0.01, ... 1, over all areas, each image counted once.
+
+    Args:
+        table: What `match_coco` made.
+        threshold: Index into `IOU_THRESHOLDS`.
+
+    Returns:
+        Shape (classes, 101); NaN where a class has no counted object.
+    """
+    grid = np.linspace(0, 1, 101)
+    result = np.full((table.n_classes, len(grid)), np.nan)
+    for label in range(table.n_classes):
+        curves = _ClassCurves(table, label, np.ones((table.n_images, 1)))
+        if curves.objects[0, 0] > 0:
+            envelope, recall = curves.envelope(threshold)
+            found = np.searchsorted(recall[:, 0], grid, side="left")
+            result[label] = np.append(envelope[:, 0], 0.0)[found]
+    return result
+
+
+def _for_each_class(table: MatchTable, weights: Array, fill: Callable[[int, slice], None]) -> None:
+    """Call `fill` for each class that has objects, with slices of the replicates that fit in memory together."""
+    labels, chunks = [], []
+    for label in np.unique(table.object_label[table.counted.any(axis=1)]).tolist():
+        rows = int(table.start[label + 1] - table.start[label])
+        step = max(1, _CELLS_AT_ONCE // max(rows, 1))
+        slices = [slice(i, i + step) for i in range(0, weights.shape[1], step)]
+        labels += [label] * len(slices)
+        chunks += slices
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:  # NumPy lets go of the interpreter's lock
+        list(pool.map(fill, labels, chunks))
+
+
+class _ClassCurves:
+    """Precision and recall of one class at each setting, for every column of weights.
+
+    Attributes:
+        n_settings: Settings of the table.
+        objects: Weighted number of counted objects in each area range, shape (areas, replicates).
+    """
+
+    def __init__(self, table: MatchTable, label: int, weights: Array) -> None:
+        first, last = int(table.start[label]), int(table.start[label + 1])
+        hits = np.flatnonzero(table.tp[first:last].any(axis=1))
+        rows = slice(first, first + int(hits[-1]) + 1 if len(hits) else first)  # nothing after the last hit matters
+        self._weights = weights
+        self._image = table.image[rows]
+        self._rank = table.rank[rows]
+        self._tp = table.tp[rows]
+        self._kept = ~table.ignored[rows]
+        self._n_thresholds = table.n_thresholds
+        self._seen_in_area: tuple[int, NDArray[np.bool_], NDArray[np.intp], Array] | None = None
+        self.n_settings = self._tp.shape[1]
+        own = table.object_label == label
+        self.objects = table.counted[own].T.astype(float) @ weights[table.object_image[own]]
+
+    def recall(self, setting: int, max_detections: int) -> Array:
+        """Compute the share of objects found by the best `max_detections` of each image, shape (replicates,)."""
+        found = self._tp[:, setting] & (self._rank < max_detections)
+        return self._per_object(setting, self._weights[self._image[found]].sum(axis=0))
+
+    def average_precision(self, setting: int, step: float | None) -> Array:
+        """Compute the mean of the precision envelope over recall, shape (replicates,).
+
+        Args:
+            setting: Column of the table.
+            step: Distance of the grid of recalls, from 0 to 1, at which the envelope is read; None for the area under
+                it.
+        """
+        envelope, recall = self.envelope(setting)
+        if not len(recall):
+            return self._per_object(setting, np.zeros(self._weights.shape[1]))
+        if step is None:
+            share = recall
+        else:
+            # How many points of the grid the recall has reached. The points are multiples of `step` in floating point,
+            # as in the reference implementations; the small number undoes the division's rounding, the comparison
+            # decides.
+            share = recall / step
+            share += 1e-9
+            np.floor(share, out=share)
+            share += share * step <= recall
+            share /= round(1 / step) + 1
+        # Summed by parts: the share gained at each point times its envelope.
+        envelope[:-1] -= envelope[1:]
+        area = np.einsum("ij,ij->j", envelope, share)
+        return np.where(self._objects(setting) > 0, area, np.nan)
+
+    def envelope(self, setting: int) -> tuple[Array, Array]:
+        """Compute, at each true positive, the highest precision there or at higher recall, and the recall.
+
+        Returns:
+            Envelope and recall, each of shape (true positives, replicates).
+        """
+        rows = np.flatnonzero(self._tp[:, setting])
+        recall = _accumulate(np.add, self._weights[self._image[rows]])
+        precision = self._seen(setting, rows)
+        precision += _EPSILON
+        np.divide(recall, precision, out=precision)
+        _accumulate(np.maximum, precision[::-1])
+        recall /= np.maximum(self._objects(setting), np.finfo(float).tiny)
+        return precision, recall
+
+    def _seen(self, setting: int, rows: NDArray[np.intp]) -> Array:
+        """Sum the weights of the detections that count, up to and including each of the given rows.
+
+        Which detections count differs little between the thresholds of an area range. So the sum is made once for the
+        range, at its last threshold, and corrected for the few that differ.
+        """
+        area = setting // self._n_thresholds
+        if self._seen_in_area is None or self._seen_in_area[0] != area:
+            kept = self._kept[:, (area + 1) * self._n_thresholds - 1]
+            before = np.cumsum(kept)
+            self._seen_in_area = area, kept, before, _running_sum(self._weights, self._image[kept])
+        _, kept, before, seen_in_area = self._seen_in_area
+        seen = seen_in_area[before[rows]]
+        differing = np.flatnonzero(kept != self._kept[:, setting])
+        if len(differing):
+            sign = np.where(kept[differing], -1.0, 1.0)[:, None]
+            correction = _accumulate(np.add, self._weights[self._image[differing]] * sign)
+            reached = np.searchsorted(differing, rows, side="right")
+            seen[reached > 0] += correction[reached[reached > 0] - 1]
+        return seen
+
+    def _objects(self, setting: int) -> Array:
+        return self.objects[setting // self._n_thresholds]
+
+    def _per_object(self, setting: int, found: Array) -> Array:
+        objects = self._objects(setting)
+        return np.divide(found, objects, out=np.full(found.shape, np.nan), where=objects > 0)
+
+
+def _running_sum(weights: Array, image: NDArray[np.intp]) -> Array:
+    """Sum the weights of the first 0, 1, 2, ... of the given images, shape (images + 1, replicates)."""
+    result = np.empty((len(image) + 1, weights.shape[1]))
+    result[0] = 0.0
+    np.take(weights, image, axis=0, out=result[1:])
+    return _accumulate(np.add, result)
+
+
+def _accumulate(operation: np.ufunc, values: Array) -> Array:
+    """Apply `operation` down the first axis, in place, and return the values."""
+    if values.shape[1] < _LONG_ROW:
+        operation.accumulate(values, axis=0, out=values)
+    else:
+        for above, row in pairwise(values):
+            operation(above, row, out=row)
+    return values
