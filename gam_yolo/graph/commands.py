@@ -1,0 +1,164 @@
+"""The sub-commands `place`, `check` and `transfer` of `gam-yolo`: parse, call, print."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+
+from gam_yolo.errors import UserError
+from gam_yolo.graph.edit import FEEDS, Edit, insert, remove, rewrite
+from gam_yolo.graph.model import Document, brief
+
+# What needs torch is imported by the command that needs it: `gam-yolo --help` is not to wait for it.
+
+__all__ = ["check", "place"]
+
+NO_BLOCK = "none"
+
+
+def place(
+    base: Annotated[str, typer.Argument(help="A model YAML: a path, or a name that `yolo model=` takes.")],
+    block: Annotated[str, typer.Option(help=f"The block to place, or '{NO_BLOCK}' to take all blocks out.")],
+    at: Annotated[
+        str, typer.Option(help="Behind which rows: '15,18,21', 'p3', 'backbone', 'neck', 'head-inputs', 'after SPPF'.")
+    ] = "",
+    args: Annotated[str, typer.Option(help="The block's arguments, such as '16' or '{start: identity}'.")] = "",
+    feeds: Annotated[
+        str, typer.Option(help="Who reads the block: 'all' who read the row, or the 'next' row only.")
+    ] = "all",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The YAML to write; else it is printed.")
+    ] = None,
+    show: Annotated[Path | None, typer.Option(help="An SVG picture of the graph to write, blocks marked.")] = None,
+) -> None:
+    """Place a block in a model YAML, or take blocks out, with every row number kept right."""
+    from gam_yolo import registry
+    from gam_yolo.graph.files import load
+    from gam_yolo.graph.measure import measure, scales
+    from gam_yolo.graph.picture import svg
+
+    document = load(base)
+    if block == NO_BLOCK:
+        edit = remove(document.graph, registry.BLOCKS.__contains__)
+        text = rewrite(document, edit)
+    else:
+        edit, text = _placed(document, block, at, args, feeds)
+    tell = Console(stderr=True, highlight=False, soft_wrap=True)
+    for line in _told(document, edit):
+        tell.print(line, markup=False)
+    if show:
+        config = Document(text, document.name).config
+        write(show, svg(edit.graph, measure(config, document.name, scales(config)[0]), registry.BLOCKS.__contains__))
+    if output:
+        write(output, text)
+    else:
+        typer.echo(text, nl=False)
+
+
+def check(
+    file: Annotated[str, typer.Argument(help="A model YAML: a path, or a name that `yolo model=` takes.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what is wrong with a model YAML. Exit status: 0 nothing, 1 warnings, 2 errors."""
+    from gam_yolo.graph import check as checks
+
+    findings = checks.check(file)
+    if as_json:
+        typer.echo(json.dumps(checks.as_json(file, findings), indent=2))
+    else:
+        console = Console(highlight=False, soft_wrap=True)
+        for f in findings:
+            where = "" if f.row is None else f", row {f.row}"
+            console.print(f"{f.level}: {file}{where}: {f.message}; {f.remedy} [{f.code}]", markup=False)
+        if not findings:
+            console.print(f"{file}: clean", markup=False)
+    raise typer.Exit(checks.status(findings))
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all, with the text's own line ends.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(text.encode("utf-8"))
+            Path(temporary).chmod(0o666 & ~_umask())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _placed(document: Document, block: str, at: str, args: str, feeds: str) -> tuple[Edit, str]:
+    """Place the block and make sure that the result can be built."""
+    from gam_yolo import registry
+    from gam_yolo.graph.measure import measure, scales
+    from gam_yolo.graph.places import resolve
+
+    registry.get(block)
+    if feeds not in FEEDS:
+        raise UserError(f"--feeds is '{feeds}', expected one of {', '.join(FEEDS)}")
+    if not at:
+        raise UserError("--at is not given, expected where to place the block, such as p3 or 'after 15'")
+    shapes = measure(document.config, document.name, scales(document.config)[0])
+    rows = resolve(document.graph, at, shapes)
+    for row in rows:
+        if row < document.graph.head.index and shapes[row] is None:
+            raise UserError(f"{document.name}, {document.graph.layers[row]}: gives no single feature map to attend to")
+    edit = insert(document.graph, rows, block, _arguments(args), feeds)
+    text = rewrite(document, edit)
+    placed = Document(text, document.name)
+    for scale in scales(placed.config):
+        measure(placed.config, placed.name, scale)
+    return edit, text
+
+
+def _arguments(text: str) -> list[Any]:
+    """Read a row's arguments as a YAML would have them between the brackets, which may be left out."""
+    try:
+        args = yaml.safe_load(text if text.lstrip().startswith("[") else f"[{text}]")
+    except (yaml.YAMLError, ValueError, RecursionError):
+        args = None
+    if not isinstance(args, list):
+        raise UserError(f"--args is {brief(text)}, expected arguments such as '16' or '16, {{start: identity}}'")
+    return args
+
+
+def _told(document: Document, edit: Edit) -> list[str]:
+    """Say for each block that was put in who reads it and who still reads the row before it; else what went."""
+    graph = edit.graph
+
+    def named(rows: list[int]) -> str:
+        return ", ".join(str(graph.layers[i]) for i in rows) or "nobody"
+
+    told = []
+    for new, old in enumerate(edit.origin):
+        if old is None:
+            before = graph.layers[new].sources[0]
+            still = [i for i in graph.readers(before) if i != new]
+            rest = f"; still reading {graph.layers[before]} itself: {named(still)}" if still else ""
+            told.append(
+                f"{graph.layers[new]} attends {graph.layers[before]}; read by {named(graph.readers(new))}{rest}"
+            )
+    gone = sorted(set(range(len(document.graph.layers))) - {old for old in edit.origin if old is not None})
+    told.extend(f"{document.graph.layers[i]} taken out" for i in gone)
+    return told or ["no blocks to take out"]

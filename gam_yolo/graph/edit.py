@@ -1,0 +1,188 @@
+"""Put rows into a model YAML, or take them out, with every `from` and every row number in comments renumbered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import yaml
+
+from gam_yolo.errors import UserError
+from gam_yolo.graph.model import IMAGE, SECTIONS, Document, Graph, Layer, brief
+
+__all__ = ["FEEDS", "FEEDS_NEXT", "Edit", "insert", "remove", "rewrite"]
+
+FEEDS = ("all", "next")
+FEEDS_NEXT = "feeds next"
+"""What the comment of a row says whose block is meant to feed the following row only."""
+
+# A comment's row number leads ("15 (P3/8-small)", "0-P1/2") or stands alone in brackets ("X3 (21), fpn_blocks.1").
+_NUMBER = re.compile(r"#\s*(?:(\d+)(?![\w.])|[^\d\s][^(]*\((\d+)\))")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A changed graph.
+
+    Attributes:
+        graph: The new graph.
+        origin: For each new row the old row that it was, or None where it was put in.
+        note: What the comment of each row that was put in says besides its number.
+    """
+
+    graph: Graph
+    origin: tuple[int | None, ...]
+    note: str = ""
+
+
+def insert(graph: Graph, after: Iterable[int], block: str, args: list[Any], feeds: str = "all") -> Edit:
+    """Put a block behind each of the rows `after`.
+
+    Args:
+        graph: The graph to start from.
+        after: Row numbers of `graph`.
+        block: The block's name.
+        args: The arguments of each block's row.
+        feeds: `all`: everybody who read row X reads block(X) now. `next`: only the row that follows X does, all
+            others go on reading X itself.
+
+    Raises:
+        UserError: If a row is not there, is the head, or (`next`) is not read by the row that follows it.
+    """
+    rows = sorted(set(after))
+    for row in rows:
+        if not 0 <= row < graph.head.index:
+            what = f"is the head ({graph.head.module})" if row == graph.head.index else "is not there"
+            raise UserError(f"row {row} {what}, expected a row from 0 to {graph.head.index - 1} to place {block} after")
+        if feeds == "next" and row not in graph.layers[row + 1].sources:
+            readers = ", ".join(str(graph.layers[i]) for i in graph.readers(row)) or "nobody"
+            raise UserError(
+                f"{graph.layers[row + 1]} does not read row {row} (it is read by {readers}), so a {block} that feeds "
+                "the next row only would be unused; write --feeds all"
+            )
+
+    def moved(index: int) -> int:
+        return index + sum(row < index for row in rows) if index != IMAGE else IMAGE
+
+    def now(source: int, reader: int) -> int:
+        attended = source in rows and (feeds == "all" or reader == source + 1)
+        return moved(source) + attended
+
+    layers: list[Layer] = []
+    origin: list[int | None] = []
+    for layer in graph.layers:
+        sources = tuple(now(source, layer.index) for source in layer.sources)
+        layers.append(replace(layer, index=len(layers), sources=sources))
+        origin.append(layer.index)
+        if layer.index in rows:
+            layers.append(Layer(len(layers), (len(layers) - 1,), False, 1, block, args, layer.section))
+            origin.append(None)
+    return Edit(Graph(tuple(layers)), tuple(origin), FEEDS_NEXT if feeds == "next" else "")
+
+
+def remove(graph: Graph, is_block: Callable[[str], bool]) -> Edit:
+    """Take every row out whose module `is_block`; who read it now reads what it read.
+
+    Raises:
+        UserError: If such a row reads several rows, reads the image, or is the head.
+    """
+    blocks = {layer.index: layer for layer in graph.layers if is_block(layer.module)}
+    for layer in blocks.values():
+        if len(layer.sources) != 1 or layer.sources[0] == IMAGE or layer is graph.head:
+            raise UserError(f"{layer} reads {brief(list(layer.sources))} and cannot be taken out, expected one row")
+
+    def now(source: int) -> int:
+        while source in blocks:
+            source = blocks[source].sources[0]
+        return source - sum(block < source for block in blocks) if source != IMAGE else IMAGE
+
+    kept = [layer for layer in graph.layers if layer.index not in blocks]
+    layers = [replace(x, index=i, sources=tuple(map(now, x.sources))) for i, x in enumerate(kept)]
+    return Edit(Graph(tuple(layers)), tuple(layer.index for layer in kept))
+
+
+def rewrite(document: Document, edit: Edit) -> str:
+    """Return the document's text with the edit made in it, every other character left as it is.
+
+    A `from` written relatively (-1) stays relative, one written as a row number stays one. A comment behind a row that
+    begins with the row's own number, or has it in brackets, is renumbered.
+
+    Raises:
+        UserError: If the text is laid out so that it cannot be edited in place (rows shared by YAML aliases, say).
+    """
+    text = document.text
+    for start, end, new in sorted(_changes(document, edit), reverse=True):
+        text = text[:start] + new + text[end:]
+    # Whatever layout a text has, what is handed out says what was meant.
+    try:
+        agrees = Document(text, document.name).graph == edit.graph
+    except UserError:
+        agrees = False
+    if not agrees:
+        raise UserError(
+            f"{document.name}: its rows cannot be edited in place; write each as '- [from, repeats, module, args]'"
+        )
+    return text
+
+
+def _changes(document: Document, edit: Edit) -> Iterator[tuple[int, int, str]]:
+    """Yield (start, end, new text) for each span of the old text that changes."""
+    text = document.text
+    kept = {old: new for new, old in enumerate(edit.origin) if old is not None}
+    for old, node in enumerate(document.rows):
+        if old not in kept:
+            yield _row_span(document, old)
+            continue
+        layer = edit.graph.layers[kept[old]]
+        entries = node.value[0].value if layer.many else [node.value[0]]
+        for entry, before, source in zip(entries, document.graph.layers[old].sources, layer.sources, strict=True):
+            relative = entry.value.startswith("-")
+            value = source - layer.index if relative else source
+            if value != (before - old if relative else before):
+                yield entry.start_mark.index, entry.end_mark.index, str(value)
+        comment = document.comment(old)
+        number = _NUMBER.match(comment)
+        group = number.lastindex if number else None
+        if number and group and int(number[group]) == old != layer.index:
+            at = text.index(comment, document.end(node))
+            yield at + number.start(group), at + number.end(group), str(layer.index)
+    for new, old in enumerate(edit.origin):
+        if old is None:
+            behind = next(origin for origin in reversed(edit.origin[:new]) if origin is not None)
+            yield _new_row(document, behind, edit.graph.layers[new], edit.note)
+
+
+def _new_row(document: Document, behind: int, layer: Layer, note: str) -> tuple[int, int, str]:
+    """Return the change that writes `layer` behind the old row `behind`, in the layout of its section."""
+    text, end = document.text, document.end(document.rows[behind])
+    args = yaml.safe_dump(layer.args, default_flow_style=True, width=float("inf")).strip()
+    row = f"[-1, {layer.repeats}, {layer.module}, {args}]"
+    section = document.sections[layer.section]
+    if section.flow_style:
+        return end, end, f", {row}"
+    line_end = re.compile(r"[^\r\n]*").match(text, end)
+    at = line_end.end() if line_end else end
+    newline = "\r\n" if "\r\n" in text else "\n"
+    remark = f"{layer.index} {note}".strip()
+    return at, at, f"{newline}{' ' * section.start_mark.column}- {row} # {remark}"
+
+
+def _row_span(document: Document, index: int) -> tuple[int, int, str]:
+    """Return the change that deletes a row: its lines, or in a flow list the item with its comma."""
+    text, node = document.text, document.rows[index]
+    section = next(document.sections[s] for s in SECTIONS if any(node is row for row in document.sections[s].value))
+    start, end = node.start_mark.index, document.end(node)
+    if section.flow_style:
+        place = next(i for i, row in enumerate(section.value) if row is node)
+        if place:
+            return document.end(section.value[place - 1]), end, ""
+        following = section.value[1].start_mark.index if len(section.value) > 1 else end
+        return start, following, ""
+    start = max(text.rfind("\n", 0, start), text.rfind("\r", 0, start)) + 1
+    line_end = re.compile(r"[^\r\n]*(\r\n|\r|\n)?").match(text, end)
+    end = line_end.end() if line_end else end
+    if end == len(text) and start and not text.endswith(("\n", "\r")):  # the last line has no newline of its own
+        start -= 2 if text[:start].endswith("\r\n") else 1
+    return start, end, ""

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gam_yolo.errors import UserError
+from gam_yolo.graph.edit import insert, remove, rewrite
+from gam_yolo.graph.model import Document, Graph
+
+from .samples import TINY, shipped
+
+GRAPHS = {path.stem: Document.read(path).graph for path in shipped()}
+
+
+def is_gam(name: str) -> bool:
+    return name == "GAM"
+
+
+def meaning(graph: Graph, block: str | None = "GAM") -> list[object]:
+    """What each row computes, as a number per distinct expression; rows of `block` compute what they read.
+
+    A second way to the same truth: it follows the edges, and knows nothing of how rows are numbered.
+    """
+    known: dict[object, int] = {}
+    out: list[object] = []
+    for layer in graph.layers:
+        inputs = tuple("image" if s < 0 else out[s] for s in layer.sources)
+        if layer.module == block:
+            out.append(inputs[0])
+            continue
+        expression = (layer.module, repr(layer.args), layer.repeats, layer.many, layer.section, inputs)
+        out.append(known.setdefault(expression, len(known)))
+    return out
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_every_single_and_double_placement_computes_the_original_when_blocks_pass_through(name: str) -> None:
+    base = GRAPHS[name]
+    want = meaning(base)
+    positions = range(base.head.index)
+    for rows in [*((i,) for i in positions), *itertools.combinations(positions, 2)]:
+        edit = insert(base, rows, "GAM", [])
+        kept = [m for m, layer in zip(meaning(edit.graph), edit.graph.layers, strict=True) if layer.module != "GAM"]
+        assert kept == want, rows
+        assert remove(edit.graph, is_gam).graph == base, rows
+        # Nobody but the block reads the row before it.
+        for layer in edit.graph.layers:
+            if layer.module == "GAM":
+                assert edit.graph.readers(layer.index - 1) == [layer.index]
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_random_placements_round_trip(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(GRAPHS)))
+    base = GRAPHS[name]
+    rows = data.draw(st.lists(st.integers(0, base.head.index - 1), max_size=8))
+    edit = insert(base, rows, "GAM", [16])
+    assert len(edit.graph.layers) == len(base.layers) + len(set(rows))
+    assert remove(edit.graph, is_gam).graph == base
+    again = insert(edit.graph, rows, "CBAM", [])
+    assert remove(again.graph, lambda m: m == "CBAM").graph == edit.graph
+
+
+@pytest.mark.parametrize(
+    "name", ["yolov3-tiny", "yolov5-p6", "yolov6", "yolov8-world", "yolov9e", "yolov10n", "rtdetr-l", "yolo26-p2"]
+)
+def test_placing_and_removing_gives_the_file_back_to_the_byte(models: dict[str, Path], name: str) -> None:
+    document = Document.read(models[name])
+    for row in range(document.graph.head.index):
+        placed = Document(rewrite(document, insert(document.graph, [row], "GAM", [])), name)
+        assert rewrite(placed, remove(placed.graph, is_gam)) == document.text
+
+
+def test_next_feeds_the_following_row_only() -> None:
+    document = Document(TINY, "tiny.yaml")
+    edit = insert(document.graph, [1], "GAM", [], "next")
+    assert edit.graph.layers[2].module == "GAM"
+    assert edit.graph.layers[3].sources == (2,)  # the backbone goes on from the block
+    assert edit.graph.head.sources == (1, 7, 10)  # the head still reads the row before it
+    text = rewrite(document, edit)
+    assert "- [-1, 1, GAM, []] # 2 feeds next\n" in text
+    assert remove(Document(text, "x").graph, is_gam).graph == document.graph
+
+
+def test_next_refuses_a_block_that_would_be_unused() -> None:
+    graph = GRAPHS["yolov3-tiny"]  # its row 16 reads row 14
+    with pytest.raises(UserError, match=r"row 16 \(Conv\) does not read row 15 .*--feeds all"):
+        insert(graph, [15], "GAM", [], "next")
+
+
+@pytest.mark.parametrize(("row", "told"), [(10, "is the head"), (11, "is not there"), (-1, "is not there")])
+def test_only_rows_before_the_head_can_be_followed(row: int, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        insert(Document(TINY, "tiny.yaml").graph, [row], "GAM", [])
+
+
+def test_only_what_moves_is_rewritten() -> None:
+    document = Document(TINY, "tiny.yaml")
+    text = rewrite(document, insert(document.graph, [2, 6], "GAM", [16, {"start": "identity"}]))
+    before, after = TINY.splitlines(), text.splitlines()
+    assert [line for line in after if line not in before] == [
+        "  - [-1, 1, GAM, [16, {start: identity}]] # 3",
+        "  - [-1, 1, Conv, [32, 3, 2]] # 4-P5/32",
+        "  - [[-1, 3], 1, Concat, [1]] # cat backbone P4",
+        "  - [-1, 1, Conv, [24, 1, 1]] # X4 (7), fused",
+        "  - [-1, 1, GAM, [16, {start: identity}]] # 8",
+        "  - [[-1, 4], 1, Concat, [1]]",
+        "  - [-1, 1, Conv, [32, 1, 1]] # 11 (P5/32-large)",
+        "  - [[1, 8, 11], 1, Detect, [nc]] # Detect(P3, P4, P5)",
+    ]
+    assert text.index("GAM, [16, {start: identity}]] # 8\n\n")  # the blank line stays behind the group
+
+
+def test_relative_numbers_stay_relative(models: dict[str, Path]) -> None:
+    document = Document.read(models["rtdetr-l"])
+    text = rewrite(document, insert(document.graph, [14], "GAM", []))  # between an upsampling and [[-2, -1], 1, Concat]
+    rows = yaml.safe_load(text)["head"]
+    assert rows[6][:3] == [[-3, -1], 1, "Concat"]
+    assert Document(text, "x").graph.layers[16].sources == (13, 15)
+
+
+ROWS = yaml.safe_load(TINY)
+LAYOUTS = {
+    "block style": yaml.safe_dump(ROWS),
+    "flow style": yaml.safe_dump(ROWS, default_flow_style=True),
+    "flow style, wide": yaml.safe_dump(ROWS, default_flow_style=True, width=10_000),
+    "sections in flow style": "nc: 3\n"
+    + "".join(f"{s}: [\n" + ",\n".join(f"  {row}" for row in ROWS[s]) + "]\n" for s in ("backbone", "head")),
+    "windows line ends": TINY.replace("\n", "\r\n"),
+    "no newline at the end": TINY.rstrip(),
+    "head first": "head:" + TINY.split("head:")[1] + TINY.split("head:")[0],
+    "no indentation": TINY.replace("\n  -", "\n-"),
+    "odd spaces": TINY.replace("[-1, 1,", "[ -1,1 ,").replace("]] #", " ] ]  #"),
+    "byte order mark": "\ufeff" + TINY,
+    "merged in": "base: &b\n" + "".join(f"  {line}\n" for line in TINY.splitlines()[1:]) + "<<: *b\n",
+    "unrelated anchors": TINY.replace("nc: 3", "nc: &n 3\nother: *n"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_layout_is_edited_in_place(layout: str) -> None:
+    text = LAYOUTS[layout]
+    document = Document(text, layout)
+    assert document.graph == Document(TINY, "tiny.yaml").graph
+    for rows in ([0], [3], [9], [0, 3, 9], range(10)):
+        placed = Document(rewrite(document, insert(document.graph, rows, "GAM", [])), layout)
+        assert meaning(placed.graph)[-1] == meaning(document.graph)[-1]
+        assert rewrite(placed, remove(placed.graph, is_gam)) == text
+
+
+def test_rows_shared_by_an_alias_are_refused_rather_than_changed_together() -> None:
+    text = TINY.replace("- [-1, 1, Conv, [24, 1, 1]]", "- &r [-1, 1, Conv, [24, 1, 1]]")
+    text = text.replace("  - [[1, 6, 9]", "  - [&k 6, 1, Conv, [8]]\n  - [*k, 1, Conv, [8]]\n  - [[1, 6, 9]")
+    document = Document(text, "shared.yaml")
+    with pytest.raises(UserError, match=r"shared\.yaml: its rows cannot be edited in place"):
+        rewrite(document, insert(document.graph, [2], "GAM", []))
+
+
+def test_a_block_that_cannot_be_bridged_is_not_removed() -> None:
+    graph = Document(TINY.replace("[[-1, 2], 1, Concat, [1]]", "[[-1, 2], 1, GAM, []]"), "x").graph
+    with pytest.raises(UserError, match=r"row 5 \(GAM\) reads \[4, 2\] and cannot be taken out"):
+        remove(graph, is_gam)
