@@ -49,6 +49,7 @@ class SimAM(nn.Module):
         """Return `x` with each value scaled by its gate."""
         hw = x.shape[2] * x.shape[3]
         d = (x - x.mean((2, 3), keepdim=True)).square()
-        v = d.mean((2, 3), keepdim=True) * (hw / max(hw - 1, 1))  # a mean, as half precision overflows on the sum
+        free = hw - 1 + (hw == 1)  # 1 for a single pixel, without a branch, which a trace would freeze
+        v = d.mean((2, 3), keepdim=True) * (hw / free)  # by the mean, as half precision overflows on the sum
         out: Tensor = self.start(x, x * (d / (4 * (v + self.e_lambda)) + 0.5).sigmoid())
         return out
