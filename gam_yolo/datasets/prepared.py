@@ -14,6 +14,7 @@ and an interrupted one leaves nothing that looks ready.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -160,10 +161,9 @@ def source_folder(data: Mapping[str, Any], expected: str) -> Path:
     if not isinstance(text, str) or not text:
         raise UserError(f"{yaml}: key 'source' is {text!r}; expected the path of {expected}")
     expanded = os.path.expandvars(text)
-    if not expanded or "$" in expanded:
-        variable = (expanded or text).strip("${}")
+    if unset := re.search(r"\$\{?(\w+)", expanded or text):  # an empty variable counts as one not set
         raise UserError(
-            f"{yaml}: 'source: {text}' is not set; set the environment variable {variable} to the path of {expected}, "
+            f"{yaml}: 'source: {text}' is not set; set the environment variable {unset[1]} to the path of {expected}, "
             "or write that path into your own copy of the YAML"
         )
     folder = Path(expanded).expanduser().resolve()
