@@ -10,6 +10,7 @@ The environment variable `GAM_YOLO=0` switches it off: nothing is patched, whate
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -22,7 +23,7 @@ SWITCH = "GAM_YOLO"
 
 PATCHES = {
     "ultralytics.utils.checks": ("gam_yolo.plugin.files",),
-    "ultralytics.nn.tasks": ("gam_yolo.plugin.parser", "gam_yolo.plugin.fuse"),
+    "ultralytics.nn.tasks": ("gam_yolo.plugin.parser", "gam_yolo.plugin.classifier", "gam_yolo.plugin.fuse"),
     "ultralytics.cfg": ("gam_yolo.plugin.command",),
 }
 """Ultralytics' module -> our modules whose `patch` is called with it once it is imported."""
@@ -61,6 +62,5 @@ def _refuse(module: ModuleType, why: str) -> None:
     )
     warnings.warn(reason, stacklevel=2)
     if module.__name__ == "ultralytics.nn.tasks":
-        from gam_yolo.plugin.parser import unavailable
-
-        unavailable(module, reason)
+        with contextlib.suppress(Exception):  # the warning has been given; ordinary models must go on working
+            importlib.import_module("gam_yolo.plugin.parser").unavailable(module, reason)

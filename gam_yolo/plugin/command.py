@@ -20,8 +20,17 @@ def patch(cfg: ModuleType) -> None:
     def entrypoint(wrapped: Callable[..., Any], _: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
             return wrapped(*args, **kwargs)
-        except UserError as error:
-            cfg.LOGGER.error(str(error))
+        except Exception as error:
+            if (told := _told(error)) is None:
+                raise
+            cfg.LOGGER.error(str(told))
             sys.exit(EXIT_STATUS)
 
     wrapt.wrap_function_wrapper(cfg, "entrypoint", entrypoint)
+
+
+def _told(error: BaseException | None) -> UserError | None:
+    """Return the user's error behind `error`: Ultralytics wraps what a dataset's preparation raises in its own."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__
+    return error

@@ -105,6 +105,15 @@ def test_yolo_script_ends_a_bad_row_in_one_sentence_and_status_2(tmp_path: Path)
     assert not (tmp_path / "runs").exists()
 
 
+def test_yolo_script_tells_what_a_dataset_needs_though_ultralytics_wraps_the_error(tmp_path: Path) -> None:
+    env = {"GAM_YOLO_VOC": str(tmp_path / "nowhere"), "YOLO_CONFIG_DIR": str(tmp_path)}
+    done = run(YOLO, "train", "model=yolov8n-gam.yaml", "data=voc-local.yaml", cwd=tmp_path, **env)
+    output = done.stdout + done.stderr
+    assert done.returncode == 2, output
+    assert "nowhere" in output
+    assert "Traceback" not in output
+
+
 def test_checkpoint_loads_under_restricted_loading(tmp_path: Path) -> None:
     for name in ("yolov8n-gam.yaml", "yolo26n-gam-backbone.yaml"):
         saved = python(f"from ultralytics import YOLO; YOLO('{name}').save('m.pt')", tmp_path)
