@@ -2,9 +2,9 @@
 
     python scripts/try_ultralytics_versions.py 8.3.0 8.3.253 8.4.0 8.4.190
 
-Each release is installed, without its dependencies, into a temporary folder that comes first on the path. The versions that
-pass are what `pyproject.toml` may allow; `docs/compatibility.md` has the last figures. Prints a row a release, exits 1 if
-one failed.
+Each release is installed, without its dependencies, into a temporary folder that comes first on the path. The
+versions that pass are what `pyproject.toml` may allow; `docs/compatibility.md` has the last figures. Prints a row a
+release, exits 1 if one failed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-FAMILIES = {"yolov8n-gam": (8, 0), "yolo11n-gam-backbone": (8, 3), "yolo26n-gam": (8, 4)}  # family -> first release line
+# Family -> first release line that has it
+FAMILIES = {"yolov8n-gam": (8, 0), "yolo11n-gam-backbone": (8, 3), "yolo26n-gam": (8, 4)}
 TRAIN = "epochs=1 imgsz=64 batch=8 workers=0 device=cpu plots=False fraction=0.1 optimizer=SGD".split()
 
 
@@ -44,10 +45,9 @@ def try_release(version: str, folder: Path) -> list[str]:
     """Return what happened for each family, and for restricted loading, under one release."""
     site, work = folder / "site", folder / "work"
     work.mkdir()
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), f"ultralytics=={version}"]
-    subprocess.run(pip, check=True)
-    env = os.environ | {"PYTHONPATH": str(site), "YOLO_CONFIG_DIR": str(folder / "config"), "YOLO_AUTOINSTALL": "false"}
-    env["PYTHONWARNINGS"] = "ignore"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site),
+    f"ultralytics=={version}"] subprocess.run(pip, check=True) env = os.environ | {"PYTHONPATH": str(site),
+    "YOLO_CONFIG_DIR": str(folder / "config"), "YOLO_AUTOINSTALL": "false"} env["PYTHONWARNINGS"] = "ignore"
 
     def yolo(*arguments: str, **extra: str) -> str:
         code = "from ultralytics.cfg import entrypoint; entrypoint()"
@@ -55,7 +55,8 @@ def try_release(version: str, folder: Path) -> list[str]:
             [sys.executable, "-c", code, *arguments], cwd=work, env=env | extra, capture_output=True, text=True
         )
         lines = (done.stdout + done.stderr).strip().splitlines()
-        return "" if done.returncode == 0 else f"{arguments[0]} failed: {lines[-1][-90:] if lines else done.returncode}"
+        return "" if done.returncode == 0 else f"{arguments[0]} failed: {lines[-1][-90:] if lines else
+        done.returncode}"
 
     outcome = []
     release = tuple(map(int, version.split(".")[:2]))
@@ -71,11 +72,9 @@ def try_release(version: str, folder: Path) -> list[str]:
             ("export", f"model={last}", "format=torchscript", "imgsz=64"),
         ]
         outcome.append(next((bad for step in steps if (bad := yolo(*step))), "passed"))
-    outcome.append(
-        yolo("val", f"model={work / 'runs/yolov8n-gam/weights/last.pt'}", "data=gam-demo.yaml", "imgsz=64", "device=cpu",
-             "workers=0", "plots=False", ULTRALYTICS_SAFE_LOAD="1") or "passed"
-    )  # fmt: skip
-    return outcome
+    trained = f"model={work / 'runs/yolov8n-gam/weights/last.pt'}"
+    val = ("val", trained, "data=gam-demo.yaml", "imgsz=64", "device=cpu", "workers=0", "plots=False")
+    return [*outcome, yolo(*val, ULTRALYTICS_SAFE_LOAD="1") or "passed"]
 
 
 if __name__ == "__main__":
