@@ -44,7 +44,7 @@ class AttendedBottleneck(Bottleneck):  # type: ignore[misc]  # torchvision has n
         return y
 
 
-_ATTENDED = {BasicBlock: AttendedBasicBlock, Bottleneck: AttendedBottleneck}
+_ATTENDED: dict[type, type[nn.Module]] = {BasicBlock: AttendedBasicBlock, Bottleneck: AttendedBottleneck}
 
 
 def attend(resnet: nn.Module, block: str, **arguments: Any) -> nn.Module:
@@ -80,7 +80,8 @@ def attend(resnet: nn.Module, block: str, **arguments: Any) -> nn.Module:
             "Bottleneck, as in resnet18 or resnet50, without attention yet"
         )
     for m in residual:
-        last: nn.Conv2d = m.conv2 if isinstance(m, BasicBlock) else m.conv3
+        last = m.conv2 if isinstance(m, BasicBlock) else m.conv3
+        assert isinstance(last, nn.Conv2d)  # noqa: S101  # for the type checker: torchvision has no types
         built = kind(*bind(block, kind, last.out_channels, [arguments]))
         m.attention = built.to(last.weight).train(m.training)
         m.__class__ = _ATTENDED[type(m)]
