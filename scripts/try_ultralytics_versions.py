@@ -21,7 +21,7 @@ from rich.table import Table
 
 # Family -> first release line that has it
 FAMILIES = {"yolov8n-gam": (8, 0), "yolo11n-gam-backbone": (8, 3), "yolo26n-gam": (8, 4)}
-TRAIN = "epochs=1 imgsz=64 batch=8 workers=0 device=cpu plots=False fraction=0.1 optimizer=SGD".split()
+TRAIN = ["epochs=1", "imgsz=64", "batch=8", "workers=0", "device=cpu", "plots=False", "fraction=0.1", "optimizer=SGD"]
 
 
 def main() -> int:
@@ -45,9 +45,10 @@ def try_release(version: str, folder: Path) -> list[str]:
     """Return what happened for each family, and for restricted loading, under one release."""
     site, work = folder / "site", folder / "work"
     work.mkdir()
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site),
-    f"ultralytics=={version}"] subprocess.run(pip, check=True) env = os.environ | {"PYTHONPATH": str(site),
-    "YOLO_CONFIG_DIR": str(folder / "config"), "YOLO_AUTOINSTALL": "false"} env["PYTHONWARNINGS"] = "ignore"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site)]
+    subprocess.run([*pip, f"ultralytics=={version}"], check=True)
+    env = os.environ | {"PYTHONPATH": str(site), "YOLO_CONFIG_DIR": str(folder / "config")}
+    env |= {"YOLO_AUTOINSTALL": "false", "PYTHONWARNINGS": "ignore"}
 
     def yolo(*arguments: str, **extra: str) -> str:
         code = "from ultralytics.cfg import entrypoint; entrypoint()"
@@ -55,8 +56,7 @@ def try_release(version: str, folder: Path) -> list[str]:
             [sys.executable, "-c", code, *arguments], cwd=work, env=env | extra, capture_output=True, text=True
         )
         lines = (done.stdout + done.stderr).strip().splitlines()
-        return "" if done.returncode == 0 else f"{arguments[0]} failed: {lines[-1][-90:] if lines else
-        done.returncode}"
+        return "" if done.returncode == 0 else f"{arguments[0]} failed: {lines[-1][-90:] if lines else 'silently'}"
 
     outcome = []
     release = tuple(map(int, version.split(".")[:2]))
