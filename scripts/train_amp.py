@@ -98,7 +98,7 @@ def train(
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(loss.item())
     return {
         "steps": len(losses),
         "first_loss": losses[0],
