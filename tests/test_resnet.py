@@ -8,13 +8,13 @@ import json
 import os
 import subprocess
 import sys
-import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 import pytest
 import torch
+from defusedxml import ElementTree
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -120,8 +120,8 @@ def test_bad_input_ends_in_one_sentence(call: Any, says: str) -> None:
 
 
 # The paper's sizes. What it counts, worked out from its figures: multiply-adds of convolutions and linear layers, four
-# operations for each value of a batch norm (as the counter thop does), and a GAM without batch norms in its spatial branch
-# and with the biases of one of its two pairs of layers. Ours has both pairs' biases and the batch norms.
+# operations for each value of a batch norm (as the counter thop does), and a GAM without batch norms in its spatial
+# branch and with the biases of one of its two pairs of layers. Ours has both pairs' biases and the batch norms.
 PER_VALUE = 4
 
 
@@ -158,7 +158,7 @@ def test_the_papers_sizes(net_: tuple[str, int, str, int], widths: list[int], pa
     parameters, macs, seen = sizes(*net_)
     with_gam, macs_gam, seen_gam = sizes(*net_, preset="paper")
     assert seen == seen_gam
-    # Of the bases' operations the paper gives one, 1.3 G; at the counts of two digits below it would be 1.31 and 1.82 G.
+    # Of the bases' operations the paper gives one, 1.3 G; by the same counting it is 1.31 G.
     assert (f"{parameters / 1e6:.2f}", f"{(macs + PER_VALUE * seen) / 1e9:.2f}") == paper[:2]
     assert with_gam == parameters + sum(100 * c * (c // 16) + 4 * (c + c // 16) for c in widths)
     counted = parameters + sum(100 * c * (c // 16) + c + c // 16 for c in widths)
@@ -254,7 +254,7 @@ def crops(voc: Path, folder: Path) -> None:
     """Cut a few annotated objects out of real photographs into an ImageNet-style folder."""
     numbers = dict.fromkeys(("car", "cat", "person"), 0)
     for file in sorted((voc / "Annotations").glob("*.xml")):
-        for thing in ET.parse(file).iter("object"):
+        for thing in ElementTree.parse(file).iter("object"):
             name = thing.findtext("name", "")
             if numbers.get(name, 9) >= 9:
                 continue
