@@ -53,8 +53,8 @@ def boxes_of(records: Sequence[dict[str, Any]], where: str) -> Array:
     except (TypeError, ValueError):
         pass
     for index, box in enumerate(boxes):
-        whole = isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)
-        if not (whole and np.isfinite(box).all() and min(box[2:]) >= 0):
+        numbers = box if isinstance(box, list) and all(isinstance(v, (int, float)) for v in box) else []
+        if len(numbers) != 4 or not np.isfinite(numbers).all() or min(numbers[2:]) < 0:
             raise UserError(
                 f"{where}[{index}]: 'bbox' is {box!r}; expected four finite numbers [x, y, width, height] in pixels"
             )

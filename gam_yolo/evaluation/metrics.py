@@ -86,7 +86,7 @@ def over_classes(per_class: Array) -> Array:
     present = ~np.isnan(per_class)
     count = present.sum(axis=0)
     total = np.where(present, per_class, 0.0).sum(axis=0)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return _ratio(total, count)
 
 
 def precision_curve(table: MatchTable, threshold: int = 0) -> Array:
@@ -141,7 +141,7 @@ class _ClassCurves:
         self._tp = table.tp[rows]
         self._kept = ~table.ignored[rows]
         self._n_thresholds = table.n_thresholds
-        self._seen_in_area: tuple[int, NDArray[np.bool_], NDArray[np.intp], Array] | None = None
+        self._area: int | None = None
         self.n_settings = self._tp.shape[1]
         own = table.object_label == label
         self.objects = table.counted[own].T.astype(float) @ weights[table.object_image[own]]
@@ -200,15 +200,14 @@ class _ClassCurves:
         range, at its last threshold, and corrected for the few that differ.
         """
         area = setting // self._n_thresholds
-        if self._seen_in_area is None or self._seen_in_area[0] != area:
-            kept = self._kept[:, (area + 1) * self._n_thresholds - 1]
-            before = np.cumsum(kept)
-            self._seen_in_area = area, kept, before, _running_sum(self._weights, self._image[kept])
-        _, kept, before, seen_in_area = self._seen_in_area
-        seen = seen_in_area[before[rows]]
-        differing = np.flatnonzero(kept != self._kept[:, setting])
+        if self._area != area:
+            self._area = area
+            self._kept_last = self._kept[:, (area + 1) * self._n_thresholds - 1]
+            self._sum_last = _running_sum(self._weights, self._image[self._kept_last])
+        seen: Array = self._sum_last[np.cumsum(self._kept_last)[rows]]
+        differing = np.flatnonzero(self._kept_last != self._kept[:, setting])
         if len(differing):
-            sign = np.where(kept[differing], -1.0, 1.0)[:, None]
+            sign = np.where(self._kept_last[differing], -1.0, 1.0)[:, None]
             correction = _accumulate(np.add, self._weights[self._image[differing]] * sign)
             reached = np.searchsorted(differing, rows, side="right")
             seen[reached > 0] += correction[reached[reached > 0] - 1]
@@ -218,8 +217,13 @@ class _ClassCurves:
         return self.objects[setting // self._n_thresholds]
 
     def _per_object(self, setting: int, found: Array) -> Array:
-        objects = self._objects(setting)
-        return np.divide(found, objects, out=np.full(found.shape, np.nan), where=objects > 0)
+        return _ratio(found, self._objects(setting))
+
+
+def _ratio(part: Array, whole: Array) -> Array:
+    """Divide; NaN where there is no whole."""
+    result: Array = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    return result
 
 
 def _running_sum(weights: Array, image: NDArray[np.intp]) -> Array:
@@ -227,7 +231,8 @@ def _running_sum(weights: Array, image: NDArray[np.intp]) -> Array:
     result = np.empty((len(image) + 1, weights.shape[1]))
     result[0] = 0.0
     np.take(weights, image, axis=0, out=result[1:])
-    return _accumulate(np.add, result)
+    _accumulate(np.add, result)
+    return result
 
 
 def _accumulate(operation: np.ufunc, values: Array) -> Array:

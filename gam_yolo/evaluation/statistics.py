@@ -3,26 +3,28 @@
 An estimate here is a metric averaged over a variant's training seeds, or the difference of two such averages. It would
 come out differently with other images and with other seeds. Images are what the bootstrap resamples. Seeds are few, and
 resampling k of them is known to understate their variance by (k - 1) / k and to know nothing of Student's factor; what
-it would yield has a closed form, so the seed part is computed rather than drawn:
+it would yield has a closed form, so the seed part is computed rather than drawn. With k seeds a variant, n images:
 
-    images   V = max(0, variance of the estimate over replicates - interaction / k)      n - 1 degrees of freedom
-    seeds    S = (sample variance of the seeds' own values) / k, summed over variants    sum of k - 1 degrees of freedom
+    V = variance of the estimate over image replicates                                     n / 2 degrees of freedom
+    S = sum over variants of the sample variance of the seeds' own values / k              sum of k - 1
+    I = sum over variants of the residual mean square of the replicate-by-seed layout / k
 
-`interaction` is the part of the seeds' spread that changes with the images, from the same replicates (the residual mean
-square of the replicate-by-seed layout). It is in both sums and is counted once, so V + S is unbiased for the variance
-of the estimate. The half-width of the interval is
+I is how differently the seeds respond to the images. It is part of V and of S alike, so V + S - I is unbiased for the
+variance of the estimate: V is what other images would change, S - I what other seeds would. The half-width of the
+interval is
 
-    sqrt(t_V^2 V + t_S^2 S)
+    sqrt(t_V^2 max(0, V - I) + t_S^2 S)
 
-with the Student quantile of each source's own degrees of freedom: exact where one source is alone, slightly wide
-between (the construction of Zou and Donner, "Construction of confidence limits about effect measures", Statistics in
+with the Student quantile of each part's own degrees of freedom (those of V as found in simulation: images differ more
+in what they tell than normal variables would): exact where one part is alone, slightly wide between
+(the construction of Zou and Donner, "Construction of confidence limits about effect measures", Statistics in
 Medicine 27, 2008). `docs/evaluation.md` has the simulation that shows its coverage.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -31,9 +33,12 @@ from scipy.stats import t as student
 
 from gam_yolo.evaluation.data import Array
 
-__all__ = ["Estimate", "Samples", "Verdict", "difference", "estimate", "holm", "verdict"]
+__all__ = ["MIN_IMAGES", "Estimate", "Samples", "Verdict", "difference", "estimate", "holm", "verdict"]
 
-Verdict = Literal["better", "worse", "no detectable difference", "not measurable"]
+MIN_IMAGES = 10
+"""Below this number of images with objects no interval is given: their spread says too little of other images."""
+
+Verdict = Literal["better", "worse", "no detectable difference", "too few images"]
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,10 @@ class Estimate:
         low: Lower end of the interval; NaN where there are too few images to tell.
         high: Upper end of the interval.
         p: Two-sided p-value against zero.
-        image_variance: The part of the estimate's variance that another set of images would bring.
-        seed_variance: The part that other training seeds would bring; 0 where each variant has one seed only.
-        seeded: Whether every variant in the estimate has more than one seed; if not, the estimate and its interval speak
-            of these trained weights, not of the architecture.
+        image_variance: The part of the estimate's variance that another set of images would bring (V).
+        seed_variance: The part that other training seeds would bring (S - I); 0 where each variant has one seed only.
+        seeded: Whether every variant in the estimate has more than one seed; if not, the estimate and its interval
+            speak of these trained weights, not of the architecture.
     """
 
     value: Array
@@ -76,69 +81,83 @@ class Estimate:
 
 
 def estimate(variant: Samples, level: float = 0.95) -> Estimate:
-    """Estimate a variant's metrics, with intervals at the given confidence level, kept within 0 and 1."""
-    return _estimate([(1.0, variant)], level, bounds=(0.0, 1.0))
+    """Estimate a variant's metrics, with intervals at the given confidence level, kept within 0 and 1.
+
+    Interpolated precision is biased upwards on few objects. The value stays what pycocotools prints; the interval is
+    moved by the bias the bootstrap sees, by at most a quarter of the standard error, beyond which that would add more
+    noise than it takes away. In a difference the bias cancels.
+    """
+    plain = _estimate([(1.0, variant)], level)
+    error = np.sqrt(plain.image_variance)
+    bias = np.clip(_mean(variant.replicates.mean(axis=0)) - plain.value, -error / 4, error / 4)
+    return replace(plain, low=np.maximum(plain.low - bias, 0.0), high=np.minimum(plain.high - bias, 1.0))
 
 
 def difference(variant: Samples, baseline: Samples, level: float = 0.95) -> Estimate:
     """Estimate variant minus baseline on the same images, with intervals at the given confidence level."""
-    return _estimate([(1.0, variant), (-1.0, baseline)], level, bounds=(-1.0, 1.0))
+    return _estimate([(1.0, variant), (-1.0, baseline)], level)
 
 
-def _estimate(terms: list[tuple[float, Samples]], level: float, bounds: tuple[float, float]) -> Estimate:
+def _estimate(terms: list[tuple[float, Samples]], level: float) -> Estimate:
     value = np.sum([sign * samples.value.mean(axis=0) for sign, samples in terms], axis=0)
     resampled = np.sum([sign * samples.replicates.mean(axis=0) for sign, samples in terms], axis=0)
     support = np.min([samples.support for _, samples in terms], axis=0)
-    image_dof = np.maximum(support - 1, 1)
-    small_sample = support / image_dof  # a bootstrap of n images understates a variance by (n - 1) / n
+    small_sample = support / np.maximum(support - 1, 1)  # a bootstrap of n images understates a variance by (n - 1) / n
+    image_dof = 1 / (2 / np.maximum(support, 2) + 1 / resampled.shape[-1])  # replicates are finite, too
     images = small_sample * _variance(resampled)
-    seeds = np.zeros_like(value)
+    seeds, interaction = np.zeros_like(value), np.zeros_like(value)
     seed_dof = 0
     for _, samples in terms:
         k = len(samples.value)
         if k > 1:
             seeds += samples.value.var(axis=0, ddof=1) / k
-            images -= small_sample * _interaction(samples.replicates) / k
+            interaction += small_sample * _interaction(samples.replicates) / k
             seed_dof += k - 1
-    images = np.maximum(images, 0.0)
-    unknown = (support < 2) | np.isnan(value)
+    unknown = (support < MIN_IMAGES) | np.isnan(value)
     images[unknown] = seeds[unknown] = np.nan
 
     def half_width(alpha: Array) -> Array:
         seed_quantile = student.isf(alpha / 2, seed_dof) if seed_dof else np.zeros_like(alpha)
-        return np.sqrt(student.isf(alpha / 2, image_dof) ** 2 * images + seed_quantile**2 * seeds)
+        image_quantile = student.isf(alpha / 2, image_dof)
+        squared: Array = image_quantile**2 * np.maximum(images - interaction, 0.0) + seed_quantile**2 * seeds
+        return np.sqrt(squared)
 
     half = half_width(np.full(value.shape, 1 - level))
     return Estimate(
         value=value,
-        low=np.maximum(value - half, bounds[0]),
-        high=np.minimum(value + half, bounds[1]),
+        low=value - half,
+        high=value + half,
         p=_invert(half_width, np.abs(value)),
         image_variance=images,
-        seed_variance=seeds,
+        seed_variance=np.maximum(seeds - interaction, 0.0),
         seeded=all(len(samples.value) > 1 for _, samples in terms),
     )
 
 
 def _variance(replicates: Array) -> Array:
     """Variance over the last axis, of the replicates that have a value; NaN for fewer than two of them."""
-    known = ~np.isnan(replicates)
-    n = known.sum(axis=-1)
-    filled = np.where(known, replicates, 0.0)
-    mean = filled.sum(axis=-1) / np.maximum(n, 1)
-    squares = (np.where(known, replicates - mean[..., None], 0.0) ** 2).sum(axis=-1)
-    return np.where(n > 1, squares / np.maximum(n - 1, 1), np.nan)
+    n = (~np.isnan(replicates)).sum(axis=-1)
+    squared = (replicates - _mean(replicates)[..., None]) ** 2
+    return np.where(n > 1, _mean(squared) * n / np.maximum(n - 1, 1), np.nan)
+
+
+def _mean(replicates: Array) -> Array:
+    """Mean over the last axis, of the replicates that have a value; NaN where none has."""
+    n = (~np.isnan(replicates)).sum(axis=-1)
+    total: Array = np.where(np.isnan(replicates), 0.0, replicates).sum(axis=-1)
+    return np.where(n > 0, total / np.maximum(n, 1), np.nan)
 
 
 def _interaction(replicates: Array) -> Array:
     """Residual mean square of the replicate-by-seed layout: how differently the seeds respond to the images."""
     k = len(replicates)
-    return _variance(replicates - replicates.mean(axis=0)).sum(axis=0) / (k - 1)
+    residual: Array = _variance(replicates - replicates.mean(axis=0)).sum(axis=0)
+    return residual / (k - 1)
 
 
 def _invert(half_width: Callable[[Array], Array], distance: Array) -> Array:
     """Find the alpha at which the interval just reaches the distance, by bisection of its logarithm."""
-    low, high = np.full(distance.shape, -300.0), np.zeros(distance.shape)
+    low, high = np.full(distance.shape, -100.0), np.zeros(distance.shape)
     for _ in range(50):
         middle = (low + high) / 2
         wide = half_width(10**middle) >= distance  # so that no difference without variance has p = 1
@@ -166,7 +185,7 @@ def holm(p: Array) -> Array:
 def verdict(value: float, p: float, level: float = 0.95) -> Verdict:
     """Say what a difference and its (corrected) p-value amount to at the given confidence level."""
     if np.isnan(value) or np.isnan(p):
-        return "not measurable"
+        return "too few images"
     if p >= 1 - level:
         return "no detectable difference"
     return "better" if value > 0 else "worse"

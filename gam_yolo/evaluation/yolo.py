@@ -88,7 +88,7 @@ def _size(path: Path) -> tuple[int, int]:
             return int(width), int(height)
     except FileNotFoundError:
         raise UserError(f"{path}: is missing, though the split lists it") from None
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, ImportError) as error:  # Ultralytics looks for a plug-in for odd formats
         raise UserError(f"{path}: cannot be read as an image ({error})") from None
 
 

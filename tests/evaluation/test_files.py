@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gam_yolo.errors import UserError
+from gam_yolo.evaluation import read_coco, read_detections, read_voc, read_yolo
+
+TRUTH = {
+    "images": [{"id": 7, "file_name": "b.jpg", "width": 100, "height": 50}, {"id": 3, "file_name": "a.jpg"}],
+    "categories": [{"id": 5, "name": "dog"}, {"id": 2, "name": "cat"}],
+    "annotations": [
+        {"id": 1, "image_id": 7, "category_id": 2, "bbox": [1, 2, 30, 40], "area": 600, "iscrowd": 0},
+        {"id": 2, "image_id": 3, "category_id": 5, "bbox": [0, 0, 10, 10], "iscrowd": 1},
+    ],
+}
+RESULT = {"image_id": 7, "category_id": 2, "bbox": [1, 2, 30, 40], "score": 0.5}
+
+
+@pytest.fixture
+def truth_file(tmp_path: Path) -> Path:
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(TRUTH))
+    return path
+
+
+def test_coco_files_are_ordered_by_id_as_pycocotools_does(truth_file: Path) -> None:
+    truth = read_coco(truth_file)
+    assert truth.ids == (3, 7)
+    assert truth.classes == ("cat", "dog")
+    assert truth.category_ids == (2, 5)
+    assert truth.image.tolist() == [1, 0]
+    assert truth.label.tolist() == [0, 1]
+    assert truth.area.tolist() == [600, 100]  # the mask's where there is one
+    assert truth.crowd.tolist() == [False, True]
+
+
+def test_the_digest_changes_with_any_object(truth_file: Path) -> None:
+    before = read_coco(truth_file).digest
+    assert before == read_coco(truth_file).digest
+    changed = json.loads(truth_file.read_text())
+    changed["annotations"][0]["bbox"][0] += 1
+    truth_file.write_text(json.dumps(changed))
+    assert read_coco(truth_file).digest != before
+
+
+def test_ultralytics_predictions_are_matched_by_file_name(truth_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "predictions.json"
+    path.write_text(
+        json.dumps([{**RESULT, "image_id": "b", "file_name": "b.jpg"}, {**RESULT, "image_id": 3, "score": 1}])
+    )
+    found = read_detections(path, read_coco(truth_file))
+    assert found.image.tolist() == [1, 0]
+    assert found.score.tolist() == [0.5, 1]
+
+
+def refused(read: object, match: str) -> None:
+    assert callable(read)
+    with pytest.raises(UserError, match=match) as caught:
+        read()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("records", "match"),
+    [
+        ([], "holds no detections"),
+        ({"annotations": []}, "not a list of records"),
+        ([{**RESULT, "image_id": 8}], "'8'.* are not in .*truth.json.*another data set"),
+        ([{**RESULT, "file_name": "c.jpg"}], "'c.jpg'.*another data set"),
+        ([{**RESULT, "category_id": 1}], "category_id '1' are not in .*2 to 5"),
+        ([RESULT, {**RESULT, "score": float("nan")}], r"record 1: 'score' is nan; expected a finite number"),
+        ([{**RESULT, "score": None}], "'score' is None"),
+        ([{**RESULT, "bbox": [1, 2, 3]}], r"record \[0\]: 'bbox' is \[1, 2, 3\]"),
+        ([{**RESULT, "bbox": [1, 2, -3, 4]}], "four finite numbers"),
+        ([{**RESULT, "bbox": [1, float("inf"), 3, 4]}], "four finite numbers"),
+        ([{**RESULT, "bbox": [120, 2, 30, 40]}], "beside image 7 of 100 x 50 pixels"),
+    ],
+)
+def test_bad_predictions_are_told_in_one_sentence(
+    truth_file: Path, tmp_path: Path, records: object, match: str
+) -> None:
+    path = tmp_path / "predictions.json"
+    path.write_text(json.dumps(records))
+    refused(lambda: read_detections(path, read_coco(truth_file)), match)
+
+
+def test_predictions_of_a_part_of_the_split_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "truth.json"
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": 100, "height": 100} for i in range(1, 4)]
+    annotations = [{**TRUTH["annotations"][0], "id": i, "image_id": i} for i in range(1, 4)]
+    path.write_text(json.dumps({**TRUTH, "images": images, "annotations": annotations}))
+    predictions = tmp_path / "predictions.json"
+    predictions.write_text(json.dumps([{**RESULT, "image_id": 1}]))
+    refused(lambda: read_detections(predictions, read_coco(path)), "on 1 of the 3 images with objects")
+
+
+def test_a_truncated_file_is_told_from_a_whole_one(truth_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "predictions.json"
+    path.write_text(json.dumps([RESULT] * 3)[:-20])
+    refused(lambda: read_detections(path, read_coco(truth_file)), "not valid JSON at line 1.*cut off")
+    refused(lambda: read_detections(tmp_path / "none.json", read_coco(truth_file)), "No such file")
+    path.write_bytes(b"\xff\xfe\x00")
+    refused(lambda: read_coco(path), "not text")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"images": [TRUTH["images"][0]] * 2}, "images: ids must be unique, but 7"),
+        ({"annotations": [TRUTH["annotations"][0]] * 2}, "annotations: ids must be unique, but 1"),
+        ({"images": TRUTH["images"][:1]}, "annotations name image_id 3, which the file does not list"),
+        ({"categories": TRUTH["categories"][:1]}, "annotations name category_id 2"),
+        ({"images": []}, "lists no images"),
+        ({"categories": None}, "no list 'categories'"),
+        ({"annotations": [{**TRUTH["annotations"][0], "area": float("nan")}]}, "'area' is nan"),
+        ({"annotations": [{k: v for k, v in TRUTH["annotations"][0].items() if k != "id"}]}, "has no 'id'"),
+    ],
+)
+def test_bad_annotations_are_told_in_one_sentence(truth_file: Path, change: dict, match: str) -> None:
+    truth_file.write_text(json.dumps({**TRUTH, **change}))
+    refused(lambda: read_coco(truth_file), match)
+
+
+VOC = """<annotation><filename>000005.jpg</filename><size><width>50</width><height>40</height></size>
+<object><name>cat</name><difficult>1</difficult><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>10</xmax><ymax>40</ymax></bndbox></object>
+<object><name>dog</name><bndbox><xmin>9</xmin><ymin>9</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>
+<object><name>dog</name><bndbox><xmin>9</xmin><ymin>9</ymin><xmax>8</xmax><ymax>9</ymax></bndbox></object></annotation>"""
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "Main" / "val.txt").write_text("000005\n")
+    (tmp_path / "Annotations" / "000005.xml").write_text(VOC)
+    return tmp_path
+
+
+def test_voc_pixels_count_from_one_and_include_the_last(voc: Path) -> None:
+    truth = read_voc(voc)
+    assert truth.ids == (5,)
+    assert truth.classes == ("cat", "dog")
+    assert truth.box.tolist() == [[0, 1, 10, 39], [8, 8, 1, 1]]  # the object without extent is left out
+    assert truth.difficult.tolist() == [True, False]
+
+
+def test_bad_voc_is_told_in_one_sentence(voc: Path) -> None:
+    refused(lambda: read_voc(voc, classes=["cat", "dogs"]), "000005.xml: has an object 'dog'.*did you mean 'dogs'")
+    refused(lambda: read_voc(voc, "test"), "test.txt: cannot be read")
+    path = voc / "Annotations" / "000005.xml"
+    path.write_text(VOC.replace("<xmin>1</xmin>", "<xmin>one</xmin>"))
+    refused(lambda: read_voc(voc), "<bndbox><xmin> is 'one'")
+    path.write_text(VOC[:-30])
+    refused(lambda: read_voc(voc), "not valid XML")
+    path.write_text('<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>')
+    refused(lambda: read_voc(voc), "not valid XML")
+    path.unlink()
+    refused(lambda: read_voc(voc), "000005.xml: cannot be read")
+
+
+@pytest.fixture
+def yolo(tmp_path: Path) -> Path:
+    for folder in ("images/val", "labels/val"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("10", "9", "x"):
+        Image.new("RGB", (200, 100)).save(tmp_path / "images/val" / f"{name}.jpg")
+    (tmp_path / "labels/val/10.txt").write_text(
+        "0 0.5 0.5 0.2 0.4\n0 0.5 0.5 0.2 0.4\n\n1 0.1 0.1 0.3 0.1 0.3 0.5 0.1 0.5\n"
+    )
+    (tmp_path / "labels/val/9.txt").write_text("")
+    path = tmp_path / "data.yaml"
+    path.write_text(f"path: {tmp_path}\ntrain: images/val\nval: images/val\nnames: [cat, dog]\n")
+    return path
+
+
+def test_yolo_labels_become_pixels(yolo: Path) -> None:
+    truth = read_yolo(yolo)
+    assert truth.ids == (9, 10, "x")
+    assert truth.classes == ("cat", "dog")
+    np.testing.assert_allclose(
+        truth.box, [[80, 30, 40, 40], [20, 10, 40, 40]]
+    )  # the second row once, the polygon's box
+    assert truth.image.tolist() == [1, 1]
+    np.testing.assert_allclose(truth.area, [1600, 1600])
+
+
+def test_bad_yolo_data_is_told_in_one_sentence(yolo: Path) -> None:
+    label = yolo.parent / "labels/val/9.txt"
+    for text, match in (
+        ("2 0.5 0.5 0.1 0.1", "line 1: has class 2; expected 0 to 1"),
+        ("0 50 50 10 10", "relative to the image"),
+        ("0 0.5 0.5 0.1", "has 4 numbers"),
+        ("cat 0.5 0.5 0.1 0.1", "reads 'cat 0.5"),
+    ):
+        label.write_text(text)
+        refused(lambda: read_yolo(yolo), match)
+    label.write_text("")
+    refused(lambda: read_yolo(yolo.parent / "none.yaml"), "none.yaml: cannot be read as a dataset YAML")
+    refused(lambda: read_yolo(yolo, "test"), "'test'")
+    (yolo.parent / "images/val/9.png").write_bytes(b"")
+    refused(lambda: read_yolo(yolo), "must be unique, but 9")
+    (yolo.parent / "images/val/9.jpg").unlink()
+    refused(lambda: read_yolo(yolo), "cannot be read as an image")

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gam_yolo.evaluation import match_coco, precision_curve
+
+from .problems import Problem, coco_stats, problems, pycocotools_stats, voc_by_the_book, voc_stats
+
+thorough = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@thorough
+@given(problems(), st.sampled_from([1, 300]))  # few and many replicates are summed in different ways
+def test_coco_metrics_equal_pycocotools(problem: Problem, columns: int) -> None:
+    summary, per_class = pycocotools_stats(problem)
+    ours, ours_per_class = coco_stats(problem, columns=columns)
+    np.testing.assert_allclose(ours, summary, atol=1e-9, rtol=0)
+    np.testing.assert_allclose(ours_per_class, per_class, atol=1e-9, rtol=0)
+
+
+@thorough
+@given(problems(distinct_scores=True), st.data())
+def test_integer_weights_equal_pycocotools_on_images_really_repeated(problem: Problem, data: st.DataObject) -> None:
+    times = data.draw(st.lists(st.integers(0, 3), min_size=problem.n_images, max_size=problem.n_images).filter(any))
+    summary, per_class = pycocotools_stats(problem.repeated(times))
+    ours, ours_per_class = coco_stats(problem, times)
+    np.testing.assert_allclose(ours, summary, atol=1e-9, rtol=0)
+    np.testing.assert_allclose(ours_per_class, per_class, atol=1e-9, rtol=0)
+
+
+@thorough
+@given(problems())
+def test_voc_metrics_equal_the_definitions(problem: Problem) -> None:
+    expected = [voc_by_the_book(problem, label) for label in range(1, problem.n_classes + 1)]
+    np.testing.assert_allclose(voc_stats(problem), expected, atol=1e-9, rtol=0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(problems(), st.integers(2, 20))
+def test_only_relative_weight_matters(problem: Problem, factor: int) -> None:
+    np.testing.assert_allclose(coco_stats(problem, [factor] * problem.n_images)[0], coco_stats(problem)[0], atol=1e-9)
+
+
+@settings(max_examples=50, deadline=None)
+@given(problems())
+def test_the_mean_of_the_precision_curve_is_average_precision(problem: Problem) -> None:
+    table = match_coco(problem.truth, problem.detections)
+    _, per_class = pycocotools_stats(problem)
+    mean = np.mean([precision_curve(table, t).mean(axis=1) for t in range(10)], axis=0)
+    np.testing.assert_allclose(mean, per_class, atol=1e-9)

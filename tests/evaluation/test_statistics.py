@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import t as student
+
+from gam_yolo.evaluation import (
+    METRICS,
+    Detections,
+    GroundTruth,
+    Samples,
+    difference,
+    estimate,
+    holm,
+    multiplicities,
+    resample,
+    verdict,
+)
+
+AR100 = METRICS.index("AR100")
+
+
+def coin_flips(n: int, hits: np.ndarray) -> tuple[GroundTruth, Detections]:
+    """An object an image, found or missed, and nothing else: average recall is the share of hits."""
+    box = np.tile([10.0, 10.0, 100.0, 100.0], (n, 1))
+    truth = GroundTruth(
+        source="flips",
+        ids=tuple(range(n)),
+        files=tuple(f"{i}.jpg" for i in range(n)),
+        sizes=np.full((n, 2), 640.0),
+        classes=("object",),
+        category_ids=(1,),
+        image=np.arange(n),
+        label=np.zeros(n, dtype=np.intp),
+        box=box,
+        area=np.full(n, 1e4),
+        crowd=np.zeros(n, dtype=bool),
+        difficult=np.zeros(n, dtype=bool),
+    )
+    found = np.flatnonzero(hits)
+    return truth, Detections("flips", found, np.zeros(len(found), dtype=np.intp), box[found], np.full(len(found), 0.9))
+
+
+def test_every_draw_has_as_many_images_as_the_data_set() -> None:
+    draws = multiplicities(57, 400, seed=3)
+    assert draws.shape == (57, 400)
+    assert (draws.sum(axis=0) == 57).all()
+    assert draws.var() == pytest.approx(1 - 1 / 57, rel=0.05)  # multinomial: n p (1 - p)
+    np.testing.assert_array_equal(draws, multiplicities(57, 400, seed=3))
+    assert (draws != multiplicities(57, 400, seed=4)).any()
+
+
+def test_standard_errors_are_those_of_the_closed_form() -> None:
+    n = 1000
+    rng = np.random.default_rng(0)
+    a, b = rng.random(n) < 0.6, rng.random(n) < 0.5
+    truth, first = coin_flips(n, a)
+    _, second = coin_flips(n, b)
+    draws = multiplicities(n, 2000, seed=0)
+    one, two = resample(truth, [first], draws), resample(truth, [second], draws)
+    single, paired = estimate(one), difference(two, one)
+    assert single.value[0, AR100] == pytest.approx(a.mean())
+    assert paired.value[0, AR100] == pytest.approx(b.mean() - a.mean())
+    # Within 4 %: the error of a standard deviation of 2,000 replicates is 1.6 %. Dropping repeated images gives 0.76.
+    for found, values in ((single, 1.0 * a), (paired, 1.0 * b - a)):
+        assert np.sqrt(found.image_variance[0, AR100]) == pytest.approx(values.std(ddof=1) / np.sqrt(n), rel=0.04)
+    half = (paired.high - paired.low)[0, AR100] / 2
+    assert half == pytest.approx(student.isf(0.025, 400) * np.sqrt(paired.image_variance[0, AR100]), rel=1e-3)
+
+
+def test_without_image_noise_the_interval_is_students_over_seeds() -> None:
+    values_a, values_b = np.array([0.40, 0.42, 0.43]), np.array([0.44, 0.47, 0.46])
+
+    def constant(values: np.ndarray) -> Samples:
+        return Samples(values[:, None], np.repeat(values[:, None, None], 50, axis=2), np.array([200]))
+
+    found = difference(constant(values_b), constant(values_a))
+    expected = values_b.mean() - values_a.mean()
+    half = student.isf(0.025, 4) * np.sqrt((values_a.var(ddof=1) + values_b.var(ddof=1)) / 3)
+    assert found.value[0] == pytest.approx(expected)
+    assert (found.low[0], found.high[0]) == (pytest.approx(expected - half), pytest.approx(expected + half))
+    statistic = expected / np.sqrt((values_a.var(ddof=1) + values_b.var(ddof=1)) / 3)
+    assert found.p[0] == pytest.approx(2 * student.sf(statistic, 4), rel=1e-6)
+    assert found.image_variance[0] == pytest.approx(0, abs=1e-15)
+    assert found.seeded
+
+
+def test_spread_that_images_explain_is_not_put_down_to_seeds() -> None:
+    # Seeds that respond to the images each in their own way, with no level of their own.
+    rng = np.random.default_rng(0)
+    k, replicates, noise = 4, 4000, 0.02
+    shares = []
+    for _ in range(200):
+        values = rng.normal(0.5, noise, (k, 1))
+        samples = Samples(values, values[..., None] + rng.normal(0, noise, (k, 1, replicates)), np.array([10_000]))
+        found = estimate(samples)
+        assert found.image_variance[0] == pytest.approx(noise**2 / k, rel=0.15)
+        shares.append(found.seed_variance[0] / (noise**2 / k))
+    # E max(0, chi2_3 / 3 - 1) = 0.31: the part that chance leaves over; all of it put down to seeds would be 1.
+    assert np.mean(shares) == pytest.approx(0.31, abs=0.09)
+
+
+def test_equal_models_differ_by_nothing() -> None:
+    truth, model = coin_flips(50, np.arange(50) % 2 == 0)
+    samples = resample(truth, [model], multiplicities(50, 100, seed=0))
+    found = difference(samples, samples)
+    assert found.value[0, 0] == found.low[0, 0] == found.high[0, 0] == 0
+    assert found.p[0, 0] == 1
+    assert not found.seeded
+    assert verdict(found.value[0, 0], found.p[0, 0]) == "no detectable difference"
+
+
+def test_a_metric_without_objects_has_no_value_and_few_images_no_interval() -> None:
+    truth, model = coin_flips(9, np.ones(9, dtype=bool))
+    found = estimate(resample(truth, [model], multiplicities(9, 100, seed=0)))
+    assert np.isnan(found.value[0, METRICS.index("APs")])
+    assert found.value[0, AR100] == 1
+    assert np.isnan(found.low[0, AR100])
+    assert np.isnan(found.high[0, AR100])
+    assert verdict(0.5, found.p[0, AR100]) == "too few images"
+
+
+def test_holm_is_the_step_down_rule() -> None:
+    # By hand: sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1, never falling.
+    adjusted = holm(np.array([[0.01, 0.04], [np.nan, 0.03], [0.005, np.nan]]))
+    np.testing.assert_allclose(adjusted, [[0.03, 0.06], [np.nan, 0.06], [0.02, np.nan]])
+    assert holm(np.array([0.9, 0.8])).max() == 1.0
+
+
+def test_verdict_follows_sign_and_level() -> None:
+    assert verdict(0.1, 0.01) == "better"
+    assert verdict(-0.1, 0.01) == "worse"
+    assert verdict(-0.1, 0.01, level=0.999) == "no detectable difference"
