@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,3 +81,11 @@ def test_a_block_that_cannot_be_built_or_run_says_why() -> None:
 
 def test_large_sizes_take_no_memory() -> None:
     assert describe("GAM", channels=2048, size=4096).macs == 4096**2 * 100 * 2048 * 512
+
+
+def test_the_documentation_has_the_true_counts(root: Path) -> None:
+    rows = re.findall(
+        r"^\| (`.*?) \| .* \| ([\d,]+) \| ([\d,]+) \|$", (root / "docs/blocks.md").read_text("utf-8"), re.M
+    )
+    told = {name: (p, m) for names, p, m in rows for name in re.findall(r"`(\w+)`", names)}
+    assert told == {e.name: (f"{e.parameters:,}", f"{e.macs:,}") for e in catalogue()}

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own convention
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from ultralytics.nn import tasks
 
 from gam_yolo.blocks import BAM, CBAM, ECA, SE, CoordAtt, SimAM, Triplet, UltralyticsCBAM
 from gam_yolo.blocks.parts import ConvBN
@@ -393,3 +394,22 @@ def test_bad_arguments_end_in_one_sentence(block: type[nn.Module], kwargs: dict[
         block(64, **kwargs)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_rows_as_stock_yamls_write_cbam_work_or_say_what_to_write() -> None:
+    def build(name: str, args: list[Any]) -> Any:
+        rows = [[-1, 1, "Conv", [64, 3, 2]], [-1, 1, name, args]]
+        model = {"nc": 2, "backbone": rows, "head": [], "yaml_file": "stock.yaml"}
+        return tasks.parse_model(model, ch=3, verbose=False)[0][1]
+
+    assert type(build("CBAM", [])) is CBAM
+    assert build("CBAM", [3]).spatial.conv.kernel_size == (3, 3)
+    assert build("CBAM", [7, {"reduction": 4}]).mlp[0].out_channels == 16
+    assert type(build("UltralyticsCBAM", [3])) is UltralyticsCBAM
+    for name in ("CBAM", "UltralyticsCBAM"):
+        with pytest.raises(UserError) as error:
+            build(name, [1024, 7])
+        assert str(error.value) == (
+            f"stock.yaml, row 1 [-1, 1, {name}, [1024, 7]]: kernel is 1024, expected 3, 7; a row's channels come from "
+            "its input and are not written: write the kernel alone, or []"
+        )
