@@ -15,7 +15,7 @@ from gam_yolo.errors import UserError, nearest
 from gam_yolo.graph.edit import FEEDS_NEXT
 from gam_yolo.graph.files import load, scale_letter, without_letter
 from gam_yolo.graph.measure import RowError, Shape, known_modules, measure, module_class, scales
-from gam_yolo.graph.model import Document, Graph, Layer, brief
+from gam_yolo.graph.model import IMAGE, Document, Graph, Layer, brief
 from gam_yolo.rows import bind
 
 __all__ = ["Finding", "as_json", "check", "status"]
@@ -241,7 +241,8 @@ def _arguments(document: Document, blocks: set[int], shapes: Sequence[Shape | No
 
 def _scaled(config: dict[str, Any], channels: int) -> int:
     """Return what Ultralytics' parser makes of a row's channels at the first scale."""
-    width, most = config.get("width_multiple", 1.0), float("inf")
+    width: float = config.get("width_multiple", 1.0)
+    most: float = math.inf
     if offered := config.get("scales"):
         _, width, most = next(iter(offered.values()))
     return math.ceil(min(channels, most) * width / 8) * 8
@@ -251,6 +252,8 @@ def _head(graph: Graph, shapes: Sequence[Shape | None]) -> Iterator[Finding]:
     """Find inputs of a head that are no feature maps or share a stride."""
     seen: dict[float, int] = {}
     for source in graph.head.sources:
+        if source == IMAGE:
+            continue
         shape = shapes[source]
         if shape is None:
             yield Finding(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
 from rich.console import Console
+from rich.table import Table
 
 from gam_yolo.errors import UserError
 from gam_yolo.graph.edit import FEEDS, Edit, insert, remove, rewrite
@@ -18,7 +20,7 @@ from gam_yolo.graph.model import Document, brief
 
 # What needs torch is imported by the command that needs it: `gam-yolo --help` is not to wait for it.
 
-__all__ = ["check", "place"]
+__all__ = ["check", "place", "transfer"]
 
 NO_BLOCK = "none"
 
@@ -80,6 +82,27 @@ def check(
         if not findings:
             console.print(f"{file}: clean", markup=False)
     raise typer.Exit(checks.status(findings))
+
+
+def transfer(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint to take weights from (.pt).")],
+    target: Annotated[str, typer.Argument(metavar="DST", help="The model to carry them to (.yaml or .pt).")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, tensor by tensor.")] = False,
+) -> None:
+    """Show which layer's weights would go where when DST is trained with pretrained=SRC; nothing is written."""
+    from gam_yolo.plugin.transfer import rehearse
+
+    ledger = rehearse(source, target)
+    if as_json:
+        tensors = [asdict(tensor) for tensor in ledger.tensors]
+        typer.echo(json.dumps({**ledger.counts(), "parted": ledger.parted, "tensors": tensors}, indent=2))
+        return
+    table = Table("row", "module", "from row", "tensors", "state")
+    for row in ledger.rows():
+        table.add_row(*row)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    console.print(ledger.line(), markup=False)
 
 
 def write(path: Path, text: str) -> None:

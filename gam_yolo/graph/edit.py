@@ -137,10 +137,10 @@ def _changes(document: Document, edit: Edit) -> Iterator[tuple[int, int, str]]:
             continue
         layer = edit.graph.layers[kept[old]]
         entries = node.value[0].value if layer.many else [node.value[0]]
-        for entry, before, source in zip(entries, document.graph.layers[old].sources, layer.sources, strict=True):
+        for entry, read, source in zip(entries, document.graph.layers[old].sources, layer.sources, strict=True):
             relative = entry.value.startswith("-")
             value = source - layer.index if relative else source
-            if value != (before - old if relative else before):
+            if value != (read - old if relative else read):
                 yield entry.start_mark.index, entry.end_mark.index, str(value)
         comment = document.comment(old)
         number = _NUMBER.match(comment)
@@ -148,9 +148,9 @@ def _changes(document: Document, edit: Edit) -> Iterator[tuple[int, int, str]]:
         if number and group and int(number[group]) == old != layer.index:
             at = text.index(comment, document.end(node))
             yield at + number.start(group), at + number.end(group), str(layer.index)
-    for new, old in enumerate(edit.origin):
-        if old is None:
-            behind = next(origin for origin in reversed(edit.origin[:new]) if origin is not None)
+    for new, origin in enumerate(edit.origin):
+        if origin is None:
+            behind = next(old for old in reversed(edit.origin[:new]) if old is not None)
             yield _new_row(document, behind, edit.graph.layers[new], edit.note)
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from gam_yolo import registry
 from gam_yolo.errors import UserError, nearest
 from gam_yolo.graph.model import Graph, brief
+from gam_yolo.resnet import AttentionResNet
 
 __all__ = ["RowError", "Shape", "known_modules", "measure", "module_class", "scales"]
 
@@ -79,6 +80,8 @@ def module_class(name: str) -> type[nn.Module] | None:
     tasks = _tasks()
     if name in registry.BLOCKS:
         return registry.BLOCKS[name]
+    if name == AttentionResNet.__name__:
+        return AttentionResNet
     owner: Any = tasks
     for prefix, place in (("nn.", torch.nn), ("torchvision.ops.", torchvision.ops)):
         if name.startswith(prefix):
@@ -142,8 +145,11 @@ def _harmless(config: Mapping[str, Any], scale: str) -> dict[str, Any]:
     model.pop("activation", None)  # the parser evaluates it as Python
     model["scale"] = scale
     for row in [*model["backbone"], *model["head"]]:
+        # Weights, which torchvision would download.
         if row[2] == "TorchVision":
-            row[3][2:3] = [None]  # the weights, which torchvision would download
+            row[3][2:3] = [None]
+        elif row[2] == AttentionResNet.__name__ and row[3] and isinstance(row[3][-1], dict):
+            row[3][-1].pop("weights", None)
     return model
 
 

@@ -72,7 +72,7 @@ class Graph:
         layers: list[Layer] = []
         for section in SECTIONS:
             rows = config.get(section)
-            if not isinstance(rows, list) or not rows:
+            if not isinstance(rows, list) or not (rows or section == "backbone"):
                 raise UserError(
                     f"{name}: '{section}' is {brief(rows)}, expected a list of [from, repeats, module, args]"
                 )

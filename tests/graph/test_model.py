@@ -38,7 +38,7 @@ def test_sources_are_row_numbers() -> None:
         ("a: \x00", "not YAML"),
         ("[" * 5000, "nested too deeply"),
         ("backbone: [[-1, 1, Conv, []]]", "'head' is None, expected a list"),
-        ("backbone: []\nhead: []", "'backbone' is \\[\\]"),
+        ("backbone: []\nhead: []", "'head' is \\[\\]"),
         ("backbone: {a: 1}\nhead: []", "expected a list of"),
         ("backbone: [1]\nhead: []", "row 0 1: expected \\[from, repeats, module, args\\]"),
         ("backbone: [[-1, 1, Conv]]\nhead: []", "row 0 .*: expected \\[from"),
