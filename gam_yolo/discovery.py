@@ -41,7 +41,8 @@ def discover() -> list[str]:
             load()
         except (Exception, SystemExit) as error:  # a user's module may do anything
             where = f" in line {error.lineno}" if isinstance(error, SyntaxError) else ""
-            failures.append(f"{source} could not be imported ({type(error).__name__}{where}: {error})")
+            told = " ".join(str(error).split())  # one line, as every message of ours
+            failures.append(f"{source} could not be imported ({type(error).__name__}{where}: {told})")
     for failure in failures:
         warnings.warn(f"gam_yolo: {failure}", stacklevel=2)
     return failures

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 
@@ -54,7 +55,18 @@ def test_a_twin_builds_at_the_scale_its_name_asks_for(path: Path) -> None:
     assert sum(type(m) is BLOCKS[block] for m in model) == 3
 
 
-def test_a_twin_predicts() -> None:
-    model = DetectionModel("yolov8n-cbam.yaml", nc=2, verbose=False).eval()
-    boxes = model(torch.rand(1, 3, 64, 64))[0]
-    assert boxes.shape == (1, 6, 84)
+@pytest.mark.parametrize("block", SCRIPT["BLOCKS"])
+def test_a_twin_predicts_the_same_fused(block: str) -> None:
+    """`model.fuse()` leaves no batch norm anywhere, and what is predicted stays."""
+    torch.manual_seed(0)
+    model = DetectionModel(f"yolov8n-{block.lower()}.yaml", nc=2, verbose=False).eval()
+    for m in model.modules():
+        if isinstance(m, nn.BatchNorm2d):  # as a training leaves them: not the identity
+            nn.init.uniform_(m.running_mean, -0.1, 0.1)  # type: ignore[arg-type]  # it has statistics
+            nn.init.uniform_(m.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+    x = torch.rand(1, 3, 64, 64)
+    want = model(x)[0]
+    assert want.shape == (1, 6, 84)
+    fused = model.fuse(verbose=False)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in fused.modules())
+    torch.testing.assert_close(fused(x)[0], want, rtol=1e-3, atol=1e-3)

@@ -140,8 +140,9 @@ class ChannelShuffle(nn.ChannelShuffle):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` with its channels shuffled."""
-        if torch.jit.is_tracing():
-            return x.unflatten(1, (self.groups, -1)).transpose(1, 2).flatten(1, 2)
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # torch leaves it untyped
+            grouped: Tensor = x.unflatten(1, (self.groups, -1))  # type: ignore[no-untyped-call]  # as well
+            return grouped.transpose(1, 2).flatten(1, 2)
         return super().forward(x)
 
 
