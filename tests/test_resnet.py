@@ -223,6 +223,14 @@ def test_a_row_builds_the_network_and_behaves_like_ultralytics_classify() -> Non
     assert sum(type(m) is BLOCKS["SE"] for m in built.modules()) == 8
 
 
+def test_a_trained_plain_network_is_carried_over_whole() -> None:
+    """As `pretrained=plain.pt` does: Ultralytics matches by key and shape, and every key of the plain network is kept."""
+    plain, attended = model("nc", "resnet18"), model("nc", "resnet18", {"block": "GAM"})
+    attended.load(plain, verbose=False)
+    loaded = attended.state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in plain.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
