@@ -79,11 +79,10 @@ def attend(resnet: nn.Module, block: str, **arguments: Any) -> nn.Module:
             f"{type(resnet).__name__} has no residual block to put {block} on, expected torchvision's BasicBlock or "
             "Bottleneck, as in resnet18 or resnet50, without attention yet"
         )
-    for m in residual:
-        last = m.conv2 if isinstance(m, BasicBlock) else m.conv3
-        assert isinstance(last, nn.Conv2d)  # noqa: S101  # for the type checker: torchvision has no types
-        built = kind(*bind(block, kind, last.out_channels, [arguments]))
-        m.attention = built.to(last.weight).train(m.training)
+    lasts: list[Any] = [m.conv2 if isinstance(m, BasicBlock) else m.conv3 for m in residual]
+    built = [kind(*bind(block, kind, last.out_channels, [arguments])) for last in lasts]  # all, before any is put in
+    for m, last, attention in zip(residual, lasts, built, strict=True):
+        m.attention = attention.to(last.weight).train(m.training)
         m.__class__ = _ATTENDED[type(m)]
     return resnet
 

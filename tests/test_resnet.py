@@ -97,6 +97,15 @@ def test_precision_and_mode_are_the_networks() -> None:
     assert not any(m.training for m in attend(net().eval(), "SE").modules())
 
 
+def test_a_network_of_which_a_part_refuses_the_block_stays_as_it_was() -> None:
+    resnet = net()
+    stages = nn.Sequential(resnet.layer4, resnet.layer1)  # type: ignore[arg-type]  # 512 channels wide, then 64
+    before = [type(m) for m in stages.modules()]
+    with pytest.raises(UserError, match="reduction is 256, expected a whole number from 1 to 64"):
+        attend(stages, "SE", reduction=256)
+    assert [type(m) for m in stages.modules()] == before
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
@@ -224,7 +233,7 @@ def test_a_row_builds_the_network_and_behaves_like_ultralytics_classify() -> Non
 
 
 def test_a_trained_plain_network_is_carried_over_whole() -> None:
-    """As `pretrained=plain.pt` does: Ultralytics matches by key and shape, and every key of the plain network is kept."""
+    """As `pretrained=plain.pt` does: Ultralytics matches by key and shape, and all keys of the plain network stay."""
     plain, attended = model("nc", "resnet18"), model("nc", "resnet18", {"block": "GAM"})
     attended.load(plain, verbose=False)
     loaded = attended.state_dict()
