@@ -50,7 +50,7 @@ def svg(graph: Graph, shapes: Sequence[Shape | None], is_block: Callable[[str], 
     for layer, shape in zip(graph.layers, shapes, strict=True):
         head, block = layer is graph.head, is_block(layer.module)
         label = f"{layer.index}  {layer.module}" + (f"  {shape.channels}" if shape else "")
-        left, wide = (LEFT, width - ACROSS + WIDTH - LEFT) if head else (lefts[layer.index], WIDTH)
+        left, wide = (LEFT, width - LEFT - 40) if head else (lefts[layer.index], WIDTH)
         boxes.append(_box(left, _top(layer.index), wide, block))
         boxes.append(_text(left + wide / 2, _top(layer.index) + 15, label, block))
     return "\n".join(

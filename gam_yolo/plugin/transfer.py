@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import inspect
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -38,7 +39,14 @@ Load = Callable[[Any], None]
 
 
 def patch(tasks: ModuleType) -> None:
-    """Wrap `BaseModel.load` of the module `ultralytics.nn.tasks`."""
+    """Wrap `BaseModel.load` of the module `ultralytics.nn.tasks`.
+
+    Raises:
+        UserError: If the method does not take what it takes in the versions we know.
+    """
+    signature = inspect.signature(tasks.BaseModel.load)
+    if [*signature.parameters] != ["self", "weights", "verbose"]:
+        raise UserError(f"ultralytics.nn.tasks.BaseModel.load takes {signature}, expected (self, weights, verbose)")
 
     def load(wrapped: Callable[..., None], instance: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         def given(weights: Any, verbose: bool = True) -> tuple[Any, bool]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import random
 import re
 from pathlib import Path
@@ -221,7 +222,7 @@ PLACED = rewrite(Document(TINY, "x"), insert(Document(TINY, "x").graph, [1, 6], 
 
 
 @given(seed=st.integers(0, 2**32 - 1), many=st.integers(1, 4))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=int(os.environ.get("MUTATIONS", 400)), deadline=None)
 def test_no_mutation_of_a_model_ends_in_a_traceback(tmp_path_factory: Any, seed: int, many: int) -> None:
     text = mutated(PLACED, random.Random(seed), many)  # noqa: S311  # no secrets here
     folder = tmp_path_factory.getbasetemp()

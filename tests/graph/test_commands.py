@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 from pathlib import Path
@@ -128,7 +129,7 @@ def test_check_exits_by_what_it_found(base: Path, text: str, want: int) -> None:
 
 
 @given(seed=st.integers(0, 2**32 - 1), many=st.integers(1, 3), where=st.sampled_from(["2", "p4", "backbone", "neck"]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=int(os.environ.get("MUTATIONS", 150)), deadline=None)
 def test_no_mutation_of_a_model_ends_in_a_traceback(tmp_path_factory: Any, seed: int, many: int, where: str) -> None:
     path = tmp_path_factory.getbasetemp() / "yolov8-mutated.yaml"
     path.write_text(mutated(TINY, random.Random(seed), many))  # noqa: S311  # no secrets here

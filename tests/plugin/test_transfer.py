@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -114,6 +115,25 @@ def test_all_base_tensors_arrive_at_every_placement_and_none_elsewhere(
         assert_carried(weights[name], rows, target)
         new = len(target.state_dict()) - total
         assert lines == [f"Transferred {total}/{total} base tensors, {new} new, 0 refused"]
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "rows"),
+    [
+        ("rtdetr-l.yaml", tasks.RTDETRDetectionModel, [3, 16, 19, 27]),
+        ("yolov8-world.yaml", tasks.WorldModel, [9, 15]),
+        ("yolov10n.yaml", tasks.DetectionModel, [2, 22]),
+        ("yolo26.yaml", tasks.DetectionModel, [4, 13, 16]),
+        ("yolov8-cls.yaml", tasks.ClassificationModel, [4, 8]),
+        ("yolo26-pose.yaml", tasks.PoseModel, [16]),
+    ],
+)
+def test_other_families_and_tasks(name: str, model: Any, rows: list[int]) -> None:
+    document = load(name)
+    scale = {"scale": "l" if "rtdetr" in name else "n"}
+    source = trained(model({**document.config, **scale}, verbose=False))
+    text = rewrite(load(name), insert(load(name).graph, rows, "CBAM", []))
+    assert_carried(source, rows, model({**yaml.safe_load(text), **scale}, verbose=False))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -353,6 +373,13 @@ def test_a_layer_of_another_type_is_refused(lines: list[str]) -> None:
     target.load(source)
     assert f"Transferred {355 - 24}/355 base tensors, 19 new, 24 refused" in lines
     assert all(torch.equal(t, before[k]) for k, t in target.state_dict().items() if k.startswith("model.2."))
+
+
+def test_another_ultralytics_is_refused() -> None:
+    module = ModuleType("tasks")
+    module.BaseModel = type("BaseModel", (), {"load": lambda *, strict: strict})  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="expected \\(self, weights, verbose\\)"):
+        transfer.patch(module)
 
 
 def test_checkpoint_dictionaries_and_silence(weights: dict[str, nn.Module], lines: list[str]) -> None:
