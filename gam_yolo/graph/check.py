@@ -143,12 +143,13 @@ def _stale(document: Document, blocks: set[int]) -> Finding | None:
                 meant += 1
             if meant != stands:
                 wrong.setdefault(now, []).append(f"{stands} -> {meant}")
-    first = min(wrong, default=None)
+    if not wrong:
+        return None
     changes = "; ".join(f"row {row}: {', '.join(entries)}" for row, entries in wrong.items())
     return Finding(
         "error",
         "stale-numbers",
-        first,
+        min(wrong),
         "the row numbers are those of the file without its blocks, so rows read the wrong tensors",
         f"renumber {changes}; or let `gam-yolo place` put the blocks in",
     )

@@ -120,6 +120,11 @@ def test_numbers_left_as_they_were_before_an_insertion(tmp_path: Path) -> None:
     assert status(findings) == 2
 
 
+def test_a_block_that_cannot_be_built_is_not_taken_for_stale_numbers(tmp_path: Path) -> None:
+    chain = "nc: 3\nbackbone: [[-1, 1, Conv, [16, 3, 2]], [-1, 1, GAM, [99]]]\nhead: [[-1, 1, Classify, [nc]]]"
+    assert codes(checked(tmp_path, chain)) == [("unbuildable", 1)]
+
+
 def test_a_head_that_reads_before_a_block_that_nobody_reads(tmp_path: Path) -> None:
     placed = rewrite(Document(TINY, "x"), insert(Document(TINY, "x").graph, [6, 9], "GAM", []))
     findings = checked(tmp_path, placed.replace("[[1, 7, 11]", "[[1, 7, 10]").replace("[-1, 3], 1", "[-1, 3], 1"))
