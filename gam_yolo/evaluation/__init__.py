@@ -15,6 +15,7 @@ from gam_yolo.evaluation.metrics import (
     voc_metrics,
 )
 from gam_yolo.evaluation.statistics import Estimate, Samples, difference, estimate, holm, verdict
+from gam_yolo.evaluation.truth import read_truth
 from gam_yolo.evaluation.voc import read_voc
 from gam_yolo.evaluation.yolo import read_yolo
 
@@ -40,6 +41,7 @@ __all__ = [
     "precision_curve",
     "read_coco",
     "read_detections",
+    "read_truth",
     "read_voc",
     "read_yolo",
     "resample",

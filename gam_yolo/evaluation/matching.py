@@ -44,6 +44,7 @@ class MatchTable:
         n_images: Images in the split, with or without objects.
         n_classes: Classes.
         n_thresholds: IoU thresholds an area range has.
+        detection: Each row's index into the `Detections`, shape (detections,); a row is one detection.
         image: Each detection's image, shape (detections,).
         score: Each detection's confidence, shape (detections,).
         rank: Each detection's place among those of its image and class, 0 for the most confident.
@@ -58,6 +59,7 @@ class MatchTable:
     n_images: int
     n_classes: int
     n_thresholds: int
+    detection: NDArray[np.intp]
     image: NDArray[np.intp]
     score: Array
     rank: NDArray[np.intp]
@@ -232,6 +234,7 @@ def _table(
         n_images=len(truth.ids),
         n_classes=len(truth.classes),
         n_thresholds=tp.shape[2],
+        detection=order[rows],
         image=image[rows],
         score=score[rows],
         rank=rank[rows],

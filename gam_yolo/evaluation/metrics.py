@@ -144,7 +144,7 @@ class _ClassCurves:
         self._area: int | None = None
         self.n_settings = self._tp.shape[1]
         own = table.object_label == label
-        self.objects = table.counted[own].T.astype(float) @ weights[table.object_image[own]]
+        self.objects: Array = table.counted[own].T.astype(float) @ weights[table.object_image[own]]
 
     def recall(self, setting: int, max_detections: int) -> Array:
         """Compute the share of objects found by the best `max_detections` of each image, shape (replicates,)."""

@@ -24,7 +24,7 @@ def read_voc(folder: str | Path, split: str = "val", classes: Sequence[str] | No
     object without extent can never be found and is left out.
 
     Args:
-        folder: Holds `Annotations/*.xml` and `ImageSets/Main/<split>.txt`.
+        folder: Holds `Annotations/*.xml` and `ImageSets/Main/<split>.txt`, or nothing but the split's `*.xml`.
         split: Name of the image list.
         classes: Class names in the order of the detector's; the sorted names that occur if not given.
 
@@ -32,13 +32,7 @@ def read_voc(folder: str | Path, split: str = "val", classes: Sequence[str] | No
         UserError: A file is missing or broken, or an object's class is not one of `classes`.
     """
     folder = Path(folder)
-    listing = folder / "ImageSets" / "Main" / f"{split}.txt"
-    try:
-        stems = [line.split()[0] for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise UserError(
-            f"{listing}: cannot be read ({error.strerror}); expected the list of the split's images"
-        ) from None
+    annotations, listing, stems = _listed(folder, split)
     if not stems:
         raise UserError(f"{listing}: lists no images")
     refuse_repeats(stems, str(listing), "image names")
@@ -50,7 +44,7 @@ def read_voc(folder: str | Path, split: str = "val", classes: Sequence[str] | No
     sizes: list[list[float]] = []
     objects: list[tuple[int, str, tuple[float, float, float, float], bool, Path]] = []
     for index, image_id in enumerate(ordered):
-        path = folder / "Annotations" / f"{ids[image_id]}.xml"
+        path = annotations / f"{ids[image_id]}.xml"
         root = _root(path)
         files.append(root.findtext("filename") or f"{ids[image_id]}.jpg")
         sizes.append([_number(root, f"size/{side}", path) for side in ("width", "height")])
@@ -81,6 +75,18 @@ def read_voc(folder: str | Path, split: str = "val", classes: Sequence[str] | No
         crowd=np.zeros(len(objects), dtype=bool),
         difficult=np.array([o[3] for o in objects], dtype=bool),
     )
+
+
+def _listed(folder: Path, split: str) -> tuple[Path, Path, list[str]]:
+    """Return the folder of the annotations, what lists a split's images, and their names without ending."""
+    if not (folder / "ImageSets").is_dir():
+        return folder, folder, sorted(path.stem for path in folder.glob("*.xml"))
+    listing = folder / "ImageSets" / "Main" / f"{split}.txt"
+    try:
+        lines = listing.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"{listing}: cannot be read ({error.strerror}); expected the split's image names") from None
+    return folder / "Annotations", listing, [line.split()[0] for line in lines if line.strip()]
 
 
 def _root(path: Path) -> Element:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -11,7 +12,7 @@ from gam_yolo.errors import UserError
 from gam_yolo.evaluation.data import GroundTruth
 from gam_yolo.evaluation.files import image_id_of, refuse_repeats
 
-__all__ = ["read_yolo"]
+__all__ = ["dataset", "image_files", "read_yolo"]
 
 
 def read_yolo(data: str | Path, split: str = "val") -> GroundTruth:
@@ -24,20 +25,12 @@ def read_yolo(data: str | Path, split: str = "val") -> GroundTruth:
     Raises:
         UserError: The YAML, an image or a label file is missing or broken.
     """
-    from ultralytics.data.utils import (
-        check_det_dataset,
-        img2label_paths,
-    )  # slow to import, and not every reader needs it
+    from ultralytics.data.utils import img2label_paths  # slow to import, and not every reader needs it
 
-    try:
-        # Never with a download: a dataset YAML may name a script for that, and evaluating is no reason to run one.
-        content = check_det_dataset(str(data), autodownload=False, split=split)
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{data}: cannot be read as a dataset YAML with a '{split}' split ({reason})") from None
+    content = dataset(data, split)
     classes = tuple(str(name) for _, name in sorted(content["names"].items()))
     where = f"{data}: {split}"
-    images = _image_files(content[split], where)
+    images = image_files(content[split], where)
     refuse_repeats((image_id_of(path) for path in images), where, "image names (without folder and ending)")
     images.sort(key=lambda path: (isinstance(image_id_of(path), str), image_id_of(path)))
     sizes = np.array([_size(path) for path in images], dtype=float)
@@ -63,7 +56,27 @@ def read_yolo(data: str | Path, split: str = "val") -> GroundTruth:
     )
 
 
-def _image_files(entry: str | list[str], where: str) -> list[Path]:
+def dataset(data: str | Path, split: str) -> dict[str, Any]:
+    """Read a dataset YAML as Ultralytics does, but never download: that may run a script the YAML names.
+
+    Raises:
+        UserError: It cannot be read, or the split's images are not there.
+    """
+    from ultralytics.data.utils import check_det_dataset
+
+    try:
+        content: dict[str, Any] = check_det_dataset(str(data), autodownload=False, split=split)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{data}: cannot be read as a dataset YAML with a '{split}' split ({reason}); a set that Ultralytics has "
+            f"yet to fetch or prepare is so after `yolo val data={data}`"
+        ) from None
+    return content
+
+
+def image_files(entry: str | list[str], where: str) -> list[Path]:
+    """List the images of a split: folders, searched through, and lists of files, as Ultralytics reads them."""
     from ultralytics.data.utils import IMG_FORMATS
 
     found: list[Path] = []

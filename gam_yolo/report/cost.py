@@ -1,0 +1,96 @@
+"""What a detector costs: parameters, arithmetic, and the time a forward pass takes on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gam_yolo.report.predictions import load
+
+__all__ = ["Cost", "measure_costs"]
+
+_WARM_UP, _ROUNDS = 3, 40
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of one variant.
+
+    Attributes:
+        parameters: Number of parameters.
+        gflops: Billion floating-point operations of a forward pass of one image, counted by Ultralytics; None if it
+            could not.
+        latency_median: Milliseconds of a forward pass of one image, without reading it and without suppression.
+        latency_p95: The same, 95th percentile.
+        device: Where that was measured.
+        yaml: The model YAML it was built from.
+        yaml_sha256: SHA-256 of what that YAML says.
+    """
+
+    parameters: int
+    gflops: float | None
+    latency_median: float
+    latency_p95: float
+    device: str
+    yaml: str
+    yaml_sha256: str
+
+
+def measure_costs(paths: dict[str, Path], imgsz: int, device: str) -> dict[str, Cost]:
+    """Measure checkpoints side by side, in turn, so that what else the machine does meets all of them alike.
+
+    Args:
+        paths: One checkpoint for each variant.
+        imgsz: Side of the square input image in pixels.
+        device: Device in Ultralytics' notation, "" for its choice.
+    """
+    import torch
+    from ultralytics.utils import torch_utils
+
+    tools: Any = torch_utils  # it carries no types
+    where = tools.select_device(device, verbose=False)
+    models: dict[str, Any] = {}
+    costs: dict[str, dict[str, Any]] = {}
+    for name, path in paths.items():
+        network = load(path).model.float().eval()
+        content = {key: value for key, value in network.yaml.items() if key != "yaml_file"}
+        costs[name] = {
+            "parameters": int(tools.get_num_params(network)),
+            "gflops": float(tools.get_flops(network, imgsz)) or None,
+            "yaml": str(network.yaml.get("yaml_file", "")),
+            "yaml_sha256": hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest(),
+        }
+        models[name] = network.fuse(verbose=False).to(where)
+    image = torch.rand(1, 3, imgsz, imgsz, device=where)
+    times: dict[str, list[float]] = {name: [] for name in models}
+    with torch.inference_mode():
+        for turn in range(_WARM_UP + _ROUNDS):
+            for name, network in models.items():
+                if where.type == "cuda":
+                    torch.cuda.synchronize(where)
+                begin = time.perf_counter()
+                network(image)
+                if where.type == "cuda":
+                    torch.cuda.synchronize(where)
+                if turn >= _WARM_UP:
+                    times[name].append(1000 * (time.perf_counter() - begin))
+    label = (
+        torch.cuda.get_device_name(where)
+        if where.type == "cuda"
+        else f"{where.type}, threads: {torch.get_num_threads()}"
+    )
+    return {
+        name: Cost(
+            **cost,
+            latency_median=float(np.median(times[name])),
+            latency_p95=float(np.percentile(times[name], 95)),
+            device=label,
+        )
+        for name, cost in costs.items()
+    }

@@ -1,0 +1,183 @@
+"""Everything a report says, gathered into one object: the content of `report.json`."""
+
+from __future__ import annotations
+
+import csv
+import platform
+from dataclasses import asdict
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from gam_yolo.evaluation import GroundTruth, match_coco, over_classes, precision_curve
+from gam_yolo.report.comparison import Statistics, headline
+from gam_yolo.report.cost import Cost
+from gam_yolo.report.predictions import Predicted, Settings, checkpoint_digest
+from gam_yolo.report.protocol import Protocol
+
+__all__ = ["SCHEMA", "SCHEMA_VERSION", "build"]
+
+SCHEMA, SCHEMA_VERSION = "gam-yolo/comparison", 1
+"""Name and version of the layout of `report.json`, described in `docs/evaluation.md`."""
+
+_PACKAGES = ("gam-yolo", "ultralytics", "torch", "numpy", "scipy", "pycocotools")
+
+
+def build(
+    truth: GroundTruth,
+    predicted: dict[str, list[Predicted]],
+    costs: dict[str, Cost],
+    references: list[str],
+    statistics: Statistics,
+    settings: Settings,
+    compared: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Gather the report.
+
+    Args:
+        truth: The ground truth.
+        predicted: The predictions of each seed of each variant.
+        costs: What the variants with checkpoints cost.
+        references: Baseline and, if there is one, control.
+        statistics: How the comparison was made.
+        settings: What the user chose.
+        compared: What `compare_detections` found.
+    """
+    baseline = references[0]
+    variants = []
+    for found in compared:
+        seeds = predicted[found["name"]]
+        cost = costs.get(found["name"])
+        variants.append(
+            {
+                **found,
+                "cost": asdict(cost) if cost else None,
+                "runs": [_run(seed, i, found["metrics"]) for i, seed in enumerate(seeds)],
+                "precision_recall": _precision_recall(truth, seeds),
+            }
+        )
+    return {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "headline": headline(compared, baseline, truth, statistics.level),
+        "notes": _notes(truth, predicted),
+        "baseline": baseline,
+        "control": references[1] if len(references) > 1 else None,
+        "data": {
+            "yaml": settings.data,
+            "split": settings.split,
+            "ground_truth": truth.source,
+            "digest": truth.digest,
+            "images": len(truth.ids),
+            "objects": len(truth.image),
+            "crowds": int(truth.crowd.sum()),
+            "difficult": int(truth.difficult.sum()),
+            "classes": list(truth.classes),
+        },
+        "protocol": _common([p.protocol for seeds in predicted.values() for p in seeds]),
+        "statistics": {
+            **asdict(statistics),
+            "interval": "image bootstrap by multiplicity, paired; Student's factor over seeds",
+            "correction": "Holm",
+        },
+        "versions": {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        "variants": variants,
+    }
+
+
+def _common(protocols: list[Protocol]) -> dict[str, Any]:
+    """Merge protocols that agree in what binds: what is on record for any; versions as a list."""
+    merged: dict[str, Any] = {}
+    for key in ("imgsz", "conf", "iou", "max_det"):
+        merged[key] = next((getattr(p, key) for p in protocols if getattr(p, key) is not None), None)
+    merged["ultralytics"] = sorted({p.ultralytics for p in protocols if p.ultralytics})
+    return merged
+
+
+def _notes(truth: GroundTruth, predicted: dict[str, list[Predicted]]) -> list[str]:
+    """Say what a reader has to know before trusting the numbers."""
+    notes = []
+    single = [name for name, seeds in predicted.items() if len(seeds) == 1]
+    if single:
+        notes.append(
+            f"One training seed of {', '.join(single)}: the intervals then hold for these very weights; how much "
+            "another seed would change cannot be known from one. Three seeds or more of each variant tell."
+        )
+    if any(len(seeds) == 2 for seeds in predicted.values()):
+        notes.append("Two training seeds tell little of the seeds' spread: expect wide intervals.")
+    unknown = [str(p.path) for seeds in predicted.values() for p in seeds if p.protocol.imgsz is None]
+    if unknown:
+        notes.append(
+            f"How the predictions in {', '.join(unknown)} were made is not on record; that image size and thresholds "
+            "agree is the word of whoever gave the files."
+        )
+    if not truth.crowd.any() and truth.source.endswith((".yaml", ".yml")):
+        notes.append(
+            "The ground truth comes from label files, which know neither crowds nor difficult objects nor mask areas; "
+            "small, medium and large go by the box. Against original annotations the numbers differ slightly."
+        )
+    return notes
+
+
+def _run(seed: Predicted, index: int, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Describe one seed: its file, its own numbers, and its training where the run folder has it."""
+    folder = seed.path.parent.parent if seed.path.parent.name == "weights" else None
+    return {
+        "path": str(seed.path),
+        "sha256": seed.protocol.weights or checkpoint_digest(seed.path),
+        "ours": {metric: metrics[metric]["seeds"][index] for metric in ("AP", "AP50")},
+        "ultralytics": _own(seed.own),
+        "training": _training(folder) if folder else None,
+    }
+
+
+def _own(values: dict[str, float]) -> dict[str, float] | None:
+    """Ultralytics' numbers under the names used here."""
+    names = {"metrics/mAP50-95(B)": "AP", "metrics/mAP50(B)": "AP50"}
+    found = {ours: values[theirs] for theirs, ours in names.items() if theirs in values}
+    return found or None
+
+
+def _training(folder: Path) -> dict[str, Any] | None:
+    """Read what Ultralytics' training left in a run folder: seed, curve and the best epoch's own numbers."""
+    log, arguments = folder / "results.csv", folder / "args.yaml"
+    if not log.is_file():
+        return None
+    with log.open(encoding="utf-8", newline="") as file:
+        rows = [{(k or "").strip(): v for k, v in row.items()} for row in csv.DictReader(file)]
+    try:
+        epochs = [int(float(row["epoch"])) for row in rows]
+        curve = [float(row["metrics/mAP50-95(B)"]) for row in rows]
+        at_50 = [float(row["metrics/mAP50(B)"]) for row in rows]
+        seconds = float(rows[-1]["time"]) if rows and rows[-1].get("time") else None
+    except (KeyError, TypeError, ValueError):
+        return None
+    if not rows:
+        return None
+    settings = yaml.safe_load(arguments.read_text(encoding="utf-8")) if arguments.is_file() else {}
+    best = int(np.argmax(curve))
+    return {
+        "seed": settings.get("seed") if isinstance(settings, dict) else None,
+        "epochs": epochs,
+        "AP": curve,
+        "best": {"epoch": epochs[best], "AP": curve[best], "AP50": at_50[best]},
+        "seconds": seconds,
+    }
+
+
+def _precision_recall(truth: GroundTruth, seeds: list[Predicted]) -> list[float]:
+    """Precision at recall 0, 0.01, ... 1 and IoU 0.5, over all areas, averaged over classes and seeds."""
+    found = [over_classes(precision_curve(match_coco(truth, seed.detections))) for seed in seeds]
+    return [round(float(value), 5) for value in np.nan_to_num(np.mean(found, axis=0))]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

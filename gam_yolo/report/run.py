@@ -1,0 +1,80 @@
+"""One comparison from start to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gam_yolo.evaluation import GroundTruth, read_truth
+from gam_yolo.report.comparison import Statistics, compare_detections
+from gam_yolo.report.cost import measure_costs
+from gam_yolo.report.document import build
+from gam_yolo.report.gallery import differing_images
+from gam_yolo.report.predictions import Settings, collect
+from gam_yolo.report.variants import Variant
+from gam_yolo.report.writing import write
+
+__all__ = ["run"]
+
+
+def run(
+    variants: list[Variant],
+    gt: Path | None,
+    control: str | None,
+    settings: Settings,
+    statistics: Statistics,
+    folder: Path,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Compare variants and write the report.
+
+    Args:
+        variants: What to compare; the first is the baseline.
+        gt: Ground truth, if not the one of the dataset YAML.
+        control: Name of a second variant to take differences to.
+        settings: How to validate.
+        statistics: How to compare.
+        folder: For the report, and for the predictions made on the way.
+        say: Is told what is going on.
+
+    Returns:
+        The content of `report.json`.
+
+    Raises:
+        UserError: What is given cannot be read or must not be compared.
+    """
+    truth = read_truth(settings.data, gt, settings.split)
+    predicted = collect(variants, truth, settings, folder / "predictions", say)
+    references = [variants[0].name, *([control] if control else [])]
+    detections = {name: [seed.detections for seed in seeds] for name, seeds in predicted.items()}
+    compared = compare_detections(truth, detections, references, statistics, say)
+    checkpoints = {v.name: v.paths[0] for v in variants if v.paths[0].suffix == ".pt"}
+    costs = {}
+    if checkpoints:
+        say("measuring latency")
+        imgsz = next(p.protocol.imgsz for seeds in predicted.values() for p in seeds if p.path in checkpoints.values())
+        costs = measure_costs(checkpoints, imgsz or 640, settings.device)
+    report = build(truth, predicted, costs, references, statistics, settings, compared)
+    files = _image_files(truth, settings)
+    base = variants[0].name
+    gallery = [
+        (name, differing_images(truth, files, (base, detections[base][0]), (name, seeds[0])))
+        for name, seeds in detections.items()
+        if name != base
+    ]
+    write(report, gallery, folder)
+    return report
+
+
+def _image_files(truth: GroundTruth, settings: Settings) -> dict[int, Path]:
+    """Find the images of the ground truth by name among those of the dataset YAML; none without one."""
+    from gam_yolo.evaluation.yolo import dataset, image_files
+
+    if settings.data is None:
+        return {}
+    by_name = {
+        path.name: path for path in image_files(dataset(settings.data, settings.split)[settings.split], settings.data)
+    }
+    found = {index: by_name.get(Path(file).name) for index, file in enumerate(truth.files)}
+    return {index: path for index, path in found.items() if path is not None}
