@@ -214,7 +214,8 @@ class _ClassCurves:
         return seen
 
     def _objects(self, setting: int) -> Array:
-        return self.objects[setting // self._n_thresholds]
+        objects: Array = self.objects[setting // self._n_thresholds]
+        return objects
 
     def _per_object(self, setting: int, found: Array) -> Array:
         return _ratio(found, self._objects(setting))

@@ -89,17 +89,16 @@ def refuse_differences(results: list[tuple[str, Protocol, Detections, int]]) -> 
                 raise UserError(
                     f"'{values[0][0]}' and '{name}' differ in {what} ({shown[0]} and {shown[1]}) and cannot be compared"
                 )
-        if key == "conf" and values:
-            for name, _, detections, _ in results:
-                if len(detections.score) and detections.score.min() < values[0][1]:
-                    raise UserError(
-                        f"'{name}' has detections of confidence {detections.score.min():.2g}, but '{values[0][0]}' was "
-                        f"cut at {values[0][1]:g}; they cannot be compared"
-                    )
-        if key == "max_det" and values:
-            for name, _, _, most in results:
-                if most > values[0][1]:
-                    raise UserError(
-                        f"'{name}' has {most} detections on an image, but '{values[0][0]}' was limited to "
-                        f"{values[0][1]}; they cannot be compared"
-                    )
+        off_record = [(name, d, most) for name, protocol, d, most in results if getattr(protocol, key) is None]
+        for name, detections, most in off_record if values else []:
+            lowest = detections.score.min(initial=1.0)
+            if key == "conf" and lowest < values[0][1]:
+                raise UserError(
+                    f"'{name}' has detections of confidence {lowest:.2g}, but '{values[0][0]}' was cut at "
+                    f"{values[0][1]:g}; they cannot be compared"
+                )
+            if key == "max_det" and most > values[0][1]:
+                raise UserError(
+                    f"'{name}' has {most} detections on an image, but '{values[0][0]}' was limited to {values[0][1]}; "
+                    "they cannot be compared"
+                )

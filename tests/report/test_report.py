@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gam_yolo.errors import UserError
+from gam_yolo.evaluation import METRICS, difference, holm, multiplicities, read_coco, read_detections, resample
+from gam_yolo.report.protocol import Protocol, write_protocol
+from gam_yolo.report.variants import parse_variants
+
+from .conftest import DataSet, run_compare
+
+
+def loaded(report: Path) -> dict:
+    return json.loads((report / "report.json").read_text())
+
+
+def test_the_folder_holds_four_whole_files(report: Path) -> None:
+    names = {path.name for path in report.iterdir()}
+    assert names == {"report.html", "report.md", "report.json", "report.csv", "printed.txt"}
+
+
+def test_the_json_says_what_was_found(report: Path, data_set: DataSet) -> None:
+    content = loaded(report)
+    assert (content["schema"], content["schema_version"]) == ("gam-yolo/comparison", 1)
+    assert [v["name"] for v in content["variants"]] == ["plain", "same", "gam"]
+    assert content["data"]["digest"] == read_coco(data_set.truth).digest
+    plain, same, gam = content["variants"]
+    assert plain["differences"].keys() == {"same"}
+    assert same["differences"].keys() == {"plain"}
+    assert gam["differences"].keys() == {"plain", "same"}
+    assert gam["differences"]["plain"]["metrics"]["AP"]["verdict"] == "better"
+    assert plain["differences"]["same"]["metrics"]["AP"]["value"] == pytest.approx(
+        -same["differences"]["plain"]["metrics"]["AP"]["value"]
+    )
+    assert same["differences"]["plain"]["metrics"]["AP"]["verdict"] == "no detectable difference"
+    for key in ("low", "value", "high"):
+        assert -1 <= gam["metrics"]["AP"][key] <= 1
+    assert len(gam["metrics"]["AP"]["seeds"]) == 3
+    assert gam["metrics"]["AP"]["value"] == pytest.approx(np.mean(gam["metrics"]["AP"]["seeds"]))
+    assert gam["runs"][0]["ultralytics"] is None
+    assert gam["cost"] is None
+    assert gam["precision_recall"][0] >= gam["precision_recall"][-1]
+    assert "gam is better than plain" in content["headline"]
+    assert "same shows no detectable difference from plain" in content["headline"]
+
+
+def test_the_json_equals_the_evaluators_own_answer(report: Path, data_set: DataSet) -> None:
+    truth = read_coco(data_set.truth)
+    draws = multiplicities(len(truth.ids), 300, seed=0)
+    samples = {
+        name: resample(truth, [read_detections(data_set.folder / f"{name}-s{s}.json", truth) for s in seeds], draws)
+        for name, seeds in (("plain", (10, 11, 12)), ("same", (20, 21, 22)), ("gam", (30, 31, 32)))
+    }
+    found = [difference(samples[name], samples["plain"]) for name in ("same", "gam")]
+    adjusted = holm(np.stack([f.p[0, [j for j, m in enumerate(METRICS) if m != "AP"]] for f in found]))
+    adjusted_main = holm(np.array([f.p[0, 0] for f in found]))
+    for i, (name, f) in enumerate(zip(("same", "gam"), found, strict=True)):
+        tree = next(v for v in loaded(report)["variants"] if v["name"] == name)["differences"]["plain"]
+        for j, metric in enumerate(METRICS):
+            cell = tree["metrics"][metric]
+            expected = (f.value[0, j], f.low[0, j], f.high[0, j])
+            got = tuple(np.nan if cell[k] is None else cell[k] for k in ("value", "low", "high"))
+            np.testing.assert_allclose(got, expected)
+        assert tree["metrics"]["AP"]["p_holm"] == pytest.approx(adjusted_main[i])
+        assert tree["metrics"]["AP50"]["p_holm"] == pytest.approx(adjusted[i, 0])
+        assert tree["classes"]["hen"]["AP"]["value"] == pytest.approx(f.value[3, 0])
+        assert tree["classes"]["hen"]["AP50"]["verdict"] is None  # not tested, so there is nothing to say
+
+
+def test_the_csv_holds_the_same_numbers(report: Path) -> None:
+    with (report / "report.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    (row,) = [r for r in rows if (r["variant"], r["minus"], r["class"], r["metric"]) == ("gam", "plain", "", "AP")]
+    cell = loaded(report)["variants"][2]["differences"]["plain"]["metrics"]["AP"]
+    assert float(row["value"]) == cell["value"]
+    assert float(row["p_holm"]) == cell["p_holm"]
+    assert row["verdict"] == "better"
+
+
+def test_markdown_tables_are_whole(report: Path) -> None:
+    text = (report / "report.md").read_text()
+    assert text.startswith("# same shows no detectable difference")
+    tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.M)
+    assert len(tables) == 3
+    for table in tables:
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+        assert len(table.splitlines()) > 3
+
+
+def test_the_table_is_printed(report: Path) -> None:
+    printed = (report / "printed.txt").read_text()
+    assert "mAP 50-95" in printed
+    assert "better" in printed
+    assert "report.html" in printed.replace("\n", "")
+
+
+def test_names_are_escaped_and_nothing_is_fetched(report: Path) -> None:
+    page = (report / "report.html").read_text()
+    assert "dog &lt;b&gt;" in page
+    assert "dog <b>" not in page
+    assert "<script" not in page
+    assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page)
+    assert "@import" not in page
+    assert "url(" not in page
+
+
+def test_what_differs_in_protocol_is_refused(data_set: DataSet, tmp_path: Path) -> None:
+    a, b = (data_set.predictions(name, 0.5, seed) for name, seed in (("a", 1), ("b", 2)))
+    digest = read_coco(data_set.truth).digest
+    options = ("--gt", data_set.truth, "-o", tmp_path / "out", "--replicates", 100)
+    base = Protocol(data=digest, imgsz=640, conf=0.001, iou=0.7, max_det=300)
+    for change, match in (
+        ({"imgsz": 320}, r"a-s1.json' and .*b-s2.json' differ in image size \(640 and 320\)"),
+        ({"conf": 0.25}, "differ in lowest confidence"),
+        ({"max_det": 100}, "differ in most detections"),
+        ({"iou": 0.6}, "differ in IoU"),
+        ({"data": "0" * 64}, "b-s2.json: was made for another ground truth"),
+    ):
+        write_protocol(a, base, {})
+        write_protocol(b, Protocol(**{**base.__dict__, **change}), {})
+        with pytest.raises(UserError, match=match):
+            run_compare(a, b, *options)
+    # What is on record for one is held against what the other shows.
+    (data_set.folder / "b-s2.protocol.json").unlink()
+    write_protocol(a, Protocol(data=digest, conf=0.9), {})
+    with pytest.raises(UserError, match=r"b-s2\.json' has detections of confidence 0.*was cut at 0\.9"):
+        run_compare(a, b, *options)
+    write_protocol(a, Protocol(data=digest, max_det=1), {})
+    with pytest.raises(UserError, match=r"b-s2\.json' has . detections on an image"):
+        run_compare(a, b, *options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_arguments_are_told_in_one_sentence(data_set: DataSet, tmp_path: Path) -> None:
+    a, b = (data_set.predictions(name, 0.5, 1) for name in ("a", "b"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "x.txt").touch()
+    (tmp_path / "x.pt").touch()
+    options = ("--gt", data_set.truth, "-o", tmp_path / "out")
+    for arguments, match in (
+        ((a,), "two variants or more"),
+        ((a, tmp_path / "none.json"), "no file or folder matches"),
+        ((a, f"b={tmp_path}/*.json"), "no file or folder matches"),
+        ((a, tmp_path / "run"), "no weights/best.pt"),
+        ((a, tmp_path / "x.txt"), "neither a checkpoint"),
+        ((a, a), "two variants are named 'a-s1'"),
+        ((a, f"b={a}"), "is given twice"),
+        ((a, f"b={tmp_path}/x.*"), "neither a checkpoint"),
+        ((a, tmp_path / "x.pt"), "--data must name the dataset YAML"),
+        ((a, tmp_path / "x.pt", "--data", data_set.yaml), "x.pt: cannot be loaded as a checkpoint"),
+        ((a, b, "--control", "bb"), "--control is 'bb', which is none of b-s1"),
+    ):
+        with pytest.raises(UserError, match=match):
+            run_compare(*arguments, *options)
+    with pytest.raises(UserError, match="no ground truth"):
+        run_compare(a, b, "-o", tmp_path / "out")
+
+
+def test_run_folders_name_their_variant(tmp_path: Path) -> None:
+    for name in ("plain", "gam-s0", "gam-s1"):
+        (tmp_path / name / "weights").mkdir(parents=True)
+        (tmp_path / name / "weights" / "best.pt").touch()
+    plain, gam = parse_variants([str(tmp_path / "plain"), f"gam={tmp_path}/gam-s*"])
+    assert (plain.name, gam.name) == ("plain", "gam")
+    assert [path.parent.parent.name for path in gam.paths] == ["gam-s0", "gam-s1"]
