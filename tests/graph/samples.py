@@ -9,8 +9,6 @@ from typing import Any
 
 import yaml
 
-HEADS = {"Detect", "v10Detect", "WorldDetect", "YOLOEDetect", "RTDETRDecoder"}
-
 
 def shipped() -> list[Path]:
     """Every model YAML of the installed Ultralytics."""
