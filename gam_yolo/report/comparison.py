@@ -84,8 +84,8 @@ def compare_detections(
         column = METRICS.index(_NO_MODEL_INTERVAL)
         found.low[:, column] = found.high[:, column] = np.nan
         result.append({"name": name, **_tree(truth, present, partial(_estimate, found, own)), "differences": {}})
-    for reference in references:
-        others = [entry for entry in result if entry["name"] != reference]
+    for number, reference in enumerate(references, 1):
+        others = [entry for entry in result if entry["name"] not in references[:number]]  # each pair once
         estimates = [difference(samples[entry["name"]], samples[reference], statistics.level) for entry in others]
         for entry, found, p in zip(others, estimates, _corrected([e.p for e in estimates]), strict=True):
             cell = partial(_difference, found, p, statistics.level)
@@ -145,13 +145,13 @@ def headline(variants: list[dict[str, Any]], baseline: str, truth: GroundTruth, 
     base = by_name[baseline]["metrics"][MAIN]["value"]
     if base is None:
         return f"There is nothing to compare: {truth.source} has no objects."
-    parts = []
+    parts: dict[str, list[str]] = {"found": [], "not found": []}
     for name, variant in by_name.items():
         if name == baseline:
             continue
         found, value = variant["differences"][baseline]["metrics"][MAIN], variant["metrics"][MAIN]["value"]
         if found["low"] is None:
-            parts.append(
+            parts["not found"].append(
                 f"{name} scores {100 * value:.1f}, but there are too few images to say whether that is a difference"
             )
             continue
@@ -161,5 +161,5 @@ def headline(variants: list[dict[str, Any]], baseline: str, truth: GroundTruth, 
             "worse": f"{name} is worse than {baseline}: {100 * value:.1f} against {100 * base:.1f} mAP ({span})",
             "no detectable difference": f"{name} shows no detectable difference from {baseline} in mAP ({span})",
         }
-        parts.append(said[found["verdict"]])
-    return "; ".join(parts) + f", on {len(truth.ids)} images."
+        parts["found" if found["verdict"] in ("better", "worse") else "not found"].append(said[found["verdict"]])
+    return "; ".join(parts["found"] + parts["not found"]) + f", on {len(truth.ids)} images."

@@ -110,10 +110,10 @@ def _notes(truth: GroundTruth, predicted: dict[str, list[Predicted]]) -> list[st
         )
     if any(len(seeds) == 2 for seeds in predicted.values()):
         notes.append("Two training seeds tell little of the seeds' spread: expect wide intervals.")
-    unknown = [str(p.path) for seeds in predicted.values() for p in seeds if p.protocol.imgsz is None]
+    unknown = [name for name, seeds in predicted.items() if any(p.protocol.imgsz is None for p in seeds)]
     if unknown:
         notes.append(
-            f"How the predictions in {', '.join(unknown)} were made is not on record; that image size and thresholds "
+            f"How the predictions of {', '.join(unknown)} were made is not on record; that image size and thresholds "
             "agree is the word of whoever gave the files."
         )
     if not truth.crowd.any() and truth.source.endswith((".yaml", ".yml")):

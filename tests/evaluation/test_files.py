@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from gam_yolo.errors import UserError
-from gam_yolo.evaluation import read_coco, read_detections, read_voc, read_yolo
+from gam_yolo.evaluation import read_coco, read_detections, read_truth, read_voc, read_yolo
 
 TRUTH = {
     "images": [{"id": 7, "file_name": "b.jpg", "width": 100, "height": 50}, {"id": 3, "file_name": "a.jpg"}],
@@ -206,3 +206,21 @@ def test_bad_yolo_data_is_told_in_one_sentence(yolo: Path) -> None:
     refused(lambda: read_yolo(yolo), "must be unique, but 9")
     (yolo.parent / "images/val/9.jpg").unlink()
     refused(lambda: read_yolo(yolo), "cannot be read as an image")
+
+
+def test_original_annotations_come_before_labels(yolo: Path, voc: Path, truth_file: Path) -> None:
+    assert read_truth(str(yolo), None).source == str(yolo)
+    assert read_truth(str(yolo), truth_file).source == str(truth_file)
+    folder = yolo.parent
+    text = yolo.read_text()
+    (folder / "annotations/val").mkdir(parents=True)
+    (folder / "annotations/val/000005.xml").write_text(VOC)
+    yolo.write_text(text + "protocol: voc\n")
+    assert read_truth(str(yolo), None).difficult.tolist() == [True, False]
+    (folder / "annotations/instances_val.json").write_text(truth_file.read_text())
+    yolo.write_text(text + "protocol: coco\n")
+    assert read_truth(str(yolo), None).crowd.tolist() == [False, True]
+    yolo.write_text(text + "protocol: kitti\n")
+    refused(lambda: read_truth(str(yolo), None), "protocol is 'kitti'; expected 'coco' or 'voc'")
+    refused(lambda: read_truth(None, None), "no ground truth")
+    assert read_truth(None, voc).classes == ("cat", "dog")

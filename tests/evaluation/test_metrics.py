@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -8,7 +10,12 @@ from gam_yolo.evaluation import match_coco, precision_curve
 
 from .problems import Problem, coco_stats, problems, pycocotools_stats, voc_by_the_book, voc_stats
 
-thorough = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+# EXAMPLES=5000 for a longer search than every run can afford.
+thorough = settings(
+    max_examples=int(os.environ.get("EXAMPLES", "200")), deadline=None, suppress_health_check=list(HealthCheck)
+)
+    max_examples=int(os.environ.get("EXAMPLES", "200")), deadline=None, suppress_health_check=list(HealthCheck)
+)
 
 
 @thorough
