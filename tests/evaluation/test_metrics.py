@@ -14,8 +14,6 @@ from .problems import Problem, coco_stats, problems, pycocotools_stats, voc_by_t
 thorough = settings(
     max_examples=int(os.environ.get("EXAMPLES", "200")), deadline=None, suppress_health_check=list(HealthCheck)
 )
-    max_examples=int(os.environ.get("EXAMPLES", "200")), deadline=None, suppress_health_check=list(HealthCheck)
-)
 
 
 @thorough
