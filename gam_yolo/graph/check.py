@@ -61,7 +61,9 @@ def check(name: str) -> list[Finding]:
         document = load(name)
         scales(document.config)
     except UserError as error:
-        return [Finding("error", "unreadable", None, str(error), "mend it, or name another file")]
+        return [
+            Finding("error", "unreadable", None, str(error).removeprefix(f"{name}: "), "mend it, or name another file")
+        ]
     found = [*_names(name, document.config), *_rows(document)]
     return sorted(found, key=lambda f: (f.level != "error", -1 if f.row is None else f.row, f.code))
 
@@ -78,16 +80,18 @@ def _rows(document: Document) -> Iterator[Finding]:
     if broken:
         return
     shapes: list[Shape | None] = []
-    failures: dict[tuple[int | None, str], list[str]] = {}
+    failures: dict[int | None, str] = {}
+    failing: dict[int | None, list[str]] = {}
     for scale in scales(document.config):
         try:
             measured = measure(document.config, document.name, scale)
             shapes = shapes or measured
         except UserError as error:
             row = error.row if isinstance(error, RowError) else None
-            failures.setdefault((row, str(error).removeprefix(f"{document.name}, ")), []).append(scale)
-    for (row, message), letters in failures.items():
-        at = f" (scale {', '.join(letters)})" if any(letters) else ""
+            failures.setdefault(row, str(error).removeprefix(f"{document.name}, "))  # channels differ by scale
+            failing.setdefault(row, []).append(scale)
+    for row, message in failures.items():
+        at = f" (scale {', '.join(failing[row])})" if any(failing[row]) else ""
         yield Finding("error", "unbuildable", row, message + at, "mend the row, or what it reads")
     yield from _usage(document, blocks, shapes)
     if shapes:
@@ -112,7 +116,7 @@ def _modules(graph: Graph) -> Iterator[Finding]:
                 "error",
                 "unknown-module",
                 layer.index,
-                f"there is no module named {brief(layer.module)}",
+                f"{layer}: there is no such module",
                 hint or "name a registered block (gam-yolo blocks) or a module of Ultralytics or torch.nn",
             )
 

@@ -77,8 +77,7 @@ def check(
     else:
         console = Console(highlight=False, soft_wrap=True)
         for f in findings:
-            where = "" if f.row is None else f", row {f.row}"
-            console.print(f"{f.level}: {file}{where}: {f.message}; {f.remedy} [{f.code}]", markup=False)
+            console.print(f"{file}: {f.level}: {f.message}; {f.remedy} [{f.code}]", markup=False)
         if not findings:
             console.print(f"{file}: clean", markup=False)
     raise typer.Exit(checks.status(findings))

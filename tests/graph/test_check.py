@@ -208,6 +208,13 @@ def test_what_fails_at_one_scale_is_said_to(tmp_path: Path) -> None:
     assert found[0].message.endswith("(scale n)")
 
 
+def test_what_fails_at_every_scale_is_said_once(tmp_path: Path) -> None:
+    found = checked(tmp_path, SCALED.replace("[[-1, 2], 1, Concat", "[[-1, 3], 1, Concat"))
+    assert codes(found) == [("unbuildable", 5)]
+    assert "row 3 (Conv) of 32 channels at stride 32" in found[0].message
+    assert found[0].message.endswith("(scale n, s)")
+
+
 def test_json_and_status() -> None:
     warning, error = Finding("warning", "a", 1, "m", "r"), Finding("error", "b", None, "m", "r")
     assert [status([]), status([warning]), status([warning, error])] == [0, 1, 2]
