@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -85,21 +84,26 @@ def coin_flips(rng: np.random.Generator, n: int) -> tuple[dict[str, object], lis
 
 OURS = """
 import json, sys
-from gam_yolo.evaluation import METRICS, difference, estimate, multiplicities, read_coco, read_detections, resample
+from gam_yolo.evaluation import METRICS, difference, multiplicities, read_coco, read_detections, resample
 truth = read_coco(sys.argv[1])
 draws = multiplicities(len(truth.ids), int(sys.argv[4]), seed=0)
 a, b = (resample(truth, [read_detections(path, truth)], draws) for path in sys.argv[2:4])
 d = difference(b, a)
-print(json.dumps({"low": d.low[0].tolist(), "high": d.high[0].tolist(), "difference": d.value[0].tolist()}))
-d.high[0].tolist()}))
+print(json.dumps({m: [d.value[0, j], d.image_variance[0, j] ** 0.5] for j, m in enumerate(METRICS)}))
 """
 
 
 def timed(command: list[str]) -> tuple[float, float, str]:
-    """Run a command; return seconds, peak memory in GB of any child so far, and what it printed."""
+    """Run a command; return its seconds, its peak memory in GB, and what it printed."""
     begin = time.perf_counter()
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20, out
+    with tempfile.TemporaryFile("w+") as out:
+        process = subprocess.Popen(command, stdout=out)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - begin
+        if status:
+            raise SystemExit(f"{command[0]} failed")
+        out.seek(0)
+        return seconds, usage.ru_maxrss / 2**20, out.read()
 
 
 def run(folder: Path, truth: object, models: list[object], replicates: int) -> None:
@@ -110,15 +114,17 @@ def run(folder: Path, truth: object, models: list[object], replicates: int) -> N
     gt, a, b = map(str, paths)
     seconds, memory, out = timed([sys.executable, "-c", OURS, gt, a, b, str(replicates)])
     ours = json.loads(out)
-    print(f"gam_yolo: {seconds:.1f} s, peak {memory:.2f} GB")
     coco = str(Path(sys.executable).with_name("coco"))
     command = [coco, "compare", "--gt", gt, "--dt-a", a, "--dt-b", b, "--bootstrap", str(replicates), "--json"]
     theirs_seconds, theirs_memory, out = timed(command)
-    print(
-        f"hotcoco:  {theirs_seconds:.1f} s, peak of both {theirs_memory:.2f} GB; ratio {seconds / theirs_seconds:.3f}"
-    )
-    print("hotcoco's answer:", out[:3000])
-    print("ours:", json.dumps(ours))
+    theirs = json.loads(out)
+    print("| | seconds | peak GB | AP, difference | standard error | AR100, difference | standard error |")
+    print("|" + " --- |" * 7)
+    cells = " | ".join(f"{ours[m][0]:.4f} | {ours[m][1]:.5f}" for m in ("AP", "AR100"))
+    print(f"| gam_yolo | {seconds:.1f} | {memory:.2f} | {cells} |")
+    cells = " | ".join(f"{theirs['deltas'][m]:.4f} | {theirs['ci'][m]['std_err']:.5f}" for m in ("AP", "AR100"))
+    print(f"| hotcoco | {theirs_seconds:.1f} | {theirs_memory:.2f} | {cells} |")
+    print(f"ratio of seconds {seconds / theirs_seconds:.3f}\n", flush=True)
 
 
 def main() -> None:
@@ -126,13 +132,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replicates", type=int, default=1000)
     replicates = parser.parse_args().replicates
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         truth = ground_truth(rng)
         run(Path(folder), truth, [detections(rng, truth, 0.75), detections(rng, truth, 0.77)], replicates)
         truth, flips = coin_flips(rng, 1000)
-        print(f"\nClosed form: standard error of the difference {np.sqrt((0.6 * 0.4 + 0.5 * 0.5) / 1000):.4f} in AR100")
+        print(f"Closed form: standard error of the difference in AR100 {np.sqrt((0.6 * 0.4 + 0.5 * 0.5) / 1000):.5f}")
         run(Path(folder), truth, list(flips), replicates)
 
 

@@ -5,8 +5,8 @@
 Each simulation draws new images, objects, false positives and training seeds, and runs them through the evaluator and
 the bootstrap as a user's predictions would. Objects and images have a difficulty that all detectors share, so results
 are paired; a seed shifts a detector's skill. The truth of a metric is its value on a very large draw, averaged over
-seeds. Prints one Markdown table: for each scenario the share of simulations whose interval held the truth, and how often
-the verdict saw a difference.
+seeds. Prints one Markdown table: for each scenario the share of simulations whose interval held the truth, and how
+often the verdict saw a difference.
 """
 
 from __future__ import annotations

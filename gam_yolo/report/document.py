@@ -16,7 +16,7 @@ import yaml
 from gam_yolo.evaluation import GroundTruth, match_coco, over_classes, precision_curve
 from gam_yolo.report.comparison import Statistics, headline
 from gam_yolo.report.cost import Cost
-from gam_yolo.report.predictions import Predicted, Settings, checkpoint_digest
+from gam_yolo.report.predictions import Predicted, Settings, file_digest
 from gam_yolo.report.protocol import Protocol
 
 __all__ = ["SCHEMA", "SCHEMA_VERSION", "build"]
@@ -129,7 +129,7 @@ def _run(seed: Predicted, index: int, metrics: dict[str, Any]) -> dict[str, Any]
     folder = seed.path.parent.parent if seed.path.parent.name == "weights" else None
     return {
         "path": str(seed.path),
-        "sha256": seed.protocol.weights or checkpoint_digest(seed.path),
+        "sha256": seed.protocol.weights or file_digest(seed.path),
         "ours": {metric: metrics[metric]["seeds"][index] for metric in ("AP", "AP50")},
         "ultralytics": _own(seed.own),
         "training": _training(folder) if folder else None,

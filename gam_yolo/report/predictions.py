@@ -18,7 +18,7 @@ from gam_yolo.evaluation import Detections, GroundTruth, parse_detections, read_
 from gam_yolo.report.protocol import Protocol, read_protocol, refuse_differences, write_protocol
 from gam_yolo.report.variants import Variant
 
-__all__ = ["CONF", "IOU", "MAX_DET", "Predicted", "Settings", "checkpoint_digest", "collect", "load"]
+__all__ = ["CONF", "IOU", "MAX_DET", "Predicted", "Settings", "collect", "file_digest", "load"]
 
 CONF, IOU, MAX_DET = 0.001, 0.7, 300
 """Ultralytics' own defaults for validation, written out so that no configuration file changes a comparison."""
@@ -75,6 +75,7 @@ def collect(
     Raises:
         UserError: A file is unfit, or protocols differ.
     """
+    _refuse_copies(variants)
     imgsz = _common_imgsz(variants, settings)
     total = sum(len(variant.paths) for variant in variants)
     result: dict[str, list[Predicted]] = {variant.name: [] for variant in variants}
@@ -92,6 +93,16 @@ def collect(
         ]
     )
     return result
+
+
+def _refuse_copies(variants: list[Variant]) -> None:
+    """Refuse copies of one file, which would pass for seeds that agree to the last digit."""
+    seen: dict[str, Path] = {}
+    for path in (path for variant in variants for path in variant.paths):
+        digest = file_digest(path)
+        if digest in seen:
+            raise UserError(f"{path} and {seen[digest]} have the same content; expected different trainings")
+        seen[digest] = path
 
 
 def _read(path: Path, truth: GroundTruth) -> Predicted:
@@ -150,7 +161,7 @@ def _trained_imgsz(path: Path) -> int:
     return int(size if isinstance(size, int) else max(size))
 
 
-def checkpoint_digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()  # Python 3.10 has no hashlib.file_digest
     with path.open("rb") as file:
@@ -172,7 +183,7 @@ def _validated(
         iou=IOU,
         max_det=MAX_DET,
         ultralytics=ultralytics.__version__,
-        weights=checkpoint_digest(path),
+        weights=file_digest(path),
     )
     key = hashlib.sha256(repr(protocol).encode()).hexdigest()[:16]
     stored = cache / f"{key}.json"

@@ -139,11 +139,13 @@ def test_bad_arguments_are_told_in_one_sentence(data_set: DataSet, tmp_path: Pat
     (tmp_path / "run").mkdir()
     (tmp_path / "x.txt").touch()
     (tmp_path / "x.pt").touch()
+    (tmp_path / "copy.json").write_bytes(a.read_bytes())
     options = ("--gt", data_set.truth, "-o", tmp_path / "out")
     for arguments, match in (
         ((a,), "two variants or more"),
         ((a, tmp_path / "none.json"), "no file or folder matches"),
-        ((a, f"b={tmp_path}/*.json"), "no file or folder matches"),
+        ((a, f"b={tmp_path}/none*.json"), "no file or folder matches"),
+        ((a, tmp_path / "copy.json"), "copy.json and .*a-s1.json have the same content"),
         ((a, tmp_path / "run"), "no weights/best.pt"),
         ((a, tmp_path / "x.txt"), "neither a checkpoint"),
         ((a, a), "two variants are named 'a-s1'"),
