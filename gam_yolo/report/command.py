@@ -53,7 +53,7 @@ def compare(
         raise UserError(
             f"--control is '{control}', which is none of {', '.join(names[1:])}{nearest(control, names[1:])}"
         )
-    console = Console()
+    console = Console(markup=False, highlight=False)  # a name may hold brackets
     settings = Settings(data=data, split=split, imgsz=imgsz, batch=batch, device=device)
     statistics = Statistics(replicates=replicates)
     report = run(parsed, gt, control, settings, statistics, output, say=lambda text: console.print(text, style="dim"))
