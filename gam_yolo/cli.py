@@ -10,6 +10,9 @@ from rich.text import Text
 
 from gam_yolo import catalogue
 from gam_yolo.errors import EXIT_STATUS, UserError
+from gam_yolo.graph import commands as graph
+from gam_yolo.report import command as report
+from gam_yolo.study import command as study
 
 __all__ = ["app", "main"]
 
@@ -20,7 +23,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # a bug of ours keeps Python's own traceback
 )
-app.command("blocks")(catalogue.blocks)
+for _command in (catalogue.blocks, graph.place, graph.check, graph.transfer, report.compare, study.study):
+    app.command()(_command)
 
 
 @app.callback()

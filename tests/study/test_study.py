@@ -1,0 +1,184 @@
+"""The whole of it, in processes of its own: what interrupts a study costs time and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gam_yolo.errors import UserError
+from gam_yolo.study.file import Study
+from gam_yolo.study.plan import Run, plan
+from gam_yolo.study.results import FOLDER
+
+COMMAND = [sys.executable, "-c", "from gam_yolo.cli import main; main()", "study"]
+WORKER = [sys.executable, "-m", "gam_yolo.study.worker"]
+Write = Callable[[dict[str, Any]], Study]
+PATIENCE = 240  # seconds; a loaded machine
+
+
+def until(condition: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        assert process is None or process.poll() is None, process and process.communicate()
+        time.sleep(0.05)
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    model = torch.load(run.folder / "train" / "weights" / "best.pt", weights_only=False)
+    state: dict[str, torch.Tensor] = (model["ema"] or model["model"]).state_dict()
+    return state
+
+
+def losses(run: Run) -> list[list[str]]:
+    """The rows of `results.csv` but for the times."""
+    lines = (run.folder / "train" / "results.csv").read_text().splitlines()
+    return [[cell for i, cell in enumerate(line.split(",")) if i != 1] for line in lines]
+
+
+def log(run: Run) -> str:
+    return (run.folder / "log.txt").read_text(errors="replace")
+
+
+def test_interruptions_of_any_kind_leave_the_results_of_an_undisturbed_study(
+    content: dict[str, Any], study_of: Write, tmp_path: Path
+) -> None:
+    undisturbed = plan(study_of(content), tmp_path / "undisturbed")
+    for run in undisturbed.runs:
+        run.lay_out()
+        with (run.folder / "log.txt").open("wb") as out:
+            worker = subprocess.Popen([*WORKER, str(run.folder), ""], stdin=subprocess.PIPE, stdout=out, stderr=out)
+        assert worker.wait(PATIENCE) == 0, log(run)
+
+    runs = plan(study_of(content), tmp_path / "tiny").runs
+    assert [run.folder.name for run in runs] == [run.folder.name for run in undisturbed.runs]
+    first, second = runs
+    command = [*COMMAND, str(tmp_path / "study.yaml"), "--project", str(tmp_path)]
+
+    def start(**options: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+
+    # A disk on which no file of the size of a checkpoint fits.
+    full = start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, resource.RLIM_INFINITY)))
+    told = full.communicate(timeout=PATIENCE)[0]
+    assert full.returncode == 2
+    assert "the disk is full; make room there and give the same command again" in told
+    assert "Traceback" not in told
+    assert not first.finished
+    assert not (first.folder / "failed.json").exists()
+
+    # Killed in the middle of a training: the training's process goes too, whose checkpoint is then damaged.
+    killed = start()
+    until(lambda: (first.folder / "snapshots" / "epoch-1").exists(), killed)
+    killed.kill()
+    killed.communicate()
+    newest = max((first.folder / "snapshots").glob("epoch-*"), key=lambda path: path.name)
+    with (newest / "last.pt").open("r+b") as file:
+        file.seek(1 << 20)
+        file.write(b"damaged")
+
+    # Stopped by Ctrl-C in the other training.
+    stopped = start()
+    until(lambda: "is damaged" in log(first), stopped)
+    refused = start()  # while another process has the study
+    assert "another process is carrying out this study" in refused.communicate(timeout=PATIENCE)[0]
+    assert refused.returncode == 2
+    until(lambda: (second.folder / "snapshots" / "epoch-0").exists(), stopped)
+    stopped.send_signal(signal.SIGINT)
+    told = stopped.communicate(timeout=PATIENCE)[0]
+    assert stopped.returncode == 130
+    assert "the same command goes on from here" in told
+    assert f"{newest.name} is damaged (last.pt) and passed over" in log(first)
+    finished = (first.folder / "finished.json").stat()
+
+    last = start()
+    told = last.communicate(timeout=PATIENCE)[0]
+    assert last.returncode == 0, told
+    assert "plain-s3 started" not in told
+    assert (first.folder / "finished.json").stat() == finished
+    assert "the training goes on after epoch-" in log(second)
+    for run, reference in zip(runs, undisturbed.runs, strict=True):
+        assert losses(run) == losses(reference)
+        ours, theirs = weights(run), weights(reference)
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+        assert not (run.folder / "snapshots").exists()
+    report = json.loads((tmp_path / "tiny" / FOLDER / "report.json").read_text())
+    assert [variant["name"] for variant in report["variants"]] == ["plain", "gam"]
+
+
+def test_a_run_that_cannot_be_trained_is_tried_twice_and_recorded_while_others_go_on(
+    content: dict[str, Any], study_of: Write, tmp_path: Path
+) -> None:
+    from gam_yolo.study.schedule import Job, execute
+
+    recipe: dict[str, Any] = content["recipe"]
+    bad, good = plan(study_of({**content, "recipe": {**recipe, "epochs": 1}}), tmp_path / "tiny").runs
+    bad = dataclasses.replace(bad, model="nc: 6\nbackbone: [[-1, 1, Nonsense, []]]\nhead: [[-1, 1, Detect, [nc]]]\n")
+    broken, fine = Job(bad), Job(good)
+    told: list[str] = []
+    execute([broken, fine], 2, [], told.append, lambda: None)
+    assert (broken.state, fine.state) == ("failed", "finished")
+    assert broken.attempts == 2
+    record = json.loads((broken.run.folder / "failed.json").read_text())
+    assert "Nonsense" in " ".join(record["log"])
+    assert any("failed with exit status 1 and is tried again" in line for line in told)
+
+
+def test_the_hash_covers_what_determines_a_run_and_nothing_else(
+    content: dict[str, Any], data: Path, study_of: Write, tmp_path: Path
+) -> None:
+    def names(**changes: Any) -> list[str]:
+        changed = {**content, **changes}
+        return [run.folder.name for run in plan(study_of(changed), tmp_path).runs]
+
+    recipe: dict[str, Any] = content["recipe"]
+    plain, gam = names()
+    assert names(recipe={**recipe, "workers": 3, "device": "0,1", "plots": True}) == [plain, gam]
+    longer = names(recipe={**recipe, "epochs": 4})
+    assert plain not in longer
+    assert gam not in longer
+    assert set(names(seeds=[3, 4])) > {plain, gam}
+    variants: dict[str, Any] = content["variants"]
+    other = names(variants={**variants, "gam": {**variants["gam"], "args": [8]}})
+    assert other[0] == plain
+    assert other[1] != gam
+    overridden = names(variants={**variants, "gam": {**variants["gam"], "overrides": {"lr0": 0.1}}})
+    assert overridden[0] == plain
+    assert overridden[1] != gam
+
+    label = sorted((data.parent / "set" / "labels" / "train").glob("*.txt"))[0]
+    text = label.read_text()
+    label.write_text("\n".join(text.splitlines()[1:]) + "\n")
+    try:
+        assert not {plain, gam} & set(names())
+    finally:
+        label.write_text(text)
+    assert names() == [plain, gam]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": "nowhere.yaml"}, r"study\.yaml: data: .*nowhere\.yaml"),
+        ({"variants": {"a": {"model": "yolov8q.yaml"}}}, r"variants: a: there is no file 'yolov8q\.yaml'"),
+        ({"variants": {"a": {"base": "yolov8n.yaml", "block": "GAMM", "at": "p3"}}}, r"variants: a: .*'GAM'"),
+        ({"variants": {"a": {"base": "yolov8n.yaml", "block": "GAM", "at": "p9"}}}, r"variants: a: .*stride"),
+        ({"pretrained": "nothing-here.pt"}, r"'pretrained' is nothing-here\.pt"),
+    ],
+)
+def test_what_cannot_be_planned_is_told(
+    change: dict[str, Any], message: str, content: dict[str, Any], study_of: Write, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        plan(study_of({**content, **change}), tmp_path)
