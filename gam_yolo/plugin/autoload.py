@@ -23,7 +23,12 @@ SWITCH = "GAM_YOLO"
 
 PATCHES = {
     "ultralytics.utils.checks": ("gam_yolo.plugin.files",),
-    "ultralytics.nn.tasks": ("gam_yolo.plugin.parser", "gam_yolo.plugin.classifier", "gam_yolo.plugin.fuse"),
+    "ultralytics.nn.tasks": (
+        "gam_yolo.plugin.parser",
+        "gam_yolo.plugin.classifier",
+        "gam_yolo.plugin.fuse",
+        "gam_yolo.plugin.transfer",
+    ),
     "ultralytics.cfg": ("gam_yolo.plugin.command",),
 }
 """Ultralytics' module -> our modules whose `patch` is called with it once it is imported."""
