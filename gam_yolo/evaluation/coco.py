@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +32,21 @@ def read_coco(path: str | Path) -> GroundTruth:
     if not images:
         raise UserError(f"{path}: lists no images")
     for key, records in (("images", images), ("categories", categories), ("annotations", annotations)):
-        absent = next((i for i, record in enumerate(records) if "id" not in record), None)
-        if absent is not None:
-            raise UserError(f"{path}: {key}[{absent}] has no 'id'")
+        kinds = (int, str) if key == "images" else int
+        wrong = next((i for i, record in enumerate(records) if not isinstance(record.get("id"), kinds)), None)
+        if wrong is not None:
+            raise UserError(f"{path}: {key}[{wrong}] has the id {records[wrong].get('id')!r}; expected a number")
         refuse_repeats((record["id"] for record in records), f"{path}: {key}", "ids")
     images = sorted(images, key=lambda image: (isinstance(image["id"], str), image["id"]))
-    categories = sorted(categories, key=lambda category: int(category["id"]))
+    categories = sorted(categories, key=lambda category: category["id"])
     image_index = {image["id"]: i for i, image in enumerate(images)}
     label_index = {category["id"]: i for i, category in enumerate(categories)}
     for key, known in (("image_id", image_index), ("category_id", label_index)):
-        unknown = sorted({a.get(key) for a in annotations} - known.keys(), key=repr)
+        unknown = sorted({str(a.get(key)) for a in annotations if _index(a.get(key), known) < 0})
         if unknown:
             raise UserError(f"{path}: annotations name {key} {shown(unknown)}, which the file does not list")
     box = boxes_of(annotations, f"{path}: annotations")
+    sides = ("width", "height")
     # As in pycocotools, the size of an object is that of its mask; a file of boxes alone may leave it out.
     area = [
         number_of(a, "area", f"{path}: annotations[{i}]") if "area" in a else float(b[2] * b[3])
@@ -52,7 +56,13 @@ def read_coco(path: str | Path) -> GroundTruth:
         source=str(path),
         ids=tuple(image_index),
         files=tuple(str(image.get("file_name", image["id"])) for image in images),
-        sizes=np.array([[image.get("width", np.nan), image.get("height", np.nan)] for image in images], dtype=float),
+        sizes=np.array(
+            [
+                [number_of(image, side, f"{path}: image {image['id']}") if side in image else np.nan for side in sides]
+                for image in images
+            ],
+            dtype=float,
+        ),
         classes=tuple(str(category.get("name", category["id"])) for category in categories),
         category_ids=tuple(label_index),
         image=np.array([image_index[a["image_id"]] for a in annotations], dtype=np.intp),
@@ -87,15 +97,8 @@ def read_detections(path: str | Path, truth: GroundTruth) -> Detections:
 
 def parse_detections(records: list[dict[str, Any]], truth: GroundTruth, source: str) -> Detections:
     """Turn the records of a COCO result file into `Detections`; see `read_detections`."""
-    by_id = dict(zip(truth.ids, range(len(truth.ids)), strict=True))
-    by_file = {Path(file).name: i for i, file in enumerate(truth.files)}
-    by_stem = {image_id_of(file): i for i, file in enumerate(truth.files)}
-    image = [
-        by_file.get(record["file_name"], -1)
-        if "file_name" in record
-        else by_id.get(record.get("image_id", ""), by_stem.get(record.get("image_id", ""), -1))
-        for record in records
-    ]
+    image_index = _image_finder(truth)
+    image = [image_index(record) for record in records]
     strange = sorted({str(r.get("file_name", r.get("image_id"))) for r, i in zip(records, image, strict=True) if i < 0})
     if strange:
         raise UserError(
@@ -103,7 +106,7 @@ def parse_detections(records: list[dict[str, Any]], truth: GroundTruth, source: 
             "are these predictions of another data set or split?"
         )
     label_index = {category: i for i, category in enumerate(truth.category_ids)}
-    label = [label_index.get(record.get("category_id", -1), -1) for record in records]
+    label = [_index(record.get("category_id"), label_index) for record in records]
     if -1 in label:
         unknown = sorted({str(r.get("category_id")) for r, k in zip(records, label, strict=True) if k < 0})
         raise UserError(
@@ -120,6 +123,28 @@ def parse_detections(records: list[dict[str, Any]], truth: GroundTruth, source: 
     )
     _refuse_foreign(detections, truth)
     return detections
+
+
+def _image_finder(truth: GroundTruth) -> Callable[[dict[str, Any]], int]:
+    """Return what finds a record's image: its index, or -1."""
+    by_id: dict[Any, int] = {image_id_of(file): i for i, file in enumerate(truth.files)}
+    by_id |= dict(zip(truth.ids, range(len(truth.ids)), strict=True))
+    names = [Path(file).name for file in truth.files]
+    by_name: dict[Any, int] = dict(zip(names, range(len(names)), strict=True))
+    repeated = {name for name, count in Counter(names).items() if count > 1}  # in several folders: then the id decides
+
+    def find(record: dict[str, Any]) -> int:
+        name = record.get("file_name")
+        if name is None or (isinstance(name, str) and name in repeated):
+            return _index(record.get("image_id"), by_id)
+        return _index(name, by_name)
+
+    return find
+
+
+def _index(key: Any, known: dict[Any, int]) -> int:
+    """Look an id from a file up, whatever it may be; -1 where it is none of the known."""
+    return known.get(key, -1) if isinstance(key, (int, str)) else -1
 
 
 def _refuse_foreign(detections: Detections, truth: GroundTruth) -> None:

@@ -72,6 +72,7 @@ def refused(read: object, match: str) -> None:
         ({"annotations": []}, "not a list of records"),
         ([{**RESULT, "image_id": 8}], "'8'.* are not in .*truth.json.*another data set"),
         ([{**RESULT, "file_name": "c.jpg"}], "'c.jpg'.*another data set"),
+        ([{**RESULT, "image_id": [7]}], "another data set"),
         ([{**RESULT, "category_id": 1}], "category_id '1' are not in .*2 to 5"),
         ([RESULT, {**RESULT, "score": float("nan")}], r"record 1: 'score' is nan; expected a finite number"),
         ([{**RESULT, "score": None}], "'score' is None"),
@@ -113,12 +114,18 @@ def test_a_truncated_file_is_told_from_a_whole_one(truth_file: Path, tmp_path: P
     [
         ({"images": [TRUTH["images"][0]] * 2}, "images: ids must be unique, but 7"),
         ({"annotations": [TRUTH["annotations"][0]] * 2}, "annotations: ids must be unique, but 1"),
-        ({"images": TRUTH["images"][:1]}, "annotations name image_id 3, which the file does not list"),
-        ({"categories": TRUTH["categories"][:1]}, "annotations name category_id 2"),
+        ({"images": TRUTH["images"][:1]}, "annotations name image_id '3', which the file does not list"),
+        ({"categories": TRUTH["categories"][:1]}, "annotations name category_id '2'"),
         ({"images": []}, "lists no images"),
         ({"categories": None}, "no list 'categories'"),
         ({"annotations": [{**TRUTH["annotations"][0], "area": float("nan")}]}, "'area' is nan"),
-        ({"annotations": [{k: v for k, v in TRUTH["annotations"][0].items() if k != "id"}]}, "has no 'id'"),
+        (
+            {"annotations": [{k: v for k, v in TRUTH["annotations"][0].items() if k != "id"}]},
+            "has the id None; expected a number",
+        ),
+        ({"images": [{**TRUTH["images"][0], "id": [7]}]}, r"images\[0\] has the id \[7\]"),
+        ({"images": [{**TRUTH["images"][0], "width": "x"}, TRUTH["images"][1]]}, "image 7: 'width' is 'x'"),
+        ({"annotations": [{**TRUTH["annotations"][0], "image_id": {}}]}, "annotations name image_id"),
     ],
 )
 def test_bad_annotations_are_told_in_one_sentence(truth_file: Path, change: dict, match: str) -> None:
