@@ -83,8 +83,13 @@ def _carry_out(
         console.print(text, markup=False)
 
     with Live(console=console, auto_refresh=False, transient=True) as live:
+        estimated = False
 
         def watch() -> None:
+            nonlocal estimated
+            if not estimated and (left := progress.seconds_left(jobs, workers)):
+                estimated = True
+                say(f"first epochs are done: {progress.duration(left)}, at most")
             if console.is_terminal:
                 live.update(progress.table(jobs, workers), refresh=True)
 

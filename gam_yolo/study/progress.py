@@ -78,7 +78,7 @@ def table(jobs: Sequence[Job], workers: int) -> Table:
         "state",
         "epoch",
         "mAP50-95",
-        title=f"{done} of {len(jobs)} runs finished, {'time left not known yet' if left is None else duration(left)}",
+        title=f"{done} of {len(jobs)} runs finished" + (f", {duration(left)}" if left else ""),
     )
     for job in jobs:
         far = read_epochs(job.run)

@@ -109,14 +109,13 @@ def _train(run: Path, arguments: dict[str, Any]) -> None:
 
 
 def _tag(spec: dict[str, Any]) -> None:
-    """Tell the trackers that Ultralytics logs to, by the environment variables that each reads."""
+    """Tell W&B the tags and MLflow the names, by the environment variables that they and Ultralytics read."""
     tags = {key: str(spec[key]) for key in ("study", "variant", "seed")}
     name = f"{tags['variant']}-s{tags['seed']}"
     os.environ.setdefault("WANDB_RUN_GROUP", tags["study"])
     os.environ.setdefault("WANDB_TAGS", ",".join(f"{key}={value}" for key, value in tags.items()))
     os.environ.setdefault("MLFLOW_EXPERIMENT_NAME", tags["study"])
     os.environ.setdefault("MLFLOW_RUN", name)
-    os.environ.setdefault("COMET_START_EXPERIMENT_NAME", name)
 
 
 if __name__ == "__main__":
