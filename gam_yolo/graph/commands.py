@@ -89,7 +89,7 @@ def transfer(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, tensor by tensor.")] = False,
 ) -> None:
     """Show which layer's weights would go where when DST is trained with pretrained=SRC; nothing is written."""
-    from gam_yolo.plugin.transfer import rehearse
+    from gam_yolo.graph.transfer import rehearse
 
     ledger = rehearse(source, target)
     if as_json:

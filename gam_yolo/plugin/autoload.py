@@ -24,10 +24,10 @@ SWITCH = "GAM_YOLO"
 PATCHES = {
     "ultralytics.utils.checks": ("gam_yolo.plugin.files",),
     "ultralytics.nn.tasks": (
-        "gam_yolo.plugin.parser",
-        "gam_yolo.plugin.classifier",
-        "gam_yolo.plugin.fuse",
         "gam_yolo.plugin.transfer",
+        "gam_yolo.plugin.fuse",
+        "gam_yolo.plugin.parser",  # after these two: where one of them does not fit, no block is built
+        "gam_yolo.plugin.classifier",
     ),
     "ultralytics.cfg": ("gam_yolo.plugin.command",),
 }
@@ -57,7 +57,8 @@ def _apply(module: ModuleType) -> None:
         try:
             importlib.import_module(patch).patch(module)
         except Exception as error:
-            _refuse(module, f"gam_yolo {patch.rpartition('.')[2]}: {error}")
+            _refuse(module, f"{patch}: {error}")
+            return
 
 
 def _refuse(module: ModuleType, why: str) -> None:

@@ -152,6 +152,7 @@ def test_script_that_ultralytics_makes_for_ddp_workers_registers(tmp_path: Path)
 def test_ultralytics_that_cannot_be_served_works_on_without_our_blocks() -> None:
     tasks = types.ModuleType("ultralytics.nn.tasks")
     tasks.parse_model = lambda other, signature: "as before"  # type: ignore[attr-defined]  # noqa: ARG005
+    tasks.BaseModel = type("BaseModel", (), {"load": lambda self, weights, verbose: None, "fuse": lambda self: self})  # type: ignore[attr-defined]  # noqa: ARG005
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         autoload._apply(tasks)

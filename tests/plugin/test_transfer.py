@@ -24,15 +24,15 @@ from ultralytics.utils import LOGGER
 
 import gam_yolo  # noqa: F401  # registers
 from gam_yolo.errors import UserError
-from gam_yolo.graph import commands
+from gam_yolo.graph import commands, transfer
 from gam_yolo.graph.edit import insert, rewrite
 from gam_yolo.graph.files import load
 from gam_yolo.graph.mapping import Counterparts, counterparts
 from gam_yolo.graph.model import Document
-from gam_yolo.plugin import transfer
+from gam_yolo.plugin.transfer import patch
 
 if not hasattr(tasks.BaseModel.load, "__wrapped__"):
-    transfer.patch(tasks)
+    patch(tasks)
 stock_load = tasks.BaseModel.load.__wrapped__  # Ultralytics' own
 IDENTITY = [{"start": "identity"}]
 LAYERS = {"yolov8n": 22, "yolov5nu": 24}  # rows before the head
@@ -379,7 +379,7 @@ def test_another_ultralytics_is_refused() -> None:
     module = ModuleType("tasks")
     module.BaseModel = type("BaseModel", (), {"load": lambda *, strict: strict})  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="expected \\(self, weights, verbose\\)"):
-        transfer.patch(module)
+        patch(module)
 
 
 def test_checkpoint_dictionaries_and_silence(weights: dict[str, nn.Module], lines: list[str]) -> None:
