@@ -143,7 +143,7 @@ def _report(content: Study, planned: Plan, folder: Path, console: Console) -> No
         recipe.spec["imgsz"],
         content.baseline,
         CONTROL if CONTROL in weights else "",
-        str(recipe.train.get("device") or ""),
+        recipe.train.get("device"),
         lambda text: console.print(text, markup=False),
     )
     console.print(headline, markup=False)

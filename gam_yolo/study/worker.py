@@ -52,9 +52,10 @@ def main(run: Path, device: str) -> int:
         with FileLock(run / ".lock", timeout=ORPHAN_GRACE):
             spec = json.loads((run / SPEC).read_text(encoding="utf-8"))
             _tag(spec)
-            _train(run, spec["train"] | ({"device": device} if device else {}))
-            best, train = run / "train" / "weights" / "best.pt", spec["train"]
-            predict(run.parent, spec["variant"], best, train["data"], spec["imgsz"], train.get("device", device))
+            train = ({"device": device} if device else {}) | spec["train"]
+            _train(run, train)
+            best = run / "train" / "weights" / "best.pt"
+            predict(run.parent, spec["variant"], best, train["data"], spec["imgsz"], train.get("device"))
             write(run / FINISHED, json.dumps({"versions": spec["versions"]}))
             snapshots.wipe(run)
     except Timeout:

@@ -127,7 +127,7 @@ def test_a_run_that_cannot_be_trained_is_tried_twice_and_recorded_while_others_g
     bad = dataclasses.replace(bad, model="nc: 6\nbackbone: [[-1, 1, Nonsense, []]]\nhead: [[-1, 1, Detect, [nc]]]\n")
     broken, fine = Job(bad), Job(good)
     told: list[str] = []
-    execute([broken, fine], 2, [], told.append, lambda: None)
+    execute([broken, fine], 2, ["7"], told.append, lambda: None)  # the device that the recipe names is stronger
     assert (broken.state, fine.state) == ("failed", "finished")
     assert broken.attempts == 2
     record = json.loads((broken.run.folder / "failed.json").read_text())
