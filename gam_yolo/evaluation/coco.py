@@ -74,7 +74,7 @@ def read_coco(path: str | Path) -> GroundTruth:
     )
 
 
-def read_detections(path: str | Path, truth: GroundTruth) -> Detections:
+def read_detections(path: str | Path, truth: GroundTruth, whole: bool = False) -> Detections:
     """Read a COCO result file, or the `predictions.json` that Ultralytics' validation writes with `save_json=True`.
 
     A record's image is the one its `file_name` names, as Ultralytics writes it, else the one with its `image_id`.
@@ -82,6 +82,8 @@ def read_detections(path: str | Path, truth: GroundTruth) -> Detections:
     Args:
         path: The file: a list of records with `image_id`, `category_id`, `bbox` and `score`.
         truth: What the detections are to be compared with.
+        whole: Whether they are known to come from all of its images. If not, a file without detections, or with some on
+            less than half of the images with objects, is taken for another split's or for an interrupted one.
 
     Raises:
         UserError: The file is not whole, a number in it is none, or it belongs to another data set.
@@ -90,9 +92,10 @@ def read_detections(path: str | Path, truth: GroundTruth) -> Detections:
     records = read_json(path)
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise UserError(f"{path}: is not a list of records; expected a COCO result file")
-    if not records:
-        raise UserError(f"{path}: holds no detections")
-    return parse_detections(records, truth, str(path))
+    detections = parse_detections(records, truth, str(path))
+    if not whole:
+        _refuse_partial(detections, truth)
+    return detections
 
 
 def parse_detections(records: list[dict[str, Any]], truth: GroundTruth, source: str) -> Detections:
@@ -121,7 +124,7 @@ def parse_detections(records: list[dict[str, Any]], truth: GroundTruth, source: 
         box=boxes_of(records, f"{source}: record "),
         score=np.array(score, dtype=float),
     )
-    _refuse_foreign(detections, truth)
+    _refuse_beside(detections, truth)
     return detections
 
 
@@ -147,8 +150,8 @@ def _index(key: Any, known: dict[Any, int]) -> int:
     return known.get(key, -1) if isinstance(key, (int, str)) else -1
 
 
-def _refuse_foreign(detections: Detections, truth: GroundTruth) -> None:
-    """Refuse what the ids do not betray: boxes beside their images, and images that were never looked at."""
+def _refuse_beside(detections: Detections, truth: GroundTruth) -> None:
+    """Refuse what the ids do not betray: boxes beside their images."""
     width, height = truth.sizes[detections.image].T
     x, y, w, h = detections.box.T
     beside = np.flatnonzero((x >= width) | (y >= height) | (x + w <= 0) | (y + h <= 0))
@@ -161,6 +164,12 @@ def _refuse_foreign(detections: Detections, truth: GroundTruth) -> None:
             f"{truth.ids[image]!r} of {width[i]:g} x {height[i]:g} pixels ({len(beside)} such records); "
             "expected pixels of the original image"
         )
+
+
+def _refuse_partial(detections: Detections, truth: GroundTruth) -> None:
+    """Refuse detections of images most of which were never looked at."""
+    if not len(detections.image):
+        raise UserError(f"{detections.source}: holds no detections")
     with_objects = np.unique(truth.image)
     covered = np.intersect1d(with_objects, detections.image)
     if 2 * len(covered) < len(with_objects):

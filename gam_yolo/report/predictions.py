@@ -113,7 +113,7 @@ def _read(path: Path, truth: GroundTruth) -> Predicted:
             f"{path}: was made for another ground truth ({str(protocol.data)[:12]}) than {truth.source} "
             f"({truth.digest[:12]})"
         )
-    return Predicted(path, read_detections(path, truth), protocol, own)
+    return Predicted(path, read_detections(path, truth, whole=protocol.data is not None), protocol, own)
 
 
 def _per_image(detections: Detections) -> NDArray[np.intp]:
@@ -190,7 +190,7 @@ def _validated(
     if stored.is_file():
         say("its predictions are at hand")
         known, own = read_protocol(stored)
-        return Predicted(path, read_detections(stored, truth), known, own)
+        return Predicted(path, read_detections(stored, truth, whole=True), known, own)
     say(f"validating on {len(truth.ids)} images at {imgsz} pixels")
     records, own, max_det = _validate(path, truth, settings, imgsz)
     protocol = replace(protocol, max_det=max_det)
@@ -221,8 +221,11 @@ def _validate(
     class Validator(base):  # type: ignore[misc, valid-type]
         """Ultralytics' validator without its own COCO evaluation, which needs a further package and is not wanted."""
 
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            seen.append(self)  # `eval_json` is not called where nothing at all was detected, which scores 0
+
         def eval_json(self, stats: dict[str, Any]) -> dict[str, Any]:
-            seen.append(self)
             return stats
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -242,9 +245,7 @@ def _validate(
             project=scratch,
             name="val",
         )
-    if not seen:
-        raise UserError(f"{path}: Ultralytics' validation on {settings.data} made no predictions")
-    validator = seen[0]
+    (validator,) = seen
     class_of = {category: index for index, category in enumerate(validator.class_map)}
     records = [
         {**record, "category_id": label_of[model.names[class_of[record["category_id"]]]]} for record in validator.jdict

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ultralytics import YOLO
 
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation import measure, read_coco, read_detections
@@ -100,6 +101,31 @@ def test_checkpoints_and_run_folders_are_validated_once(
     assert second["variants"][0]["runs"] == first["variants"][0]["runs"]
     with pytest.raises(AssertionError, match="validated again"):
         run_compare(*arguments, *options[2:], "--imgsz", 256)
+
+
+def test_a_detector_that_finds_nothing_scores_nothing(
+    shared: Path, coco: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, gt = coco
+    monkeypatch.setattr(cost, "_ROUNDS", 5)
+    dead = YOLO(shared / "weights/yolov8n.pt")
+    for branch in dead.model.model[-1].cv3:
+        branch[-1].bias.data.fill_(-30.0)  # as a training that diverged leaves it: no class is ever likely
+    dead.save(tmp_path / "dead.pt")
+    arguments = (
+        shared / "weights/yolov5nu.pt",
+        tmp_path / "dead.pt",
+        "--data",
+        data,
+        "--gt",
+        gt,
+        "-o",
+        tmp_path / "out",
+    )
+    assert run_compare(*arguments, "--imgsz", 160, "--replicates", 100, "--device", "cpu").exit_code == 0
+    _, dead_ = json.loads((tmp_path / "out/report.json").read_text())["variants"]
+    assert dead_["metrics"]["AP"]["value"] == 0
+    assert (tmp_path / "out/report.html").is_file()
 
 
 def test_a_detector_of_other_classes_is_refused(shared: Path, data_set: DataSet, tmp_path: Path) -> None:
