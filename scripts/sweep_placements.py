@@ -4,7 +4,7 @@ For each placement the text is rewritten, parsed by Ultralytics on the meta devi
 compared with those of the original: with the blocks left out, every layer is of the same type, has tensors of the same
 shapes and reads the same layers. Single placements are also removed again, which has to give the file back to the byte.
 
-    python scripts/sweep_placements.py [--out docs/figures/placements.json] [--only yolov8] [--doubles-every 1]
+    python scripts/sweep_placements.py [--out docs/results/placements.json] [--only yolov8] [--doubles-every 1]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What does the way of loading pretrained weights do to a detector with GAM? Two epochs on PASCAL VOC, one seed.
 
-    GAM_YOLO_VOC=/data/VOC2007 python scripts/transfer_voc.py --weights yolov8n.pt --out docs/figures/transfer_voc.json
+    GAM_YOLO_VOC=/data/VOC2007 python scripts/transfer_voc.py --weights yolov8n.pt --out docs/results/transfer-voc.json
 
 Four runs of one recipe, all from the same COCO-pretrained YOLOv8n: plain; GAM at the three inputs of the head with the
 weights loaded by index, as Ultralytics does by itself; the same loaded by structure; and by structure with
