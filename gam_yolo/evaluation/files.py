@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ def read_json(path: Path) -> Any:
 def number_of(record: dict[str, Any], key: str, where: str) -> float:
     """Return a finite number of a record, or say where it is missing or none."""
     value = record.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise UserError(f"{where}: '{key}' is {value!r}; expected a finite number")
     return float(value)
 

@@ -51,11 +51,17 @@ def coco_metrics(table: MatchTable, weights: Array) -> Array:
     def fill(label: int, chunk: slice) -> None:
         curves = _ClassCurves(table, label, weights[:, chunk])
         precision = np.stack([curves.average_precision(setting, 0.01) for setting in range(curves.n_settings)])
-        recall = np.stack([curves.recall(setting, MAX_DETECTIONS) for setting in range(curves.n_settings)])
         ap = precision.reshape(len(AREAS), table.n_thresholds, -1)
-        ar = recall.reshape(ap.shape).mean(axis=1)
-        fewer = [np.mean([curves.recall(t, n) for t in range(table.n_thresholds)], axis=0) for n in (1, 10)]
-        result[label, :, chunk] = [ap[0].mean(axis=0), ap[0, at_50], ap[0, at_75], *ap[1:].mean(axis=1), *fewer, *ar]
+        fewer = [curves.recall(n)[0] for n in (1, 10)]
+        by_area = curves.recall(MAX_DETECTIONS)
+        result[label, :, chunk] = [
+            ap[0].mean(axis=0),
+            ap[0, at_50],
+            ap[0, at_75],
+            *ap[1:].mean(axis=1),
+            *fewer,
+            *by_area,
+        ]
 
     _for_each_class(table, weights, fill)
     return result
@@ -146,10 +152,19 @@ class _ClassCurves:
         own = table.object_label == label
         self.objects: Array = table.counted[own].T.astype(float) @ weights[table.object_image[own]]
 
-    def recall(self, setting: int, max_detections: int) -> Array:
-        """Compute the share of objects found by the best `max_detections` of each image, shape (replicates,)."""
-        found = self._tp[:, setting] & (self._rank < max_detections)
-        return self._per_object(setting, self._weights[self._image[found]].sum(axis=0))
+    def recall(self, max_detections: int) -> Array:
+        """Compute the share of objects found by the best `max_detections` of each image, averaged over the thresholds.
+
+        Returns:
+            Shape (areas, replicates).
+        """
+        found = self._tp & (self._rank < max_detections)[:, None]
+        shares = found.reshape(len(found), len(self.objects), self._n_thresholds).mean(axis=2)
+        by_image = np.argsort(self._image, kind="stable")
+        images, first = np.unique(self._image[by_image], return_index=True)
+        shares = np.add.reduceat(shares[by_image], first) if len(images) else shares
+        # Not `@`: the threads of the library behind it are in the way of our own.
+        return _ratio(np.einsum("ia,ij->aj", shares, self._weights[images]), self.objects)
 
     def average_precision(self, setting: int, step: float | None) -> Array:
         """Compute the mean of the precision envelope over recall, shape (replicates,).
@@ -172,10 +187,9 @@ class _ClassCurves:
             share += 1e-9
             np.floor(share, out=share)
             share += share * step <= recall
-            share /= round(1 / step) + 1
         # Summed by parts: the share gained at each point times its envelope.
         envelope[:-1] -= envelope[1:]
-        area = np.einsum("ij,ij->j", envelope, share)
+        area = np.einsum("ij,ij->j", envelope, share) / (1 if step is None else round(1 / step) + 1)
         return np.where(self._objects(setting) > 0, area, np.nan)
 
     def envelope(self, setting: int) -> tuple[Array, Array]:

@@ -29,7 +29,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from gam_yolo.evaluation.data import Array
 
@@ -117,8 +117,8 @@ def _estimate(terms: list[tuple[float, Samples]], level: float) -> Estimate:
     images[unknown] = seeds[unknown] = np.nan
 
     def half_width(alpha: Array) -> Array:
-        seed_quantile = student.isf(alpha / 2, seed_dof) if seed_dof else np.zeros_like(alpha)
-        image_quantile = student.isf(alpha / 2, image_dof)
+        seed_quantile = -stdtrit(seed_dof, alpha / 2) if seed_dof else np.zeros_like(alpha)
+        image_quantile = -stdtrit(image_dof, alpha / 2)
         squared: Array = image_quantile**2 * np.maximum(images - interaction, 0.0) + seed_quantile**2 * seeds
         return np.sqrt(squared)
 
