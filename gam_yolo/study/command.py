@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 from collections import defaultdict
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +20,7 @@ from gam_yolo.errors import UserError
 if TYPE_CHECKING:
     from gam_yolo.study.file import Study
     from gam_yolo.study.plan import Plan, Run
+    from gam_yolo.study.schedule import Launcher
 
 __all__ = ["study"]
 
@@ -35,6 +39,9 @@ def study(
     project: Annotated[
         Path | None, typer.Option(help="The folder that studies lie in; else 'study' in Ultralytics' runs_dir.")
     ] = None,
+    ray: Annotated[
+        str, typer.Option(help="Train on a Ray cluster: 'auto' or its address. All nodes must see --project.")
+    ] = "",
 ) -> None:
     """Train every variant of a study with every seed, and report. The same command goes on where it was stopped."""
     from filelock import FileLock, Timeout
@@ -48,7 +55,7 @@ def study(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", timeout=0):
-            failed = _carry_out(content, folder, dry_run, only or [], workers, console)
+            failed = _carry_out(content, folder, dry_run, only or [], workers, ray, console)
     except Timeout:
         raise UserError(f"{folder}: another process is carrying out this study; wait for it, or stop it") from None
     except KeyboardInterrupt:
@@ -61,41 +68,59 @@ def study(
 
 
 def _carry_out(
-    content: Study, folder: Path, dry_run: bool, only: list[str], workers: int, console: Console
+    content: Study, folder: Path, dry_run: bool, only: list[str], workers: int, ray: str, console: Console
 ) -> list[str]:
     """Plan, run and report; return the names of failed runs."""
-    import torch
-
-    from gam_yolo.study import plan, progress, schedule
-
-    planned = plan.plan(content, folder)
-    runs = _chosen(planned.runs, only)
-    console.print(_plan_table(planned, runs))
-    for note in planned.notes:
-        console.print(note, markup=False)
-    if dry_run:
-        return []
-    gpus = [str(index) for index in range(torch.cuda.device_count())]
-    workers = workers or max(1, len(gpus))
-    jobs = [schedule.Job(run, state="finished" if run.finished else "waiting") for run in runs]
+    from gam_yolo.study import plan
 
     def say(text: str) -> None:
         console.print(text, markup=False)
 
+    with contextlib.ExitStack() as stack:
+        if not dry_run:
+            launcher = stack.enter_context(_launcher(ray, workers, say))
+        planned = plan.plan(content, folder)
+        runs = _chosen(planned.runs, only)
+        console.print(_plan_table(planned, runs))
+        for note in planned.notes:
+            say(note)
+        if dry_run:
+            return []
+        failed = _run(runs, launcher, console, say)
+    _report(content, planned, folder, "" if ray else plan.first_device(planned.runs[0].train), console)
+    return failed
+
+
+def _launcher(ray: str, workers: int, say: Callable[[str], None]) -> AbstractContextManager[Launcher]:
+    """Return where runs are trained: on a Ray cluster, or on this machine."""
+    import torch
+
+    from gam_yolo.study import cluster, processes
+
+    if ray:
+        return cluster.connected(ray, workers, say)
+    gpus = [str(index) for index in range(torch.cuda.device_count())]
+    return contextlib.nullcontext(processes.Local(workers or max(1, len(gpus)), gpus))
+
+
+def _run(runs: list[Run], launcher: Launcher, console: Console, say: Callable[[str], None]) -> list[str]:
+    """Bring the runs to their ends and show how far they are; return the names of failed ones."""
+    from gam_yolo.study import progress, schedule
+
+    jobs = [schedule.Job(run, state="finished" if run.finished else "waiting") for run in runs]
     with Live(console=console, auto_refresh=False, transient=True) as live:
         estimated = False
 
         def watch() -> None:
             nonlocal estimated
-            if not estimated and (left := progress.seconds_left(jobs, workers)):
+            if not estimated and (left := progress.seconds_left(jobs)):
                 estimated = True
                 say(f"first epochs are done: {progress.duration(left)}, at most")
             if console.is_terminal:
-                live.update(progress.table(jobs, workers), refresh=True)
+                live.update(progress.table(jobs), refresh=True)
 
-        schedule.execute(jobs, workers, gpus, say, watch)
-    console.print(progress.table(jobs, workers))
-    _report(content, planned, folder, console)
+        schedule.execute(jobs, launcher, say, watch)
+    console.print(progress.table(jobs))
     return [job.run.name for job in jobs if job.state == "failed"]
 
 
@@ -120,7 +145,7 @@ def _plan_table(planned: Plan, runs: list[Run]) -> Table:
     return table
 
 
-def _report(content: Study, planned: Plan, folder: Path, console: Console) -> None:
+def _report(content: Study, planned: Plan, folder: Path, device: str, console: Console) -> None:
     """Report on what is finished of the whole plan, whatever was chosen this time."""
     from gam_yolo.study.file import CONTROL
     from gam_yolo.study.results import report
@@ -135,15 +160,14 @@ def _report(content: Study, planned: Plan, folder: Path, console: Console) -> No
         return
     if missing:
         console.print(f"the report is without {', '.join(missing)}", markup=False)
-    recipe = planned.runs[0]
     headline, page = report(
         folder,
         weights,
         planned.data,
-        recipe.spec["imgsz"],
+        planned.runs[0].spec["imgsz"],
         content.baseline,
         CONTROL if CONTROL in weights else "",
-        recipe.train.get("device"),
+        device,
         lambda text: console.print(text, markup=False),
     )
     console.print(headline, markup=False)

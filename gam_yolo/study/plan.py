@@ -23,7 +23,7 @@ from gam_yolo.graph.places import resolve
 from gam_yolo.study.file import Study, Variant
 from gam_yolo.study.widen import gflops, only_scale, widened
 
-__all__ = ["FINISHED", "MODEL", "SPEC", "Plan", "Run", "plan"]
+__all__ = ["FINISHED", "MODEL", "SPEC", "Plan", "Run", "devices", "first_device", "plan", "versions"]
 
 SPEC, MODEL, FINISHED = "run.json", "model.yaml", "finished.json"
 
@@ -95,9 +95,6 @@ def plan(study: Study, folder: Path) -> Plan:
     Raises:
         UserError: A model, the data or the pretrained weights cannot be had.
     """
-    import torch
-    import ultralytics
-
     data, facts = _data(study)
     pretrained = _pretrained(study)
     models: dict[str, dict[str, Any]] = {}
@@ -111,7 +108,7 @@ def plan(study: Study, folder: Path) -> Plan:
             config, note = widened(config, costs[variant.match_cost], size, variant.name)
             notes.append(note)
         models[variant.name], costs[variant.name] = config, gflops(config, size)
-    versions = {"gam_yolo": __version__, "torch": torch.__version__, "ultralytics": ultralytics.__version__}
+    installed = versions()
     runs = []
     for seed in study.seeds:
         for variant in study.variants:
@@ -122,7 +119,7 @@ def plan(study: Study, folder: Path) -> Plan:
                 "model": {key: value for key, value in models[variant.name].items() if key != "scale"},
                 "data": facts["fingerprint"],
                 "pretrained": _digest(pretrained),
-                "versions": versions,
+                "versions": installed,
             }
             digest = hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()[:12]
             spec = {"study": study.name, "variant": variant.name, "seed": seed, **determines}
@@ -145,6 +142,25 @@ def _config(variant: Variant, where: str) -> dict[str, Any]:
         return only_scale(document.config, letter)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
+
+
+def versions() -> dict[str, str]:
+    """Return the versions on which a result depends."""
+    import torch
+    import ultralytics
+
+    return {"gam_yolo": __version__, "torch": torch.__version__, "ultralytics": ultralytics.__version__}
+
+
+def devices(train: Mapping[str, Any]) -> list[str]:
+    """Return what the train argument `device` lists; nothing where the choice is left to Ultralytics."""
+    device = train.get("device")
+    return [] if device is None else [name for name in str(device).strip("[]() ").replace(" ", "").split(",") if name]
+
+
+def first_device(train: Mapping[str, Any]) -> str:
+    """Return the first of these; an empty string where there is none."""
+    return next(iter(devices(train)), "")
 
 
 def _imgsz(train: Mapping[str, Any]) -> int:

@@ -48,9 +48,10 @@ def read_epochs(run: Run) -> Epochs:
     return Epochs(int(last["epoch"]), of, last["time"] - before, last.get(MAP))
 
 
-def seconds_left(jobs: Sequence[Job], workers: int) -> float | None:
+def seconds_left(jobs: Sequence[Job]) -> float | None:
     """Estimate the time for all that is left, at most (trainings may stop early); None before any epoch has ended.
 
+    It takes as many to run at a time as do now.
     A run that has not had an epoch yet is taken to be as fast as others of its variant, else as the mean of all.
     """
     far = {id(job): read_epochs(job.run) for job in jobs}
@@ -63,15 +64,15 @@ def seconds_left(jobs: Sequence[Job], workers: int) -> float | None:
     overall = fmean(fmean(values) for values in by_variant.values())
     left = 0.0
     for job in jobs:
-        if job.state in {"waiting", "running"}:
+        if job.state in {"waiting", "queued", "running"}:
             known = by_variant.get(job.run.variant)
             left += (far[id(job)].of - far[id(job)].done) * (fmean(known) if known else overall)
-    return left / max(1, min(workers, sum(job.state in {"waiting", "running"} for job in jobs)))
+    return left / max(1, sum(job.state == "running" for job in jobs))
 
 
-def table(jobs: Sequence[Job], workers: int) -> Table:
+def table(jobs: Sequence[Job]) -> Table:
     """Show all runs."""
-    left = seconds_left(jobs, workers)
+    left = seconds_left(jobs)
     done = sum(job.state == "finished" for job in jobs)
     shown = Table(
         "run",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 __all__ = ["predict", "report"]
 
@@ -12,7 +11,7 @@ FOLDER = "report"
 BATCH = 16
 
 
-def predict(study: Path, variant: str, weights: Path, data: str, imgsz: int, device: Any) -> None:
+def predict(study: Path, variant: str, weights: Path, data: str, imgsz: int, device: str) -> None:
     """Write a checkpoint's detections on the validation split to where the report looks for them.
 
     Args:
@@ -21,14 +20,14 @@ def predict(study: Path, variant: str, weights: Path, data: str, imgsz: int, dev
         weights: The checkpoint.
         data: Dataset YAML.
         imgsz: Image size in pixels.
-        device: The training's `device`, of which the first is taken; None for Ultralytics' choice.
+        device: Where to validate, as Ultralytics names it; empty for its choice.
     """
     from gam_yolo.evaluation import read_truth
     from gam_yolo.report.predictions import Settings, collect
     from gam_yolo.report.variants import Variant
 
     truth = read_truth(data, None)
-    settings = Settings(data, "val", imgsz, BATCH, _one(device))
+    settings = Settings(data, "val", imgsz, BATCH, device)
     collect([Variant(variant, (weights,))], truth, settings, study / FOLDER / "predictions", print)
 
 
@@ -39,7 +38,7 @@ def report(
     imgsz: int,
     baseline: str,
     control: str,
-    device: Any,
+    device: str,
     say: Callable[[str], None],
 ) -> tuple[str, Path]:
     """Write the report on all variants that have finished runs, from the detections that their runs have left.
@@ -64,11 +63,6 @@ def report(
 
     names = sorted(weights, key=lambda name: name != baseline)  # the first is the one that others are compared with
     variants = [Variant(name, tuple(weights[name])) for name in names]
-    settings = Settings(data, "val", imgsz, BATCH, _one(device))
+    settings = Settings(data, "val", imgsz, BATCH, device)
     written = run(variants, None, control or None, settings, Statistics(), study / FOLDER, say)
     return str(written["headline"]), study / FOLDER / "report.html"
-
-
-def _one(device: Any) -> str:
-    """Return the first of the devices that Ultralytics' `device=` may list."""
-    return "" if device is None else str(device).strip("[]() ").split(",")[0]

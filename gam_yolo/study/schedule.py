@@ -1,30 +1,57 @@
-"""Run processes, so many at a time, until each run has finished or failed twice."""
+"""Start processes, so many at a time, until each run has finished or failed twice."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from gam_yolo.errors import UserError
 from gam_yolo.graph.commands import write
 from gam_yolo.study.plan import Run
+from gam_yolo.study.processes import LOG, POLL
 from gam_yolo.study.worker import EXIT_DISK_FULL
 
-__all__ = ["FAILED", "LOG", "Job", "execute"]
+__all__ = ["FAILED", "Job", "Launcher", "Process", "execute"]
 
-LOG, FAILED = "log.txt", "failed.json"
+FAILED = "failed.json"
 ATTEMPTS = 2
 TAIL = 12  # lines of a failed run's log that are kept as its reason
-POLL = 0.5  # seconds
-GRACE = 15  # seconds for a process to end by itself
 
-WAITING, RUNNING, DONE, LOST = "waiting", "running", "finished", "failed"
+WAITING, QUEUED, RUNNING, DONE, LOST = "waiting", "queued", "running", "finished", "failed"
+
+
+class Process(Protocol):
+    """A run's process, here or on another machine."""
+
+    def begun(self) -> bool:
+        """Whether it has been given a machine."""
+
+    def poll(self) -> int | None:
+        """Return its exit status, or None before it has ended."""
+
+    def end(self) -> None:
+        """Have it end."""
+
+    def wait(self) -> None:
+        """Wait until it has ended; when it takes too long, kill it."""
+
+
+class Launcher(Protocol):
+    """Where processes run.
+
+    Attributes:
+        places: How many processes it takes at a time.
+    """
+
+    places: int
+
+    def launch(self, run: Run, place: int) -> Process:
+        """Start a run's process on one of the places."""
 
 
 @dataclass
@@ -33,85 +60,71 @@ class Job:
 
     Attributes:
         run: The run.
-        state: `waiting`, `running`, `finished` or `failed`.
+        state: `waiting`, `queued` (for a machine), `running`, `finished` or `failed`.
         attempts: How often its process was started.
-        slot: Which of the places for processes it has.
-        process: Its process while it is running.
+        place: Which of the places for processes it has.
+        process: Its process while it is queued or running.
         reason: The end of its log where it failed.
     """
 
     run: Run
     state: str = WAITING
     attempts: int = 0
-    slot: int = 0
-    process: subprocess.Popen[bytes] | None = None
+    place: int = 0
+    process: Process | None = None
     reason: str = ""
 
 
-def execute(
-    jobs: Sequence[Job],
-    workers: int,
-    devices: Sequence[str],
-    say: Callable[[str], None],
-    watch: Callable[[], None],
-) -> None:
+def execute(jobs: Sequence[Job], launcher: Launcher, say: Callable[[str], None], watch: Callable[[], None]) -> None:
     """Run all waiting jobs; when this returns, each is finished or failed.
 
-    Whatever ends this process, its children notice (see `worker`) and end too.
+    Whatever ends this process, those that it has started notice (see `worker`) and end too.
 
     Args:
         jobs: The jobs, in the order in which they start.
-        workers: How many processes at a time.
-        devices: The devices that the processes share, in turn; empty where the recipe or Ultralytics chooses.
+        launcher: Starts their processes.
         say: Is told of every start and end.
         watch: Is called twice a second.
 
     Raises:
         UserError: The disk is full.
     """
-    free = list(range(workers))
+    free = list(range(launcher.places))
     full = False
     try:
         while True:
             for job in jobs:
-                if job.state == RUNNING and job.process and (status := job.process.poll()) is not None:
-                    free.append(job.slot)
+                if job.process and (status := job.process.poll()) is not None:
+                    free.append(job.place)
                     full |= _ended(job, status, say)
                 if job.state == WAITING and free and not full:
                     free.sort()
-                    job.slot = free.pop(0)
-                    _start(job, devices[job.slot % len(devices)] if devices else "")
+                    job.place = free.pop(0)
+                    _start(job, launcher)
+                if job.state == QUEUED and job.process and job.process.begun():
+                    job.state = RUNNING
                     say(f"{job.run.name} started{f' again (attempt {job.attempts})' if job.attempts > 1 else ''}")
             watch()
-            running = any(job.state == RUNNING for job in jobs)
-            if full and not running:
+            active = any(job.process for job in jobs)
+            if full and not active:
                 where = jobs[0].run.folder.parent
                 raise UserError(f"{where}: the disk is full; make room there and give the same command again")
-            if not running and not any(job.state == WAITING for job in jobs):
+            if not active and not any(job.state == WAITING for job in jobs):
                 return
             time.sleep(POLL)
     finally:
-        _stop([job for job in jobs if job.state == RUNNING])
+        _stop(jobs)
 
 
-def _start(job: Job, device: str) -> None:
+def _start(job: Job, launcher: Launcher) -> None:
     job.run.lay_out()
     (job.run.folder / FAILED).unlink(missing_ok=True)
-    with (job.run.folder / LOG).open("ab") as log:
-        job.process = subprocess.Popen(  # noqa: S603  # our own module
-            [sys.executable, "-m", "gam_yolo.study.worker", str(job.run.folder.resolve()), device],
-            stdin=subprocess.PIPE,  # open for as long as this process lives
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C in the terminal reaches this process alone, which then ends the others
-        )
-    job.state, job.attempts = RUNNING, job.attempts + 1
+    job.process = launcher.launch(job.run, job.place)
+    job.state, job.attempts = QUEUED, job.attempts + 1
 
 
 def _ended(job: Job, status: int, say: Callable[[str], None]) -> bool:
     """Note how a process ended; return whether the disk is full."""
-    if job.process and job.process.stdin:
-        job.process.stdin.close()
     job.process = None
     if status == 0 and job.run.finished:
         job.state = DONE
@@ -136,15 +149,12 @@ def _tail(log: Path) -> Iterator[str]:
 
 
 def _stop(jobs: Sequence[Job]) -> None:
-    """Close the pipes that the processes watch, and wait until they have gone."""
-    for job in jobs:
-        if job.process and job.process.stdin:
-            job.process.stdin.close()
-    for job in jobs:
+    """End the processes that there are, and wait until they have gone."""
+    active = [job for job in jobs if job.process]
+    for job in active:
         if job.process:
-            try:
-                job.process.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                job.process.kill()
-                job.process.wait()
-        job.state = WAITING
+            job.process.end()
+    for job in active:
+        if job.process:
+            job.process.wait()
+        job.process, job.state = None, WAITING

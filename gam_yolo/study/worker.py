@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
@@ -27,9 +28,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from gam_yolo.errors import EXIT_STATUS, UserError
 from gam_yolo.graph.commands import write
-from gam_yolo.study import snapshots
-from gam_yolo.study.plan import FINISHED, SPEC
+from gam_yolo.study import snapshots, trackers
+from gam_yolo.study.plan import FINISHED, SPEC, first_device, versions
 from gam_yolo.study.results import predict
 
 __all__ = ["EXIT_DISK_FULL", "main"]
@@ -45,22 +47,28 @@ def main(run: Path, device: str) -> int:
 
     Args:
         run: Its folder.
-        device: The device where the recipe does not name one; empty for Ultralytics' choice.
+        device: The device to train on; empty for the recipe's, else Ultralytics' choice.
     """
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         with FileLock(run / ".lock", timeout=ORPHAN_GRACE):
+            if (run / FINISHED).is_file():  # the machine was lost between this mark and its word to the study
+                return 0
             spec = json.loads((run / SPEC).read_text(encoding="utf-8"))
-            _tag(spec)
-            train = ({"device": device} if device else {}) | spec["train"]
-            _train(run, train)
+            _refuse_other_machine(spec)
+            trackers.name(spec)
+            train = spec["train"] | ({"device": device} if device else {})
+            _train(run, spec["study"], train)
             best = run / "train" / "weights" / "best.pt"
-            predict(run.parent, spec["variant"], best, train["data"], spec["imgsz"], train.get("device"))
+            predict(run.parent, spec["variant"], best, train["data"], spec["imgsz"], first_device(train))
             write(run / FINISHED, json.dumps({"versions": spec["versions"]}))
             snapshots.wipe(run)
     except Timeout:
         print(f"{run}: another process is at work on this run")
         return 1
+    except UserError as error:
+        print(error)
+        return EXIT_STATUS
     except OSError as error:
         if error.errno not in FULL:
             raise
@@ -80,7 +88,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _train(run: Path, arguments: dict[str, Any]) -> None:
+def _train(run: Path, study: str, arguments: dict[str, Any]) -> None:
     ultralytics = importlib.import_module("ultralytics")
     from ultralytics.utils.torch_utils import strip_optimizer
 
@@ -94,7 +102,7 @@ def _train(run: Path, arguments: dict[str, Any]) -> None:
         shutil.rmtree(train, ignore_errors=True)
         snapshots.wipe(run)
         model = ultralytics.YOLO(str(run / "model.yaml"), task="detect")
-        arguments |= {"project": str(run), "name": train.name, "exist_ok": True}
+        arguments |= {"project": study, "save_dir": str(train)}  # trackers read the project
     elif snapshots.put_back(run, train, snapshot):
         print(f"study: the training had ended with {snapshot.name}")
         strip_optimizer(train / "weights" / "best.pt")
@@ -106,17 +114,25 @@ def _train(run: Path, arguments: dict[str, Any]) -> None:
             key: arguments[key] for key in ("device", "workers") if key in arguments
         }
     snapshots.attach(model)
+    trackers.attach(model)
     model.train(**arguments)
 
 
-def _tag(spec: dict[str, Any]) -> None:
-    """Tell W&B the tags and MLflow the names, by the environment variables that they and Ultralytics read."""
-    tags = {key: str(spec[key]) for key in ("study", "variant", "seed")}
-    name = f"{tags['variant']}-s{tags['seed']}"
-    os.environ.setdefault("WANDB_RUN_GROUP", tags["study"])
-    os.environ.setdefault("WANDB_TAGS", ",".join(f"{key}={value}" for key, value in tags.items()))
-    os.environ.setdefault("MLFLOW_EXPERIMENT_NAME", tags["study"])
-    os.environ.setdefault("MLFLOW_RUN", name)
+def _refuse_other_machine(spec: dict[str, Any]) -> None:
+    """Refuse to train where the run would be another one, or has not what it needs.
+
+    Raises:
+        UserError: Other versions are installed here than where the study was planned, or a file is not here.
+    """
+    here = socket.gethostname()
+    if (found := versions()) != spec["versions"]:
+        told = ", ".join(f"{name} {found[name]}" for name in found if found[name] != spec["versions"].get(name))
+        expected = ", ".join(f"{name} {version}" for name, version in spec["versions"].items())
+        raise UserError(f"the machine {here} has {told}, expected what the study was planned with: {expected}")
+    for key in ("data", "pretrained"):
+        file = spec["train"][key]
+        if isinstance(file, str) and not Path(file).is_file():
+            raise UserError(f"{key}: {file} is not there on the machine {here}, expected it on every one that trains")
 
 
 if __name__ == "__main__":

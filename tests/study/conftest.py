@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from study_helpers import log, worker
 
 from gam_yolo.study.file import Study, read_study
+from gam_yolo.study.plan import Run, plan
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +50,15 @@ def study_of(tmp_path: Path) -> Callable[[dict[str, object]], Study]:
         return read_study(file)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def undisturbed(content: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    """The runs of that study, each trained in one go."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    file = folder / "study.yaml"
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    runs = list(plan(read_study(file), folder / "tiny").runs)
+    for run in runs:
+        assert worker(run) == 0, log(run)
+    return runs

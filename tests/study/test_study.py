@@ -7,14 +7,12 @@ import json
 import resource
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from study_helpers import COMMAND, PATIENCE, assert_same_result, log, until
 
 from gam_yolo.errors import UserError
 from gam_yolo.study.command import study
@@ -22,48 +20,14 @@ from gam_yolo.study.file import Study
 from gam_yolo.study.plan import Run, plan
 from gam_yolo.study.results import FOLDER
 
-COMMAND = [sys.executable, "-c", "from gam_yolo.cli import main; main()", "study"]
-WORKER = [sys.executable, "-m", "gam_yolo.study.worker"]
 Write = Callable[[dict[str, Any]], Study]
-PATIENCE = 240  # seconds; a loaded machine
-
-
-def until(condition: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        assert process is None or process.poll() is None, process and process.communicate()
-        time.sleep(0.05)
-
-
-def weights(run: Run) -> dict[str, torch.Tensor]:
-    model = torch.load(run.folder / "train" / "weights" / "best.pt", weights_only=False)
-    state: dict[str, torch.Tensor] = (model["ema"] or model["model"]).state_dict()
-    return state
-
-
-def losses(run: Run) -> list[list[str]]:
-    """The rows of `results.csv` but for the times."""
-    lines = (run.folder / "train" / "results.csv").read_text().splitlines()
-    return [[cell for i, cell in enumerate(line.split(",")) if i != 1] for line in lines]
-
-
-def log(run: Run) -> str:
-    return (run.folder / "log.txt").read_text(errors="replace")
 
 
 def test_interruptions_of_any_kind_leave_the_results_of_an_undisturbed_study(
-    content: dict[str, Any], study_of: Write, tmp_path: Path
+    content: dict[str, Any], undisturbed: list[Run], study_of: Write, tmp_path: Path
 ) -> None:
-    undisturbed = plan(study_of(content), tmp_path / "undisturbed")
-    for run in undisturbed.runs:
-        run.lay_out()
-        with (run.folder / "log.txt").open("wb") as out:
-            worker = subprocess.Popen([*WORKER, str(run.folder), ""], stdin=subprocess.PIPE, stdout=out, stderr=out)
-        assert worker.wait(PATIENCE) == 0, log(run)
-
     runs = plan(study_of(content), tmp_path / "tiny").runs
-    assert [run.folder.name for run in runs] == [run.folder.name for run in undisturbed.runs]
+    assert [run.folder.name for run in runs] == [run.folder.name for run in undisturbed]
     first, second = runs
     command = [*COMMAND, str(tmp_path / "study.yaml"), "--project", str(tmp_path)]
 
@@ -108,10 +72,8 @@ def test_interruptions_of_any_kind_leave_the_results_of_an_undisturbed_study(
     assert "plain-s3 started" not in told
     assert (first.folder / "finished.json").stat() == finished
     assert "the training goes on after epoch-" in log(second)
-    for run, reference in zip(runs, undisturbed.runs, strict=True):
-        assert losses(run) == losses(reference)
-        ours, theirs = weights(run), weights(reference)
-        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    for run, reference in zip(runs, undisturbed, strict=True):
+        assert_same_result(run, reference)
         assert not (run.folder / "snapshots").exists()
     report = json.loads((tmp_path / "tiny" / FOLDER / "report.json").read_text())
     assert [variant["name"] for variant in report["variants"]] == ["plain", "gam"]
@@ -120,6 +82,7 @@ def test_interruptions_of_any_kind_leave_the_results_of_an_undisturbed_study(
 def test_a_run_that_cannot_be_trained_is_tried_twice_and_recorded_while_others_go_on(
     content: dict[str, Any], study_of: Write, tmp_path: Path
 ) -> None:
+    from gam_yolo.study.processes import Local
     from gam_yolo.study.schedule import Job, execute
 
     recipe: dict[str, Any] = content["recipe"]
@@ -127,12 +90,12 @@ def test_a_run_that_cannot_be_trained_is_tried_twice_and_recorded_while_others_g
     bad = dataclasses.replace(bad, model="nc: 6\nbackbone: [[-1, 1, Nonsense, []]]\nhead: [[-1, 1, Detect, [nc]]]\n")
     broken, fine = Job(bad), Job(good)
     told: list[str] = []
-    execute([broken, fine], 2, ["7"], told.append, lambda: None)  # the device that the recipe names is stronger
+    execute([broken, fine], Local(2, ["7"]), told.append, lambda: None)  # the device that the recipe names is stronger
     assert (broken.state, fine.state) == ("failed", "finished")
     assert broken.attempts == 2
     record = json.loads((broken.run.folder / "failed.json").read_text())
     assert "Nonsense" in " ".join(record["log"])
-    assert any("failed with exit status 1 and is tried again" in line for line in told)
+    assert any("failed with exit status 2 and is tried again" in line for line in told)
 
 
 def test_the_hash_covers_what_determines_a_run_and_nothing_else(
