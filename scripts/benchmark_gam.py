@@ -36,6 +36,7 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,6 +49,7 @@ import torch
 import ultralytics
 from reference_gam import ReferenceGAM, carry, swap
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -100,6 +102,7 @@ def main() -> int:
             parser.error("--device is a GPU's number and torch finds none; expected cpu")
         torch.cuda.set_device(device)
     LOGGER.setLevel("ERROR")
+    warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)  # TorchScript is measured while there is one
     budget = options.budget or (110.0 if options.quick else 500.0 if device.type == "cuda" else 1200.0)
     out = options.out or Path("runs") / f"gam-speed-{'gpu' if device.type == 'cuda' else 'cpu'}.json"
     bench = Bench(device, options.quick, budget, out)
@@ -154,7 +157,7 @@ class Bench:
 
     def leave_out(self, what: str, why: str) -> None:
         """Note what is not in the results and why."""
-        console.print(f"[yellow]{what}: left out, {why}")
+        console.print(f"{what}: left out, {why}", style="yellow", markup=False)
         self.results["left_out"].append({"what": what, "why": why})
 
     def save(self) -> None:
@@ -162,7 +165,8 @@ class Bench:
         self.results["aims"] = aims(self.results)
         self.out.parent.mkdir(parents=True, exist_ok=True)
         new = self.out.with_suffix(".part")
-        new.write_text(json.dumps(self.results, indent=1) + "\n", encoding="utf-8")
+        short = json.loads(json.dumps(self.results), parse_float=lambda text: float(f"{float(text):.5g}"))
+        new.write_text(json.dumps(short, indent=1) + "\n", encoding="utf-8")
         new.replace(self.out)
 
     def interleaved(
@@ -293,7 +297,7 @@ def peaks(device: torch.device, quick: bool) -> Json:
         return shortest
 
     gpu = device.type == "cuda"
-    source = torch.ones(2**29 if gpu else 2**26, dtype=torch.uint8, device=device).view(torch.float32)
+    source = torch.ones(2**31 if gpu else 2**26, dtype=torch.uint8, device=device).view(torch.float32)
     target = torch.empty_like(source)
     target.copy_(source)
     result: Json = {"bytes_per_s": 2 * source.nbytes / best(lambda: target.copy_(source)), "flops_per_s": {}}
@@ -825,11 +829,15 @@ def in_onnxruntime(model: DetectionModel, image: Tensor, path: Path) -> Step:
 
 
 def in_openvino(model: DetectionModel, image: Tensor, path: Path) -> Step:
-    """Return a run of the exported graph in OpenVINO, with as many threads as torch has."""
+    """Return a run of the exported graph in OpenVINO, with as many threads as torch has and in float32.
+
+    Left to itself, OpenVINO takes bfloat16 on a CPU that has it, which none of the others does.
+    """
     import openvino
 
     xml = next(Path(exported(model, image, path, "openvino")).glob("*.xml"))
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    threads = torch.get_num_threads()
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
     request = openvino.Core().compile_model(str(xml), "CPU", settings).create_infer_request()
     array = np.ascontiguousarray(image.numpy())
     return lambda: request.infer([array])
@@ -1039,14 +1047,18 @@ def told(value: object) -> str:
 def markdown(sheet: Sheet) -> str:
     """Return a table as Markdown."""
     lines = [sheet.header, ["---"] * len(sheet.header), *sheet.rows]
-    return f"**{sheet.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return (
+        f"**{sheet.title}**\n\n"
+        + "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+        + "\n"
+    )
 
 
 def terminal(sheet: Sheet) -> Table:
     """Return a table for the terminal."""
     table = Table(*sheet.header, title=sheet.title, title_justify="left")
     for row in sheet.rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     return table
 
 
