@@ -1,4 +1,4 @@
-"""Study, variant and seed as tags of the experiment trackers that Ultralytics' own callbacks feed."""
+"""Study, variant and seed as tags of the experiments that Ultralytics' own callbacks report to trackers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import os
 import sys
 from typing import Any
 
-__all__ = ["attach", "name"]
+__all__ = ["attach", "describe"]
 
 TAGS = "GAM_YOLO_STUDY_TAGS"  # reaches the processes of a training on several GPUs as well
 
 
-def name(spec: dict[str, Any]) -> None:
+def describe(spec: dict[str, Any]) -> None:
     """Name a run for the trackers that read the environment; what the user has set there stays.
 
     Args:
@@ -21,21 +21,47 @@ def name(spec: dict[str, Any]) -> None:
     tags = {key: str(spec[key]) for key in ("study", "variant", "seed")}
     os.environ[TAGS] = json.dumps(tags)
     os.environ.setdefault("WANDB_RUN_GROUP", tags["study"])
-    os.environ.setdefault("WANDB_TAGS", ",".join(f"{key}={value}" for key, value in tags.items()))
+    os.environ.setdefault("WANDB_TAGS", ",".join(_pairs(tags)))
     os.environ.setdefault("MLFLOW_EXPERIMENT_NAME", tags["study"])
-    os.environ.setdefault("MLFLOW_RUN", f"{tags['variant']}-s{tags['seed']}")
+    os.environ.setdefault("MLFLOW_RUN", _name(tags))
 
 
 def attach(model: Any) -> None:
-    """Have an Ultralytics model's training tag the runs that trackers have begun for it."""
+    """Have the training of an Ultralytics model tag what its trackers have begun."""
     model.add_callback("on_train_start", _tag)
 
 
-def _tag(trainer: Any) -> None:  # noqa: ARG001  # as Ultralytics calls it
-    """Tag through a tracker's public functions; one that is not imported has no run."""
+def _tag(trainer: Any) -> None:  # noqa: ARG001  # what Ultralytics calls it with
+    """Tag by the trackers' public functions; a tracker that has not been imported has begun nothing."""
     tags: dict[str, str] = json.loads(os.environ[TAGS])
-    if (mlflow := sys.modules.get("mlflow")) and mlflow.active_run():
+    for module, tell in (("mlflow", _tell_mlflow), ("comet_ml", _tell_comet), ("wandb", _tell_wandb)):
+        try:
+            if tracker := sys.modules.get(module):
+                tell(tracker, tags)
+        except Exception as error:  # a tracker out of reach is no reason to end a training
+            print(f"study: {module} was not told study, variant and seed ({error})")
+
+
+def _tell_mlflow(mlflow: Any, tags: dict[str, str]) -> None:
+    if mlflow.active_run():
         mlflow.set_tags(tags)
-    if (comet := sys.modules.get("comet_ml")) and (experiment := comet.get_running_experiment()):
-        experiment.add_tags([f"{key}={value}" for key, value in tags.items()])
+
+
+def _tell_comet(comet: Any, tags: dict[str, str]) -> None:
+    if experiment := comet.get_running_experiment():
+        experiment.set_name(_name(tags))
+        experiment.add_tags(_pairs(tags))
         experiment.log_others(tags)
+
+
+def _tell_wandb(wandb: Any, tags: dict[str, str]) -> None:
+    if wandb.run and "WANDB_NAME" not in os.environ:
+        wandb.run.name = _name(tags)  # Ultralytics names it after the folder, which is `train` in every run
+
+
+def _name(tags: dict[str, str]) -> str:
+    return f"{tags['variant']}-s{tags['seed']}"
+
+
+def _pairs(tags: dict[str, str]) -> list[str]:
+    return [f"{key}={value}" for key, value in tags.items()]

@@ -56,7 +56,7 @@ def main(run: Path, device: str) -> int:
                 return 0
             spec = json.loads((run / SPEC).read_text(encoding="utf-8"))
             _refuse_other_machine(spec)
-            trackers.name(spec)
+            trackers.describe(spec)
             train = spec["train"] | ({"device": device} if device else {})
             _train(run, spec["study"], train)
             best = run / "train" / "weights" / "best.pt"

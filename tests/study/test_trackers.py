@@ -1,0 +1,90 @@
+"""What trackers are told; stand-ins with their public functions, since the real ones want accounts and much room."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from gam_yolo.study import trackers
+
+SPEC = {"study": "tiny", "variant": "gam", "seed": 3, "train": {"epochs": 3}}
+TAGS = {"study": "tiny", "variant": "gam", "seed": "3"}
+VARIABLES = ("WANDB_RUN_GROUP", "WANDB_TAGS", "WANDB_NAME", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN", trackers.TAGS)
+
+
+class Model:
+    """Keeps what is called when a training starts."""
+
+    def add_callback(self, event: str, callback: object) -> None:
+        self.event, self.callback = event, callback
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in VARIABLES:
+        monkeypatch.setenv(variable, "")
+        monkeypatch.delenv(variable)  # so that what the test sets goes with it
+    for module in ("mlflow", "comet_ml", "wandb"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+
+
+def train() -> None:
+    model = Model()
+    trackers.attach(model)
+    assert model.event == "on_train_start"  # after Ultralytics' callbacks have begun runs
+    model.callback(SimpleNamespace())  # type: ignore[operator]
+
+
+def test_the_environment_names_runs_where_the_user_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    trackers.describe(SPEC)
+    assert os.environ["WANDB_RUN_GROUP"] == "tiny"
+    assert os.environ["WANDB_TAGS"] == "study=tiny,variant=gam,seed=3"
+    assert os.environ["MLFLOW_EXPERIMENT_NAME"] == "mine"
+    assert os.environ["MLFLOW_RUN"] == "gam-s3"
+
+
+def test_what_trackers_have_begun_is_tagged(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, object] = {}
+    experiment = SimpleNamespace(
+        set_name=lambda name: told.update(comet_name=name),
+        add_tags=lambda tags: told.update(comet_tags=tags),
+        log_others=lambda others: told.update(comet_others=others),
+    )
+    run = SimpleNamespace(name="train")
+    mlflow = SimpleNamespace(active_run=lambda: object(), set_tags=lambda tags: told.update(mlflow=tags))
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "comet_ml", SimpleNamespace(get_running_experiment=lambda: experiment))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=run))  # type: ignore[arg-type]
+    trackers.describe(SPEC)
+    train()
+    assert told == {
+        "mlflow": TAGS,
+        "comet_name": "gam-s3",
+        "comet_tags": ["study=tiny", "variant=gam", "seed=3"],
+        "comet_others": TAGS,
+    }
+    assert run.name == "gam-s3"
+
+    monkeypatch.setenv("WANDB_NAME", "mine")
+    run.name = "mine"
+    train()
+    assert run.name == "mine"
+
+
+def test_trackers_without_a_run_or_out_of_reach_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lost(_: object) -> None:
+        raise ConnectionError("no route")
+
+    trackers.describe(SPEC)
+    train()  # none is imported
+    monkeypatch.setitem(sys.modules, "comet_ml", SimpleNamespace(get_running_experiment=lambda: None))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=None))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(active_run=lambda: object(), set_tags=lost))  # type: ignore[arg-type]
+    train()
+    assert capsys.readouterr().out == "study: mlflow was not told study, variant and seed (no route)\n"
