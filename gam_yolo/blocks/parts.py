@@ -15,12 +15,14 @@ __all__ = [
     "STARTS",
     "ChannelShuffle",
     "ConvBN",
+    "Sigmoid",
     "Start",
     "check_choice",
     "check_divides",
     "check_kernel",
     "check_whole",
     "hidden_channels",
+    "tracing",
 ]
 
 STARTS = ("default", "identity")
@@ -81,7 +83,7 @@ class ConvBN(nn.Module):
     Args:
         c1: Input channels.
         c2: Output channels.
-        kernel: Kernel size, odd.
+        kernel: Kernel size, odd; or height and width of the kernel, both odd.
         groups: Groups of the convolution.
         dilation: Dilation of the convolution.
         bias: Whether the convolution has a bias of its own before the batch norm.
@@ -92,7 +94,7 @@ class ConvBN(nn.Module):
         self,
         c1: int,
         c2: int,
-        kernel: int = 1,
+        kernel: int | tuple[int, int] = 1,
         groups: int = 1,
         dilation: int = 1,
         *,
@@ -100,7 +102,8 @@ class ConvBN(nn.Module):
         momentum: float = 0.1,
     ) -> None:
         super().__init__()
-        padding = dilation * (kernel // 2)
+        height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+        padding = (dilation * (height // 2), dilation * (width // 2))
         self.conv = nn.Conv2d(c1, c2, kernel, padding=padding, dilation=dilation, groups=groups, bias=bias)
         self.bn: nn.Module = nn.BatchNorm2d(c2, momentum=momentum)
 
@@ -129,21 +132,38 @@ class ConvBN(nn.Module):
         self.bn = nn.Identity()
 
 
+def tracing() -> bool:
+    """Return whether the model is being traced, for TorchScript or an export."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]  # torch leaves it untyped
+
+
 class ChannelShuffle(nn.ChannelShuffle):
-    """Channel shuffle, (B, C, H, W) -> (B, C, H, W), in basic operations where it is traced for an export.
+    """Channel shuffle, (B, C, H, W) -> (B, C, H, W), as a gathering of channels where it is traced for an export.
 
     torch's own operation keeps the memory format, but neither ONNX nor the converters that read TorchScript know it.
 
     Args:
+        channels: C.
         groups: The groups between which channels are exchanged.
     """
 
+    order: Tensor
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__(groups)
+        self.register_buffer("order", torch.arange(channels).view(groups, -1).t().flatten(), persistent=False)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` with its channels shuffled."""
-        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # torch leaves it untyped
-            grouped: Tensor = x.unflatten(1, (self.groups, -1))  # type: ignore[no-untyped-call]  # as well
-            return grouped.transpose(1, 2).flatten(1, 2)
-        return super().forward(x)
+        return x.index_select(1, self.order) if tracing() else super().forward(x)
+
+
+class Sigmoid(nn.Sigmoid):
+    """Sigmoid in its input's memory, for what nobody else reads: behind a convolution or a batch norm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sigmoid of `x`."""
+        return x.sigmoid() if tracing() else x.sigmoid_()
 
 
 class Start(nn.Module):

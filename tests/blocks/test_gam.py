@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from typing import Any
 
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -35,7 +37,7 @@ def conv_einsum(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     b, _, h, w = x.shape
     out, per, k, _ = weight.shape
     patches = F.unfold(x, k, padding=k // 2).view(b, groups, per, k * k, h * w)
-    y = torch.einsum("bgikp,goik->bgop", patches, weight.view(groups, out // groups, per, k * k))
+    y = torch.einsum("bgikp,goik->bgop", patches, weight.reshape(groups, out // groups, per, k * k))
     return y.reshape(b, out, h, w) + bias.view(1, -1, 1, 1)
 
 
@@ -52,6 +54,27 @@ def shuffled(x: Tensor, groups: int) -> Tensor:
     return x[:, [(i % groups) * (c // groups) + i // groups for i in range(c)]]
 
 
+def dense_kernels(spatial: Any) -> list[Tensor]:
+    """The 7x7 kernels that the branch's convolutions amount to: a bias-free one and the next make one dense kernel."""
+    kernels: list[Tensor] = []
+    before: Any = None
+    for layer in spatial:
+        if isinstance(layer, nn.Conv2d):
+            before = layer
+        if not isinstance(layer, ConvBN):
+            continue
+        weight = layer.conv.weight
+        if before is not None and before.groups > 1:  # 7x7 on each channel, then 1x1
+            weight = weight * before.weight.transpose(0, 1)
+        elif before is not None and layer.conv.groups > 1:  # 1x1, then 7x7 on each channel
+            weight = weight * before.weight
+        elif before is not None:  # 1x7, then 7x1
+            weight = torch.einsum("okay,kizb->oiab", weight, before.weight)
+        kernels.append(weight)
+        before = None
+    return kernels
+
+
 def reference(gam: Any, x: Tensor, gate: str, groups: int, shuffle: str, by: int, pool: str = "none") -> Tensor:
     """F2 = Mc(F1) F1; F3 = Ms(F2) F2, the MLP as linear layers over the last axis, as the paper draws it."""
     mlp = [m for m in gam.channel if isinstance(m, nn.Conv2d)]
@@ -60,19 +83,20 @@ def reference(gam: Any, x: Tensor, gate: str, groups: int, shuffle: str, by: int
     mc = F.linear(hidden, mlp[1].weight.flatten(1), mlp[1].bias).permute(0, 3, 1, 2)
     f2 = x * (torch.sigmoid(mc) if gate == "sigmoid" else mc)
     convs = [m for m in gam.spatial if isinstance(m, ConvBN)]
-    y = batch_norm(conv_einsum(f2, convs[0].conv.weight, convs[0].conv.bias, groups), convs[0].bn, gam.training)
+    weights = dense_kernels(gam.spatial)
+    y = batch_norm(conv_einsum(f2, weights[0], convs[0].conv.bias, groups), convs[0].bn, gam.training)
     y = y.clamp(min=0)
     if pool == "max":
         y = F.unfold(F.pad(y, (1, 1, 1, 1), value=-torch.inf), 3).view(*y.shape[:2], 9, *y.shape[2:]).amax(2)
     if shuffle == "between":
         y = shuffled(y, by)
-    y = batch_norm(conv_einsum(y, convs[1].conv.weight, convs[1].conv.bias, groups), convs[1].bn, gam.training)
+    y = batch_norm(conv_einsum(y, weights[1], convs[1].conv.bias, groups), convs[1].bn, gam.training)
     ms = torch.sigmoid(y)
     return f2 * (shuffled(ms, by) if shuffle == "after" else ms)
 
 
 VARIANTS = {name: {"preset": name} for name in PRESETS} | {
-    "grouped": {"groups": 2, "shuffle": "none"},
+    "two groups": {"groups": 2, "shuffle": "none"},
     "shuffled by another number": {"preset": "forks", "groups": 1, "shuffle_groups": 4},
     "max-pool": {"pool": "max", "gate": "sigmoid"},
 }
@@ -85,6 +109,9 @@ def expected(kwargs: dict[str, Any]) -> dict[str, Any]:
         "paper": ("sigmoid", 1, "none"),
         "paper-grouped": ("sigmoid", 4, "between"),
         "forks": ("none", 4, "after"),
+        "separable": ("sigmoid", 1, "none"),
+        "strips": ("sigmoid", 1, "none"),
+        "grouped": ("sigmoid", 16, "between"),
     }
     gate, groups, shuffle = table[kwargs.get("preset", "blog")]
     groups = kwargs.get("groups", groups)
@@ -126,6 +153,8 @@ def test_gradcheck(variant: str) -> None:
     kwargs = {**VARIANTS[variant]}
     if kwargs.get("preset", "").startswith("paper"):
         kwargs["reduction"] = 2
+    if kwargs.get("preset") == "grouped":
+        kwargs["groups"] = 4
     gam = randomised(GAM(8, **{"reduction": 2, **kwargs}).double().eval())
     x = torch.randn(1, 8, 3, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(gam, (x,), fast_mode=True)
@@ -141,6 +170,26 @@ def test_counts_equal_the_formulas(c: int, r: int, g: int) -> None:
     with FlopCounterMode(display=False) as counter:
         gam(torch.rand(1, c, h, w))
     assert counter.get_total_flops() == 2 * h * w * (2 * c * m + 98 * c * m // g)
+
+
+@pytest.mark.parametrize(
+    ("preset", "r", "per_pixel"),
+    [
+        ("separable", 4, lambda c, m: 2 * c * m + 2 * c * m + 98 * m),
+        ("strips", 8, lambda c, m: 2 * c * m + 14 * c * m + 14 * m * m),
+        ("grouped", 4, lambda c, m: 2 * c * m + 98 * c * m // 16),
+    ],
+)
+@pytest.mark.parametrize("c", [64, 128, 256])
+def test_cheap_presets_cost_less_than_a_tenth(preset: str, r: int, per_pixel: Any, c: int) -> None:
+    costs = []
+    for name in (preset, "blog"):
+        with FlopCounterMode(display=False) as counter:
+            GAM(c, preset=name)(torch.rand(1, c, 6, 10))
+        costs.append(counter.get_total_flops())
+    assert costs[0] == 2 * 6 * 10 * per_pixel(c, c // r)
+    assert costs[0] < costs[1] / 10
+    assert sum(p.numel() for p in GAM(c, preset=preset).parameters()) == per_pixel(c, c // r) + 4 * (c + c // r)
 
 
 def test_count_that_the_design_quotes() -> None:
@@ -218,6 +267,29 @@ def test_exports(variant: str, tmp_path: Any) -> None:
     torch.testing.assert_close(torch.from_numpy(got), want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_exported_graph_has_only_what_the_formula_needs(variant: str, tmp_path: Any) -> None:
+    gam = randomised(GAM(64, **VARIANTS[variant]).eval())
+    for m in gam.modules():
+        if isinstance(m, ConvBN):
+            m.fuse()
+    file = tmp_path / "gam.onnx"
+    with torch.no_grad():
+        torch.onnx.export(gam, (torch.rand(1, 64, 8, 6),), str(file), input_names=["x"], dynamo=False)
+    nodes = Counter(node.op_type for node in onnx.load(str(file)).graph.node)
+    for op in ("Constant", "Identity"):
+        nodes.pop(op, None)
+    spec = expected(VARIANTS[variant])
+    kwargs = VARIANTS[variant]
+    halves = 2 if kwargs.get("preset") in {"separable", "strips"} else 1
+    want = Counter({"Conv": 2 + 2 * halves, "Relu": 2, "Mul": 2, "Sigmoid": 2 if spec["gate"] == "sigmoid" else 1})
+    if spec["pool"] == "max":
+        want["MaxPool"] = 1
+    if spec["shuffle"] != "none":
+        want["Gather"] = 1
+    assert nodes == want
+
+
 def test_fork_alias_builds_what_the_forks_build() -> None:
     """The forks' block spelt out: grouped by `rate`, and the spatial gate shuffled by 4 whether grouped or not."""
     for group, groups in ((512, 4), (False, 1)):
@@ -242,6 +314,8 @@ def test_fork_alias_builds_what_the_forks_build() -> None:
         ({"start": "ident"}, "did you mean 'identity'?"),
         ({"shuffle": "before"}, "shuffle is 'before'"),
         ({"pool": "avg"}, "pool is 'avg'"),
+        ({"conv": "seperable"}, "did you mean 'separable'?"),
+        ({"conv": "strips", "groups": 2}, "conv is 'strips' and groups 2, expected groups 1"),
         ({"channel": False, "spatial": False}, "both off"),
         ({"shuffle": "after", "shuffle_groups": 5}, "shuffle_groups 5 does not divide the 64 channels"),
     ],
