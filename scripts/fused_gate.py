@@ -23,31 +23,32 @@ PIXELS, CHANNELS = 64, 32  # of a tile
 def _kernel(
     x, out, w1, b1, w2, b2, pixels, channels, hidden,
     image_stride, channel_stride, pixel_stride,
-    SIGMOID: tl.constexpr, EXACT: tl.constexpr, P: tl.constexpr, C: tl.constexpr, M: tl.constexpr,
+    sigmoid_gate: tl.constexpr, precision: tl.constexpr, tile_pixels: tl.constexpr, tile_channels: tl.constexpr,
+    units: tl.constexpr,
 ):  # fmt: skip
-    pixel = tl.program_id(0) * P + tl.arange(0, P)
+    pixel = tl.program_id(0) * tile_pixels + tl.arange(0, tile_pixels)
     base = tl.program_id(1).to(tl.int64) * image_stride
-    unit = tl.arange(0, M)
-    total = tl.full((P, M), 0.0, tl.float32)
-    for first in range(0, channels, C):
-        channel = first + tl.arange(0, C)
+    unit = tl.arange(0, units)
+    total = tl.full((tile_pixels, units), 0.0, tl.float32)
+    for first in range(0, channels, tile_channels):
+        channel = first + tl.arange(0, tile_channels)
         inside = (pixel[:, None] < pixels) & (channel[None, :] < channels)
         at = base + pixel[:, None] * pixel_stride + channel[None, :] * channel_stride
         part = tl.load(x + at, mask=inside, other=0.0)
         known = (unit[None, :] < hidden) & (channel[:, None] < channels)
         weight = tl.load(w1 + unit[None, :] * channels + channel[:, None], mask=known, other=0.0)
-        total = tl.dot(part, weight, total, input_precision=EXACT)
+        total = tl.dot(part, weight, total, input_precision=precision)
     total += tl.load(b1 + unit, mask=unit < hidden, other=0.0)[None, :]
     relu = tl.maximum(total, 0.0).to(x.dtype.element_ty)
-    for first in range(0, channels, C):
-        channel = first + tl.arange(0, C)
+    for first in range(0, channels, tile_channels):
+        channel = first + tl.arange(0, tile_channels)
         inside = (pixel[:, None] < pixels) & (channel[None, :] < channels)
         at = base + pixel[:, None] * pixel_stride + channel[None, :] * channel_stride
         known = (unit[:, None] < hidden) & (channel[None, :] < channels)
         weight = tl.load(w2 + channel[None, :] * hidden + unit[:, None], mask=known, other=0.0)
-        gate = tl.dot(relu, weight, input_precision=EXACT)
+        gate = tl.dot(relu, weight, input_precision=precision)
         gate += tl.load(b2 + channel, mask=channel < channels, other=0.0)[None, :]
-        if SIGMOID:
+        if sigmoid_gate:
             gate = 1 / (1 + tl.exp(-gate))
         part = tl.load(x + at, mask=inside, other=0.0)  # from the cache by now
         tl.store(out + at, (gate * part).to(x.dtype.element_ty), mask=inside)
@@ -68,6 +69,7 @@ def fused_gate(x: Tensor, mlp: nn.Sequential) -> Tensor:
     _kernel[grid](
         x, out, first.weight, first.bias, second.weight, second.bias, height * width, channels, hidden,
         x.stride(0), x.stride(1), x.stride(3),
-        SIGMOID=bool(sigmoid), EXACT="ieee", P=PIXELS, C=CHANNELS, M=max(16, triton.next_power_of_2(hidden)),
+        sigmoid_gate=bool(sigmoid), precision="ieee", tile_pixels=PIXELS, tile_channels=CHANNELS,
+        units=max(16, triton.next_power_of_2(hidden)),
     )  # fmt: skip
     return out
