@@ -105,7 +105,8 @@ def _take(trainer: Any) -> None:
     partial.mkdir(parents=True)
     for name, place in FILES.items():
         shutil.copyfile(Path(trainer.save_dir) / place, partial / name)
-    torch.save(_state(trainer), partial / STATE)
+    with (partial / STATE).open("wb") as file:  # of a path, PyTorch would not say why it cannot be written
+        torch.save(_state(trainer), file)
     if final.exists():
         shutil.rmtree(final)
     partial.replace(final)

@@ -49,6 +49,7 @@ def main(run: Path, device: str) -> int:
         run: Its folder.
         device: The device to train on; empty for the recipe's, else Ultralytics' choice.
     """
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what it says is to outlive `kill -9`
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         with FileLock(run / ".lock", timeout=ORPHAN_GRACE):
@@ -66,15 +67,24 @@ def main(run: Path, device: str) -> int:
     except Timeout:
         print(f"{run}: another process is at work on this run")
         return 1
-    except UserError as error:
+    except Exception as error:
+        if full := _full_disk(error):
+            print(f"{run}: cannot be written: {full}")
+            return EXIT_DISK_FULL
+        if not isinstance(error, UserError):
+            raise
         print(error)
         return EXIT_STATUS
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        print(f"{run}: cannot be written: {error.strerror}")
-        return EXIT_DISK_FULL
     return 0
+
+
+def _full_disk(error: BaseException | None) -> str:
+    """Return what the system says of a full disk where that has led to an error; else an empty string."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return str(error.strerror)
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _end_with_parent() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -21,6 +22,16 @@ from gam_yolo.study.plan import Run, plan
 from gam_yolo.study.results import FOLDER
 
 Write = Callable[[dict[str, Any]], Study]
+FULL_AT_THE_MARK = """
+import os, tempfile
+make = tempfile.mkstemp
+def mkstemp(*args, **options):
+    handle, path = make(*args, **options)
+    if options.get("prefix") == ".finished.json.":
+        os.dup2(os.open("/dev/full", os.O_WRONLY), handle)
+    return handle, path
+tempfile.mkstemp = mkstemp
+"""
 
 
 def test_interruptions_of_any_kind_leave_the_results_of_an_undisturbed_study(
@@ -66,12 +77,23 @@ def test_interruptions_of_any_kind_leave_the_results_of_an_undisturbed_study(
     assert f"{newest.name} is damaged (last.pt) and passed over" in log(first)
     finished = (first.folder / "finished.json").stat()
 
+    # A disk that is full when the other run is to be marked as finished.
+    (tmp_path / "sitecustomize.py").write_text(FULL_AT_THE_MARK)
+    marking = start(env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    told = marking.communicate(timeout=PATIENCE)[0]
+    assert marking.returncode == 2, told
+    assert "the disk is full; make room there and give the same command again" in told
+    assert "the training goes on after epoch-" in log(second)
+    assert log(second).splitlines()[-1] == f"{second.folder}: cannot be written: No space left on device"
+    assert not second.finished
+    assert not (second.folder / "failed.json").exists()
+
     last = start()
     told = last.communicate(timeout=PATIENCE)[0]
     assert last.returncode == 0, told
     assert "plain-s3 started" not in told
     assert (first.folder / "finished.json").stat() == finished
-    assert "the training goes on after epoch-" in log(second)
+    assert "study: the training had ended with epoch-2" in log(second)
     for run, reference in zip(runs, undisturbed, strict=True):
         assert_same_result(run, reference)
         assert not (run.folder / "snapshots").exists()
