@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import random
 import resource
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,14 @@ def mkstemp(*args, **options):
     return handle, path
 tempfile.mkstemp = mkstemp
 """
+
+
+def accuracies(folder: Path) -> list[dict[str, Any]]:
+    """What a study's report says, but for times and places."""
+    report = json.loads((folder / FOLDER / "report.json").read_text())
+    return [
+        {key: variant[key] for key in ("name", "metrics", "classes", "differences")} for variant in report["variants"]
+    ]
 
 
 def test_interruptions_of_any_kind_leave_the_results_of_an_undisturbed_study(
@@ -99,6 +110,39 @@ def test_interruptions_of_any_kind_leave_the_results_of_an_undisturbed_study(
         assert not (run.folder / "snapshots").exists()
     report = json.loads((tmp_path / "tiny" / FOLDER / "report.json").read_text())
     assert [variant["name"] for variant in report["variants"]] == ["plain", "gam"]
+
+
+def test_kills_at_random_moments_leave_the_results_of_an_undisturbed_study(
+    content: dict[str, Any], undisturbed: list[Run], study_of: Write, tmp_path: Path
+) -> None:
+    runs = plan(study_of(content), tmp_path / "tiny").runs
+    command = [*COMMAND, str(tmp_path / "study.yaml"), "--project"]
+    rng = random.Random()  # noqa: S311  # other moments every time, not secrets
+    begin = time.monotonic()
+    subprocess.run([*command, str(undisturbed[0].folder.parent.parent)], check=True, capture_output=True)
+    planning_and_report = time.monotonic() - begin
+    finished: dict[str, os.stat_result] = {}
+    moments = []
+    for attempt in range(5):
+        killed = subprocess.Popen(
+            [*command, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        if attempt < 4:
+            moments.append(rng.uniform(0, 2 * planning_and_report))  # in all of it: planning, training, report
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                killed.wait(moments[-1])
+            killed.kill()
+        told = killed.communicate(timeout=PATIENCE)[0]
+        for run in runs:
+            if run.name in finished:
+                assert (run.folder / "finished.json").stat() == finished[run.name], moments
+                assert f"{run.name} started" not in told, moments
+            elif run.finished:
+                finished[run.name] = (run.folder / "finished.json").stat()
+    assert killed.returncode == 0, (told, moments)
+    for run, reference in zip(runs, undisturbed, strict=True):
+        assert_same_result(run, reference)
+    assert accuracies(tmp_path / "tiny") == accuracies(undisturbed[0].folder.parent), moments
 
 
 def test_a_run_that_cannot_be_trained_is_tried_twice_and_recorded_while_others_go_on(
