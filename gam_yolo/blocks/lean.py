@@ -23,7 +23,8 @@ from gam_yolo.blocks.parts import tracing
 __all__ = ["Mlp", "applies", "apply_to_product", "channel_gate", "spatial_gate"]
 
 CACHE = {"cpu": 1 << 20, "cuda": 1 << 24}
-"""Bytes of a map worked on at a time: half of a server core's second-level cache, a third of a large GPU's."""
+"""Bytes of a map worked on at a time: half of a server core's second-level cache, a third of a large GPU's. On other devices autograd
+keeps what it keeps."""
 
 
 def applies(x: Tensor) -> bool:
@@ -35,7 +36,8 @@ def applies(x: Tensor) -> bool:
     if not torch.is_grad_enabled() or tracing() or torch.compiler.is_compiling():
         return False
     several = x.numel() > x.shape[1]  # a batch norm of one value a channel is a case of its own, see `ConvBN`
-    return several and (x.device.type != "cpu" or x.is_contiguous(memory_format=torch.channels_last))
+    in_batches = x.device.type != "cpu" or x.is_contiguous(memory_format=torch.channels_last)
+    return several and x.device.type in CACHE and in_batches
 
 
 class Mlp:
@@ -106,7 +108,7 @@ def spatial_gate(z: Tensor, f2: Tensor, bn: nn.BatchNorm2d, x: Tensor, mlp: Mlp 
 def _pieces(x: Tensor) -> Iterator[slice]:
     """Yield slices of the batch whose maps fit into the cache."""
     image = x[0].numel() * x.element_size() if len(x) else 1
-    step = max(1, CACHE.get(x.device.type, 1 << 62) // image)
+    step = max(1, CACHE[x.device.type] // image)
     for first in range(0, len(x), step):
         yield slice(first, first + step)
 

@@ -172,8 +172,8 @@ def test_plain_model_takes_the_original_path(monkeypatch: pytest.MonkeyPatch) ->
         ([-1, 0, "GAM", []], "repeats is 0"),
         ([-1, 1, "GAM"], "a row has 4 parts, not 3; write [-1, 1, GAM, []]"),
         (
-            [-1, 1, "GAM", [1, "none", 1, "none", True, True, "none", "default", "blog", 4, 5]],
-            "takes at most 10 arguments",
+            [-1, 1, "GAM", [1, "none", 1, "none", True, True, "none", "default", "blog", 4, "dense", 5]],
+            "takes at most 11 arguments",
         ),
         ([-1, 1, "GAM", [4, {"reduction": 4}]], "'reduction' is given twice"),
         ([-1, 1, "GAM", {"reduction": 4}], "expected a list; write [] or [{key: value}]"),
