@@ -23,8 +23,8 @@ from gam_yolo.blocks.parts import tracing
 __all__ = ["Mlp", "applies", "apply_to_product", "channel_gate", "spatial_gate"]
 
 CACHE = {"cpu": 1 << 20, "cuda": 1 << 24}
-"""Bytes of a map worked on at a time: half of a server core's second-level cache, a third of a large GPU's. On other devices autograd
-keeps what it keeps."""
+"""Bytes of a map worked on at a time: half of a server core's second-level cache, a third of a large GPU's. What is on
+other devices is left to autograd."""
 
 
 def applies(x: Tensor) -> bool:
