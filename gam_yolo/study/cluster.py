@@ -130,16 +130,19 @@ class _Task:
 def _work(folder: str, gpus: int) -> int:
     """Bring a run to its end on the node that Ray has chosen; return its process's exit status.
 
-    A cancelled task is interrupted, and its run's process ends. When Ray's process here is killed, it ends as well.
+    The run's process ends as well when the task is cancelled, or when it or its node's raylet is killed.
     """
     run, here = Path(folder), socket.gethostname()
     if not (run / SPEC).is_file():
         raise UserError(f"{run} is not there on the node {here}; --project must name a folder that all nodes share")
     with (run / LOG).open("a", encoding="utf-8") as log:
         log.write(f"study: on the node {here}\n")
+    raylet = os.getppid()
     process = LocalProcess(run, visible(gpus))
     try:
         while (status := process.poll()) is None:
+            if os.getppid() != raylet:  # Ray gives this run to another node and may leave us behind
+                raise RuntimeError(f"Ray has gone from the node {here}")
             time.sleep(POLL)
         return status
     finally:
