@@ -177,10 +177,11 @@ class _SpatialGate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         z, weight, bias, mean, inverse, x = ctx.saved_tensors
-        exact = weight.dtype
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        mean, inverse = mean.to(exact), inverse.to(exact)
         column = (-1, 1, 1)
-        scale = weight * inverse
-        shift = (bias - mean * scale).view(column)
+        scale = weight.to(exact) * inverse
+        shift = (bias.to(exact) - mean * scale).view(column)
         grad_f2: Tensor | None = None
         grad_z = torch.empty_like(z)  # until the second loop that of the batch norm's output
         total, moment = torch.zeros_like(scale), torch.zeros_like(scale)
@@ -205,4 +206,4 @@ class _SpatialGate(torch.autograd.Function):
             if ctx.training:
                 g.addcmul_(z[piece].to(exact), by_z.view(column)).add_(rest.view(column))
             grad_z[piece] = g
-        return grad_z, grad_f2, grad_weight, total, None, None, None
+        return grad_z, grad_f2, grad_weight.to(weight.dtype), total.to(bias.dtype), None, None, None

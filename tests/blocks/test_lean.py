@@ -76,6 +76,12 @@ def test_equals_the_plain_form_under_autocast(variant: str, monkeypatch: pytest.
     assert_same(results, 0.03)
 
 
+def test_equals_the_plain_form_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 64, 9, 8, dtype=torch.bfloat16, requires_grad=True)
+    assert_same(both(GAM(64, preset="paper").bfloat16(), x, monkeypatch), 0.03)
+
+
 def test_frozen_parts_get_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     gam = GAM(64).double()
