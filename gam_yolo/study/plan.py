@@ -97,6 +97,7 @@ def plan(study: Study, folder: Path) -> Plan:
     """
     data, facts = _data(study)
     pretrained = _pretrained(study)
+    weights = importlib.import_module("ultralytics").YOLO(pretrained).model if pretrained else None
     models: dict[str, dict[str, Any]] = {}
     costs: dict[str, float] = {}
     notes: list[str] = []
@@ -105,9 +106,9 @@ def plan(study: Study, folder: Path) -> Plan:
         config = {**_config(variant, where), "nc": facts["nc"]}
         size = _imgsz({**study.recipe, **variant.overrides})
         if variant.match_cost:
-            config, note = widened(config, costs[variant.match_cost], size, variant.name)
+            config, note = widened(config, costs[variant.match_cost], size, variant.name, weights)
             notes.append(note)
-        models[variant.name], costs[variant.name] = config, gflops(config, size)
+        models[variant.name], costs[variant.name] = config, gflops(config, size, weights)
     installed = versions()
     runs = []
     for seed in study.seeds:

@@ -29,8 +29,14 @@ Channels = dict[Group, int]
 Cost = Callable[[Channels], float | None]
 
 
-def gflops(config: Mapping[str, Any], imgsz: int) -> float:
+def gflops(config: Mapping[str, Any], imgsz: int, pretrained: Any = None) -> float:
     """Return a model's GFLOPs for one square image, as Ultralytics' `model.info()` counts them.
+
+    Args:
+        config: A model YAML of one scale, see `only_scale`.
+        imgsz: The image's side in pixels.
+        pretrained: The model whose weights it takes before it is trained, and with them, where they fit, the width of
+            the class branches that Ultralytics builds for the number of classes; None for none.
 
     Raises:
         UserError: If they cannot be counted.
@@ -40,6 +46,8 @@ def gflops(config: Mapping[str, Any], imgsz: int) -> float:
     disabled, tasks.LOGGER.disabled = tasks.LOGGER.disabled, True  # its table of layers is not wanted here
     try:
         model = tasks.DetectionModel(copy.deepcopy(dict(config)), verbose=False)
+        if pretrained is not None:
+            model.load(pretrained, verbose=False)
         count = float(utilities.get_flops(model, imgsz))
     finally:
         tasks.LOGGER.disabled = disabled
@@ -64,7 +72,9 @@ def only_scale(config: Mapping[str, Any], letter: str) -> dict[str, Any]:
     return {**config, "scales": {letter: scales[letter]}, "scale": letter}
 
 
-def widened(config: Mapping[str, Any], target: float, imgsz: int, name: str) -> tuple[dict[str, Any], str]:
+def widened(
+    config: Mapping[str, Any], target: float, imgsz: int, name: str, pretrained: Any = None
+) -> tuple[dict[str, Any], str]:
     """Widen a model to a given cost.
 
     Args:
@@ -72,6 +82,7 @@ def widened(config: Mapping[str, Any], target: float, imgsz: int, name: str) -> 
         target: GFLOPs to reach.
         imgsz: The image size at which they count, in pixels.
         name: What error messages call the model.
+        pretrained: As in `gflops`.
 
     Returns:
         The widened model YAML, and a sentence that says what was done.
@@ -86,7 +97,7 @@ def widened(config: Mapping[str, Any], target: float, imgsz: int, name: str) -> 
         key = tuple(channels.values())
         if key not in costs:
             try:
-                costs[key] = gflops(_with(explicit, rows, channels), imgsz)
+                costs[key] = gflops(_with(explicit, rows, channels), imgsz, pretrained)
             except (RuntimeError, AssertionError, ValueError):  # what its attention layers cannot split into heads
                 costs[key] = None
         return costs[key]

@@ -64,3 +64,25 @@ def test_one_scale_is_left() -> None:
     assert list(only_scale(config, "")["scales"]) == ["n"]
     with pytest.raises(UserError, match="no scale 'q'"):
         only_scale(config, "q")
+
+
+def test_costs_are_those_of_the_model_that_is_trained() -> None:
+    """A detector of 20 classes that takes weights of 80 keeps the 80 channels of their class branches."""
+    from ultralytics.nn.tasks import DetectionModel
+
+    from gam_yolo.study.widen import gflops
+
+    config = only_scale(load("yolov8n.yaml").config, "n")
+    pretrained = DetectionModel(copy.deepcopy(config), verbose=False)
+    twenty = {**config, "nc": 20}
+    trained = DetectionModel(copy.deepcopy(twenty), verbose=False)
+    trained.load(pretrained, verbose=False)
+    widths = {branch[0].conv.out_channels for branch in trained.model[-1].cv3}
+    assert widths == {80}
+    # Three maps of 80, 40 and 20 pixels: 3x3 from each map's channels, 3x3, and 1x1 to the classes.
+    per_width = [
+        sum(hw * (9 * c * width + 9 * width * width + 20 * width) for hw, c in ((6400, 64), (1600, 128), (400, 256)))
+        for width in (64, 80)
+    ]
+    more = 2 * (per_width[1] - per_width[0]) / 1e9
+    assert gflops(twenty, 640, pretrained) - gflops(twenty, 640) == pytest.approx(more, rel=0.01)
