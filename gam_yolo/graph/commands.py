@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +15,7 @@ from rich.table import Table
 from gam_yolo.errors import UserError
 from gam_yolo.graph.edit import FEEDS, Edit, insert, remove, rewrite
 from gam_yolo.graph.model import Document, brief
+from gam_yolo.whole import write
 
 # What needs torch is imported by the command that needs it: `gam-yolo --help` is not to wait for it.
 
@@ -102,32 +101,6 @@ def transfer(
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     console.print(ledger.line(), markup=False)
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all, with the text's own line ends.
-
-    Raises:
-        UserError: If it cannot be written.
-    """
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(text.encode("utf-8"))
-            Path(temporary).chmod(0o666 & ~_umask())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _placed(document: Document, block: str, at: str, args: str, feeds: str) -> tuple[Edit, str]:

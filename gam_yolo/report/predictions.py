@@ -17,6 +17,7 @@ from gam_yolo.errors import UserError, nearest
 from gam_yolo.evaluation import Detections, GroundTruth, parse_detections, read_detections
 from gam_yolo.report.protocol import Protocol, read_protocol, refuse_differences, write_protocol
 from gam_yolo.report.variants import Variant
+from gam_yolo.whole import write
 
 __all__ = ["CONF", "IOU", "MAX_DET", "Predicted", "Settings", "collect", "file_digest", "load"]
 
@@ -197,9 +198,7 @@ def _validated(
     detections = parse_detections(records, truth, str(path))
     cache.mkdir(parents=True, exist_ok=True)
     write_protocol(stored, protocol, own)
-    with tempfile.NamedTemporaryFile("w", dir=cache, suffix=".part", delete=False, encoding="utf-8") as file:
-        json.dump(records, file)
-    Path(file.name).replace(stored)  # last: a prediction file is never there without its protocol
+    write(stored, json.dumps(records))  # last: a prediction file is never there without its protocol
     return Predicted(path, detections, protocol, own)
 
 

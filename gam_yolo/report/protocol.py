@@ -10,6 +10,7 @@ from typing import Any
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation import Detections
 from gam_yolo.evaluation.files import read_json
+from gam_yolo.whole import write
 
 __all__ = ["Protocol", "read_protocol", "refuse_differences", "write_protocol"]
 
@@ -53,7 +54,7 @@ def _beside(predictions: Path) -> Path:
 
 def write_protocol(predictions: Path, protocol: Protocol, own: dict[str, float]) -> None:
     """Put the protocol, and what Ultralytics itself measured, beside a prediction file."""
-    _beside(predictions).write_text(json.dumps({**asdict(protocol), "own": own}, indent=1), encoding="utf-8")
+    write(_beside(predictions), json.dumps({**asdict(protocol), "own": own}, indent=1))
 
 
 def read_protocol(predictions: Path) -> tuple[Protocol, dict[str, float]]:

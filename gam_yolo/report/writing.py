@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from gam_yolo.report import charts
 from gam_yolo.report.comparison import MAIN
 from gam_yolo.report.gallery import Picture
 from gam_yolo.report.wording import MINUS, points, short_path, signed, signed_span, span
+from gam_yolo.whole import write as write_file
 
 __all__ = ["METRIC_NAMES", "write"]
 
@@ -70,12 +70,7 @@ def write(report: dict[str, Any], gallery: list[tuple[str, list[Picture]]], fold
         ("report.md", environment.get_template("report.md.j2").render(values)),
         ("report.html", environment.get_template("report.html.j2").render(values)),
     ):
-        with tempfile.NamedTemporaryFile(
-            "w", dir=folder, suffix=".part", delete=False, encoding="utf-8", newline=""
-        ) as file:
-            file.write(text)
-        Path(file.name).chmod(0o644)
-        Path(file.name).replace(folder / name)
+        write_file(folder / name, text)
 
 
 def _table(report: dict[str, Any]) -> str:

@@ -14,7 +14,6 @@ import yaml
 
 from gam_yolo import __version__, registry
 from gam_yolo.errors import UserError
-from gam_yolo.graph.commands import write
 from gam_yolo.graph.edit import insert, rewrite
 from gam_yolo.graph.files import load, scale_letter
 from gam_yolo.graph.measure import measure
@@ -22,6 +21,7 @@ from gam_yolo.graph.model import Document
 from gam_yolo.graph.places import resolve
 from gam_yolo.study.file import Study, Variant
 from gam_yolo.study.widen import gflops, only_scale, widened
+from gam_yolo.whole import write
 
 __all__ = ["FINISHED", "MODEL", "SPEC", "Plan", "Run", "devices", "first_device", "plan", "versions"]
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Protocol
 
 from gam_yolo.errors import UserError
-from gam_yolo.graph.commands import write
 from gam_yolo.study.plan import Run
 from gam_yolo.study.processes import LOG, POLL
 from gam_yolo.study.worker import EXIT_DISK_FULL
+from gam_yolo.whole import write
 
 __all__ = ["FAILED", "Job", "Launcher", "Process", "execute"]
 

@@ -29,10 +29,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from gam_yolo.errors import EXIT_STATUS, UserError
-from gam_yolo.graph.commands import write
 from gam_yolo.study import snapshots, trackers
 from gam_yolo.study.plan import FINISHED, SPEC, first_device, versions
 from gam_yolo.study.results import predict
+from gam_yolo.whole import write
 
 __all__ = ["EXIT_DISK_FULL", "main"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ultralytics.utils import checks
 
-from gam_yolo.plugin.files import shipped
+from gam_yolo.shipped import shipped
 
 
 def test_finds_ours_by_bare_name_only(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
