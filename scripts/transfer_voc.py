@@ -27,7 +27,7 @@ from ultralytics.nn import tasks
 import gam_yolo
 from gam_yolo.graph.edit import insert, rewrite
 from gam_yolo.graph.files import load
-from gam_yolo.plugin.files import shipped
+from gam_yolo.shipped import shipped
 
 RUNS: dict[str, tuple[list[Any] | None, bool]] = {  # arguments of GAM, or None for no GAM; loaded by structure
     "plain": (None, True),
