@@ -39,6 +39,9 @@ class Line:
     variant: int
 
 
+_LETTER, _LINE = 7.5, 15  # a label's width for each letter, and height
+
+
 def forest(title: str, rows: Sequence[Interval], unit: str) -> str:
     """Draw differences and their intervals about a line at zero."""
     ends = [0.0, *(v for r in rows for v in (r.value, r.low, r.high) if v is not None)]
@@ -86,11 +89,17 @@ def scatter(title: str, points: Sequence[tuple[float, Interval]], x_unit: str, y
     across = _Scale(min(0.0, *xs), max(xs), 60, _WIDTH - 120)
     up = _Scale(min(ends), max(ends), height - 56, 14)
     out = [_x_axis(across, 14, height - 56, x_unit), _y_axis(up, 60, _WIDTH - 20, y_unit)]
-    for x, row in points:
+    labels: list[tuple[float, float, str]] = []
+    for x, row in sorted(points, key=lambda point: -point[1].value):
         if row.low is not None and row.high is not None:
             out.append(_rule(across(x), up(row.low), across(x), up(row.high), "whisker", row.variant))
         out.append(f'<circle cx="{across(x):.1f}" cy="{up(row.value):.1f}" r="6" {_fill(row.variant)}/>')
-        out.append(_text(across(x) + 10, up(row.value) + 4, row.label, "start"))
+        left, base = across(x) + 10, up(row.value) + 4
+        for other, taken, text in labels:  # from the top down; what would lie on another label moves below it
+            if left < other + _LETTER * len(text) and other < left + _LETTER * len(row.label):
+                base = max(base, taken + _LINE)
+        labels.append((left, base, row.label))
+    out += [_text(left, base, text, "start") for left, base, text in labels]
     said = "; ".join(f"{r.label} at {x:.3g} {x_unit}: {_spoken(r)}" for x, r in points)
     return _svg(title, said, height, out)
 

@@ -145,21 +145,33 @@ def headline(variants: list[dict[str, Any]], baseline: str, truth: GroundTruth, 
     base = by_name[baseline]["metrics"][MAIN]["value"]
     if base is None:
         return f"There is nothing to compare: {truth.source} has no objects."
-    parts: dict[str, list[str]] = {"found": [], "not found": []}
+    clear: list[tuple[str, float, Any]] = []
+    alike: list[tuple[str, float, Any]] = []
+    unsure: list[str] = []
     for name, variant in by_name.items():
         if name == baseline:
             continue
-        found, value = variant["differences"][baseline]["metrics"][MAIN], variant["metrics"][MAIN]["value"]
+        found, value = variant["differences"][baseline]["metrics"][MAIN], 100 * variant["metrics"][MAIN]["value"]
         if found["low"] is None:
-            parts["not found"].append(
-                f"{name} scores {100 * value:.1f}, but there are too few images to say whether that is a difference"
+            unsure.append(
+                f"{name} scores {value:.1f}, but there are too few images to say whether that is a difference"
             )
-            continue
-        span = f"{signed(found['value'])} points, {100 * level:g} % interval {signed_span(found)}"
-        said = {
-            "better": f"{name} is better than {baseline}: {100 * value:.1f} against {100 * base:.1f} mAP ({span})",
-            "worse": f"{name} is worse than {baseline}: {100 * value:.1f} against {100 * base:.1f} mAP ({span})",
-            "no detectable difference": f"{name} shows no detectable difference from {baseline} in mAP ({span})",
-        }
-        parts["found" if found["verdict"] in ("better", "worse") else "not found"].append(said[found["verdict"]])
-    return "; ".join(parts["found"] + parts["not found"]) + f", on {len(truth.ids)} images."
+        else:
+            (alike if found["verdict"] == "no detectable difference" else clear).append((name, value, found))
+    # Units and level are said once, at the first interval.
+    spans = [
+        f"({signed(found['value'])} points, {100 * level:g} % interval {signed_span(found)})"
+        if i == 0
+        else f"({signed(found['value'])}, {signed_span(found)})"
+        for i, (_, _, found) in enumerate(clear + alike)
+    ]
+    parts = [
+        f"{name} is {found['verdict']} than {baseline}: {value:.1f} against {100 * base:.1f} mAP {span}"
+        for (name, value, found), span in zip(clear, spans, strict=False)
+    ]
+    if alike:
+        named = [f"{name} {span}" for (name, _, _), span in zip(alike, spans[len(clear) :], strict=True)]
+        listed = " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
+        show = "show" if len(named) > 1 else "shows"
+        parts.append(f"{listed} {show} no detectable difference from {baseline} in mAP")
+    return "; ".join(parts + unsure) + f", on {len(truth.ids)} images."
