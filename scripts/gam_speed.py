@@ -1,0 +1,223 @@
+"""What `benchmark_gam.py` found, judged by the aims set for GAM, and as tables."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+Json = dict[str, Any]
+
+PLAIN, REFERENCE, OURS = "YOLOv8n", "YOLOv8n-GAM, articles' code", "YOLOv8n-GAM blog"
+
+
+def aims(results: Json) -> list[Json]:
+    """Judge the results by the aims set for GAM.
+
+    Blocks are judged in the preset `blog`, over all batches of the n and s shapes that were measured: the median and
+    the worst case each have a verdict. On a GPU in bfloat16 and both memory formats (Ultralytics trains channels-last
+    there); on a CPU in float32 and contiguous (it trains and predicts so there).
+
+    Returns:
+        One entry a figure and case, with the keys `figure`, `case`, `aim`, `measured` (None where it was not) and
+        `verdict`.
+    """
+    gpu = results["machine"]["gpu"] is not None
+    dtype, formats = ("bfloat16", ["contiguous", "channels_last"]) if gpu else ("float32", ["contiguous"])
+    judged: list[Json] = []
+
+    def judge(figure: str, case: str, aim: float, measured: float | None, least: bool = False) -> None:
+        met = measured is not None and (measured >= aim if least else measured <= aim)
+        verdict = "not measured" if measured is None else "met" if met else "missed"
+        judged.append(
+            {
+                "figure": figure,
+                "case": case,
+                "aim": f"at {'least' if least else 'most'} {aim:g}",
+                "measured": measured,
+                "verdict": verdict,
+            }
+        )
+
+    def block(
+        figure: str, mode: str, levels: str, value: Callable[[Json], float | None], aim: float, least: bool = False
+    ) -> None:
+        for memory in formats:
+            where = {
+                "mode": [mode],
+                "dtype": [dtype],
+                "memory_format": [memory],
+                "scale": "ns",
+                "level": levels.split(),
+            }
+            where["compared"] = ["all", "blog"]  # compiled cases repeat them
+            records = [r for r in results["blocks"] if all(r[key] in wanted for key, wanted in where.items())]
+            values = [v for r in records if (v := value(r["candidates"])) is not None]
+            case = f"n and s, {levels}, {dtype}, {memory}"
+            judge(figure, f"median of {len(values)}: {case}", aim, statistics.median(values) if values else None, least)
+            judge(figure, f"worst of {len(values)}: {case}", aim, (min if least else max)(values, default=None), least)
+
+    def speedup(c: Json) -> float | None:
+        return 1 / r if (r := c["blog"].get("over_reference")) else None
+
+    def memory(c: Json) -> float | None:
+        mine, theirs = (c[name].get("peak_bytes") for name in ("blog", "reference"))
+        return mine / theirs if mine and theirs else None
+
+    every = "P3 P4 P5"
+    limit: Callable[[Json], float | None] = lambda c: c["blog"].get("over_limit")  # noqa: E731
+    block("block inference over its bare convolutions", "inference", every, limit, 1.10 if gpu else 1.25)
+    block("block training step over its bare convolutions", "training", every, limit, 1.20 if gpu else 1.35)
+    block("articles' code over block, training step", "training", "P3", speedup, 2.0, least=True)
+    block("peak training memory over the articles' code's", "training", every, memory, 0.5)
+    models = results["models"]
+    for record in models.get("train", []) or [None]:
+        figure = "YOLOv8n-GAM over YOLOv8n, train step, over the ratio of GFLOPs"
+        if record is None:
+            judge(figure, "", 1.0, None)
+            continue
+        key = "gflops" if models["counts"][PLAIN]["gflops"] else "gflops_torch"
+        gflops = models["counts"][OURS][key] / models["counts"][PLAIN][key]
+        slower = record["models"][OURS].get("over_plain")
+        case = f"batch {record['batch']}, {record['imgsz']} px, {record['dtype']}, GFLOPs {gflops:.2f} times"
+        judge(figure, case, 1.0, slower / gflops if slower else None)
+    return judged
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table's title, header and rows."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+def tables(results: Json) -> list[Sheet]:
+    """Return what to print of results."""
+    groups: dict[tuple[str, ...], list[Json]] = {}
+    for record in results["blocks"]:
+        key = tuple(record[part] for part in ("mode", "dtype", "memory_format", "compared"))
+        groups.setdefault(key, []).append(record)
+    sheets = [sheet for records in groups.values() for sheet in block_sheets(records)]
+    if results["models"]:
+        sheets += model_sheets(results["models"])
+    if results["left_out"]:
+        sheets.append(Sheet("Left out", ["what", "why"], [[x["what"], x["why"]] for x in results["left_out"]]))
+    keys = ("figure", "case", "aim", "measured", "verdict")
+    sheets.append(Sheet("Aims", list(keys), [[told(row[key]) for key in keys] for row in results["aims"]]))
+    about = results["machine"] | results["versions"] | results["arguments"]
+    sheets.append(Sheet("Taken with", ["what", "value"], [[key, told(value)] for key, value in about.items()]))
+    return sheets
+
+
+def block_sheets(records: list[Json]) -> list[Sheet]:
+    """Return the tables of block cases that differ in their shapes alone: times, and memory of a training step."""
+    first = records[0]
+    what = f"{first['mode']}, {first['dtype']}, {first['memory_format']}"
+    names = [name for name in first["candidates"] if not name.startswith("limit") or "blog" in name]
+    names.sort(key=lambda name: not name.startswith("limit"))
+    rows = []
+    for record in records:
+        floor_ms = told(1e3 * record["candidates"]["blog"].get("floor_s", float("nan")))
+        cells = [time_cell(record["candidates"].get(name, {})) for name in names]
+        rows.append([shape_cell(record), floor_ms, *cells])
+    title = f"Block, {what}: ms, median and quartiles' half distance (times its limit)"
+    sheets = [Sheet(title, ["map", "floor of blog", *names], rows)]
+    if first["mode"] == "training":
+        rows = [
+            [shape_cell(record), *(memory_cell(record["candidates"].get(name, {})) for name in names)]
+            for record in records
+        ]
+        sheets.append(Sheet(f"Block, {what}: MiB at the peak (kept for the backward pass)", ["map", *names], rows))
+    return sheets
+
+
+def model_sheets(models: Json) -> list[Sheet]:
+    """Return the tables of whole models: one of rates, one of latencies."""
+    names = list(models["counts"])
+    rates: dict[str, Callable[[str], str]] = {
+        "parameters": lambda name: f"{models['counts'][name]['parameters']:,}",
+        "GFLOPs": lambda name: told(models["counts"][name]["gflops"]),
+        "GFLOPs by torch": lambda name: told(models["counts"][name]["gflops_torch"]),
+    }
+    parts = [("train", record) for record in models["train"]] + [("val", record) for record in models["val"]]
+    for kind, record in parts:
+        what = f"batch {record['batch']}, {record['imgsz']} px, {record['dtype']}"
+        figures = record["models"]
+        rates[f"{kind} images/s, {what} (time over YOLOv8n's)"] = lambda name, f=figures: (
+            f"{told(f[name].get('images_per_s'))} ({ratio(f[name].get('over_plain'))})"
+        )
+        if kind == "train":
+            rates[f"train peak MiB, {what}"] = lambda name, f=figures: told(mib(f[name].get("peak_bytes")))
+    latencies: dict[str, Callable[[str], str]] = {
+        f"{r['runtime']} ms, {r['imgsz']} px": lambda name, f=r["models"]: time_cell(f.get(name, {}), "over_plain")
+        for r in models["latency"]
+    }
+    return [
+        Sheet(title, ["model", *columns], [[name, *(cell(name) for cell in columns.values())] for name in names])
+        for title, columns in (
+            ("Models", rates),
+            ("Latency of one image, median and quartiles' half distance (times YOLOv8n's)", latencies),
+        )
+        if columns
+    ]
+
+
+def shape_cell(record: Json) -> str:
+    """Return a map's shape."""
+    return (
+        f"{record['scale']} {record['level']} {record['batch']}x{record['channels']}x{record['size']}x{record['size']}"
+    )
+
+
+def time_cell(figure: Json, base: str = "over_limit") -> str:
+    """Return a time with its spread and its ratio to another."""
+    if "median_s" not in figure:
+        return "failed" if "error" in figure else "-"
+    spread = (figure["q3_s"] - figure["q1_s"]) / 2
+    return f"{told(1e3 * figure['median_s'])} ±{1e3 * spread:.2g} ({ratio(figure[base])})"
+
+
+def memory_cell(figure: Json) -> str:
+    """Return the memory of a training step."""
+    return f"{told(mib(figure.get('peak_bytes')))} ({told(mib(figure.get('kept_bytes')))})"
+
+
+def mib(value: float | None) -> float | None:
+    """Return bytes in MiB."""
+    return None if value is None else value / 2**20
+
+
+def ratio(value: float | None) -> str:
+    """Return a ratio in words short enough for a table."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def told(value: object) -> str:
+    """Return a value as a table has it: numbers with three digits at least, a dash for what is not there."""
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return "-" if value is None else str(value)
+
+
+def markdown(sheet: Sheet) -> str:
+    """Return a table as Markdown."""
+    lines = [sheet.header, ["---"] * len(sheet.header), *sheet.rows]
+    return (
+        f"**{sheet.title}**\n\n"
+        + "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+        + "\n"
+    )
+
+
+def terminal(sheet: Sheet) -> Table:
+    """Return a table for the terminal."""
+    table = Table(*sheet.header, title=sheet.title, title_justify="left")
+    for row in sheet.rows:
+        table.add_row(*map(escape, row))
+    return table
