@@ -167,7 +167,7 @@ class GAM(nn.Module):
         f3 = first(f2) if mlp is None else lean.apply_to_product(first, f2, x, mlp)
         for layer in inner:
             f3 = layer(f3)
-        return lean.spatial_gate(last.conv(f3), f2, bn, x, mlp)  # type: ignore[operator]
+        return lean.spatial_gate(last.conv, bn, f3, f2, x, mlp)  # type: ignore[arg-type]
 
 
 def _times(gate: Tensor, x: Tensor) -> Tensor:

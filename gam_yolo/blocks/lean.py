@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.modules.module import _global_forward_hooks
 
 from gam_yolo.blocks.parts import tracing
 
@@ -89,19 +90,22 @@ def apply_to_product(layer: nn.Module, f2: Tensor, x: Tensor, mlp: Mlp) -> Tenso
     return out
 
 
-def spatial_gate(z: Tensor, f2: Tensor, bn: nn.BatchNorm2d, x: Tensor, mlp: Mlp | None) -> Tensor:
-    """Return F3 = `sigmoid(bn(z)) * f2`, update the running statistics as `bn` would, and keep `z` and `x`.
+def spatial_gate(conv: nn.Module, bn: nn.BatchNorm2d, inner: Tensor, f2: Tensor, x: Tensor, mlp: Mlp | None) -> Tensor:
+    """Return F3 = `sigmoid(bn(z)) * f2` with `z = conv(inner)`, update the running statistics, and keep `z` and `x`.
 
     Args:
-        z: What the batch norm is applied to, (B, C, H, W).
+        conv: The last convolution, C/r -> C.
+        bn: Its batch norm, with scale, shift, running statistics and a momentum.
+        inner: The bottleneck's map, (B, C/r, H, W).
         f2: What the gate multiplies, (B, C, H, W).
-        bn: The batch norm, with scale, shift, running statistics and a momentum.
         x: What `f2` is the product of.
         mlp: The other factor; None where `f2` is `x`.
     """
+    z = conv(inner)
+    alone = not (conv._forward_hooks or _global_forward_hooks)  # else a hook may have kept `z`
     if bn.training and bn.num_batches_tracked is not None:
         bn.num_batches_tracked.add_(1)
-    out: Tensor = _SpatialGate.apply(z, f2, bn.weight, bn.bias, bn, x.detach(), mlp)
+    out: Tensor = _SpatialGate.apply(z, f2, bn.weight, bn.bias, bn, x.detach(), mlp, alone)
     return out
 
 
@@ -125,6 +129,12 @@ def _unpack(kept: Any) -> Tensor:
     with torch.no_grad():
         f2: Tensor = mlp.product(x)
     return f2
+
+
+def _graph_is_kept() -> bool:
+    """Return whether the backward pass under way may be followed by another one over the same graph."""
+    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)  # as torch's own compiler does
+    return ask is None or bool(ask())
 
 
 class _ChannelGate(torch.autograd.Function):
@@ -159,7 +169,15 @@ class _ChannelGate(torch.autograd.Function):
 class _SpatialGate(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, z: Tensor, f2: Tensor, weight: Tensor, bias: Tensor, bn: nn.BatchNorm2d, x: Tensor, mlp: Mlp | None
+        ctx: Any,
+        z: Tensor,
+        f2: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        bn: nn.BatchNorm2d,
+        x: Tensor,
+        mlp: Mlp | None,
+        alone: bool,
     ) -> Tensor:
         gate, mean, inverse = torch.native_batch_norm(
             z, weight, bias, bn.running_mean, bn.running_var, bn.training, bn.momentum or 0.0, bn.eps
@@ -168,7 +186,7 @@ class _SpatialGate(torch.autograd.Function):
             assert bn.running_mean is not None  # noqa: S101  # for the type checker
             assert bn.running_var is not None  # noqa: S101
             mean, inverse = bn.running_mean.clone(), torch.rsqrt(bn.running_var + bn.eps)
-        ctx.training, ctx.mlp = bn.training, mlp
+        ctx.training, ctx.mlp, ctx.alone, ctx.dtype = bn.training, mlp, alone, f2.dtype
         ctx.save_for_backward(z, weight, bias, mean, inverse, x)
         gate.sigmoid_()
         return gate.mul_(f2) if torch.result_type(gate, f2) == gate.dtype else gate * f2
@@ -182,16 +200,12 @@ class _SpatialGate(torch.autograd.Function):
         column = (-1, 1, 1)
         scale = weight.to(exact) * inverse
         shift = (bias.to(exact) - mean * scale).view(column)
-        grad_f2: Tensor | None = None
         grad_z = torch.empty_like(z)  # until the second loop that of the batch norm's output
         total, moment = torch.zeros_like(scale), torch.zeros_like(scale)
         for piece in _pieces(z):
             f2 = x[piece] if ctx.mlp is None else ctx.mlp(x[piece]).mul(x[piece])
             part = z[piece].to(exact)
             gate = torch.addcmul(shift, part, scale.view(column)).sigmoid_()
-            if grad_f2 is None:
-                grad_f2 = torch.empty_like(x, dtype=f2.dtype)
-            grad_f2[piece] = grad[piece] * gate
             g = f2.to(exact) * grad[piece]
             g *= gate.addcmul_(gate, gate, value=-1)  # sigmoid's derivative
             total += g.sum((0, 2, 3))
@@ -201,9 +215,15 @@ class _SpatialGate(torch.autograd.Function):
         # Batch norm's backward pass (arXiv 1502.03167, section 3) is g a + z b + c with three numbers for each channel.
         by_z = -scale * inverse * grad_weight * (z.shape[1] / z.numel())
         rest = -scale * total * (z.shape[1] / z.numel()) - by_z * mean
+        # Where nobody reads z again, what has been read of it makes room for the other gradient.
+        reuses = ctx.alone and z.dtype == ctx.dtype and not _graph_is_kept()
+        grad_f2 = z.detach() if reuses else torch.empty_like(z, dtype=ctx.dtype)
         for piece in _pieces(z):
+            part = z[piece].to(exact)
             g = grad_z[piece].to(exact) * scale.view(column)
             if ctx.training:
-                g.addcmul_(z[piece].to(exact), by_z.view(column)).add_(rest.view(column))
+                g.addcmul_(part, by_z.view(column)).add_(rest.view(column))
             grad_z[piece] = g
-        return grad_z, grad_f2, grad_weight.to(weight.dtype), total.to(bias.dtype), None, None, None
+            gate = torch.addcmul(shift, part, scale.view(column)).sigmoid_()
+            grad_f2[piece] = gate.mul_(grad[piece])
+        return grad_z, grad_f2, grad_weight.to(weight.dtype), total.to(bias.dtype), None, None, None, None

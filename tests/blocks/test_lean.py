@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import pytest
@@ -127,3 +128,37 @@ def test_keeps_two_maps_and_the_bottleneck() -> None:
     one = x.numel() * 4
     assert 2.5 * one <= kept < 2.6 * one
     assert out.grad_fn is not None
+
+
+def test_the_backward_pass_takes_less_than_half_of_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the peak, output included: no more than the output, two maps and what they become, and the bottleneck's."""
+    x = torch.randn(8, 64, 80, 80).to(memory_format=torch.channels_last).requires_grad_()
+    gam = GAM(64).to(memory_format=torch.channels_last)
+    grad = torch.ones_like(x)
+    monkeypatch.setitem(lean.CACHE, "cpu", 1)
+
+    def peak() -> int:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+            out = gam(x)
+            torch.autograd.grad(out, [x, *gam.parameters()], grad)
+        events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
+        events.sort(key=lambda e: e.start_ns())
+        return max(itertools.accumulate(e.nbytes() for e in events))
+
+    lean_peak = peak()
+    monkeypatch.setattr(lean, "applies", lambda _: False)
+    assert lean_peak < 0.5 * peak()
+
+
+def test_a_map_that_a_hook_keeps_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lean, "applies", lambda _: True)
+    gam = GAM(64).double()
+    assert gam.spatial is not None
+    seen: list[Tensor] = []
+    last: Any = gam.spatial[-2]
+    handle = last.conv.register_forward_hook(lambda _, __, out: seen.extend((out, out.detach().clone())))
+    x = torch.randn(2, 64, 5, 6, dtype=torch.float64, requires_grad=True)
+    with_hook = torch.autograd.grad(gam(x).square().sum(), x)
+    assert torch.equal(seen[0], seen[1])
+    handle.remove()
+    assert torch.equal(with_hook[0], torch.autograd.grad(gam(x).square().sum(), x)[0])
