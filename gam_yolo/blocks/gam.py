@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from gam_yolo.blocks import lean
@@ -16,7 +15,7 @@ from gam_yolo.blocks.parts import (
     check_choice,
     check_divides,
     hidden_channels,
-    tracing,
+    times,
 )
 from gam_yolo.errors import UserError
 
@@ -118,7 +117,7 @@ class GAM(nn.Module):
             raise UserError(f"conv is {chosen['conv']!r} and groups {g}, expected groups 1 with it, or conv dense")
         m = hidden_channels(c, r)
 
-        self.channel: nn.Module | None = None
+        self.channel: nn.Sequential | None = None
         if channel:
             mlp = [nn.Conv2d(c, m, 1), nn.ReLU(inplace=True), nn.Conv2d(m, c, 1)]
             self.channel = nn.Sequential(*mlp, *([Sigmoid()] if chosen["gate"] == "sigmoid" else []))
@@ -151,30 +150,25 @@ class GAM(nn.Module):
         return out
 
     def _plain(self, x: Tensor) -> Tensor:
-        f2 = x if self.channel is None else _times(self.channel(x), x)
-        return f2 if self.spatial is None else _times(self.spatial(f2), f2)
+        f2 = x if self.channel is None else times(self.channel(x), x)
+        return f2 if self.spatial is None else times(self.spatial(f2), f2)
 
     def _lean(self, x: Tensor) -> Tensor:
         """Compute the same and keep less of it for the backward pass."""
         mlp = None if self.channel is None else lean.Mlp(self.channel, x)
-        f2 = x if mlp is None else lean.channel_gate(x, mlp)
-        if self.spatial is None:
-            return f2
-        first, *inner, last, sigmoid = (layer for layer in self.spatial)
+        layers: list[Any] = [None] * 3 if self.spatial is None else list(self.spatial)
+        first, *inner, last, sigmoid = layers
         bn = getattr(last, "bn", None)
         if not (isinstance(sigmoid, Sigmoid) and isinstance(bn, nn.BatchNorm2d) and bn.momentum is not None):
-            return _times(self.spatial(f2), f2)  # shuffled behind the gate, fused, or a batch norm of another kind
-        f3 = first(f2) if mlp is None else lean.apply_to_product(first, f2, x, mlp)
+            # no spatial branch, or one that is shuffled behind the gate, fused, or with a batch norm of another kind
+            f2 = x if mlp is None else lean.channel_gate(x, mlp)[0]
+            return f2 if self.spatial is None else times(self.spatial(f2), f2)
+        if isinstance(first, ConvBN):
+            first, inner = first.conv, [first.bn, *inner]
+        f2, hidden, y = (x, None, first(x)) if mlp is None else lean.channel_gate(x, mlp, first)
         for layer in inner:
-            f3 = layer(f3)
-        return lean.spatial_gate(last.conv, bn, f3, f2, x, mlp)  # type: ignore[arg-type]
-
-
-def _times(gate: Tensor, x: Tensor) -> Tensor:
-    """Multiply, in the gate's own memory where autograd does not need it."""
-    if torch.is_grad_enabled() or tracing() or torch.result_type(gate, x) != gate.dtype:
-        return gate * x
-    return gate.mul_(x)
+            y = layer(y)
+        return lean.spatial_gate(last.conv, bn, y, f2, x, hidden, mlp)
 
 
 def _convolution(form: str, c1: int, c2: int, groups: int) -> list[nn.Module]:

@@ -1,96 +1,93 @@
 """GAM's two products in a training step, with what is cheap computed anew in the backward pass instead of kept.
 
-Autograd would keep, besides the input and the large convolutions' maps, the MLP's hidden map, both gates and the
-product F2 from the forward to the backward pass. Here these are made again from what is kept anyway. That costs some
-hundredths of the convolutions' arithmetic, and the images are worked through a few at a time, so that what is made
-stays in the cache until it has been used. (Trading arithmetic for memory is the idea of arXiv 1604.06174.)
+Autograd would keep, besides the input, the maps of the bottlenecks and the last convolution's, both gates, the batch
+norm's output and the product F2 from the forward to the backward pass. Here these are made again from what is kept
+anyway. That costs some hundredths of the convolutions' arithmetic, and the images are worked through a few at a time,
+so that what is made stays in the cache until it has been used. (Trading arithmetic for memory is the idea of
+arXiv 1604.06174.)
 
 The gradients are those of the plain products. They cannot be differentiated once more: torch says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.module import _global_forward_hooks
 
-from gam_yolo.blocks.parts import tracing
+from gam_yolo.blocks.images import DEVICES, by_images, format_of, pieces, working_format
+from gam_yolo.blocks.parts import times, tracing
 
-__all__ = ["Mlp", "applies", "apply_to_product", "channel_gate", "spatial_gate"]
-
-CACHE = {"cpu": 1 << 20, "cuda": 1 << 24}
-"""Bytes of a map worked on at a time: half of a server core's second-level cache, a third of a large GPU's. What is on
-other devices is left to autograd."""
+__all__ = ["Mlp", "applies", "channel_gate", "spatial_gate"]
 
 
 def applies(x: Tensor) -> bool:
     """Return whether a training step on `x` is to be computed by what is here.
 
-    Not where it is traced or compiled, whose ways are their own; and not on a CPU in the contiguous format, where
-    convolving a few images at a time costs more than it saves.
+    Not where it is traced or compiled, whose ways are their own, nor on devices that it was not written for; and not
+    for a single image, of which there is little to save.
     """
     if not torch.is_grad_enabled() or tracing() or torch.compiler.is_compiling():
         return False
-    several = x.numel() > x.shape[1]  # a batch norm of one value a channel is a case of its own, see `ConvBN`
-    in_batches = x.device.type != "cpu" or x.is_contiguous(memory_format=torch.channels_last)
-    return several and x.device.type in CACHE and in_batches
+    return len(x) > 1 and x.device.type in DEVICES
 
 
 class Mlp:
-    """The channel branch's MLP, in the autocast mode in which it is first used."""
+    """The channel branch's MLP, in the autocast mode in which it is first used.
 
-    def __init__(self, layers: nn.Module, x: Tensor) -> None:
-        self.layers = layers
+    Args:
+        layers: 1x1 convolution, ReLU, 1x1 convolution, and perhaps a sigmoid.
+        x: The map that it will be used on.
+    """
+
+    def __init__(self, layers: nn.Sequential, x: Tensor) -> None:
+        self.first: nn.Conv2d
+        self.second: nn.Conv2d
+        self.first, self._relu, self.second, *self._sigmoid = layers  # type: ignore[assignment]
+        self.has_sigmoid = bool(self._sigmoid)
         device = x.device.type
-        self.mode = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+        self._mode = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return the gate for some of the images, (b, C, H, W)."""
-        with torch.autocast(*self.mode, cache_enabled=False):
-            gate: Tensor = self.layers(x)
+    def hidden(self, x: Tensor) -> Tensor:
+        """Return the hidden map of some of the images, (b, C/r, H, W)."""
+        with torch.autocast(*self._mode, cache_enabled=False):
+            hidden: Tensor = self._relu(self.first(x))
+        return hidden
+
+    def gate(self, hidden: Tensor) -> Tensor:
+        """Return the gate of some of the images, (b, C, H, W)."""
+        with torch.autocast(*self._mode, cache_enabled=False):
+            gate: Tensor = self.second(hidden)
+        for layer in self._sigmoid:
+            gate = layer(gate)
         return gate
 
-    def product(self, x: Tensor) -> Tensor:
-        """Return F2, the gate times `x`."""
-        out: Tensor | None = None
-        for piece in _pieces(x):
-            gate = self(x[piece])
-            if out is None:
-                out = torch.empty_like(x, dtype=torch.result_type(gate, x))
-            torch.mul(gate, x[piece], out=out[piece])
-        return torch.empty_like(x) if out is None else out
+    def product(self, x: Tensor, hidden: Tensor) -> Tensor:
+        """Return F2, the gate times `x`, of some of the images."""
+        return times(self.gate(hidden), x)
 
 
-def channel_gate(x: Tensor, mlp: Mlp) -> Tensor:
-    """Return F2 = `mlp(x) * x` and keep only `x`.
+def channel_gate(x: Tensor, mlp: Mlp, conv: nn.Conv2d | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return F2 = `mlp(x) * x`, the MLP's hidden map and, where there is one, `conv(F2)`; keep `x` and the hidden map.
 
     Args:
         x: The feature map F1, (B, C, H, W).
         mlp: The channel branch.
+        conv: The convolution that reads F2, of stride 1.
     """
-    f2: Tensor = _ChannelGate.apply(x, mlp, *mlp.layers.parameters())
-    return f2
+    layers = [mlp.first, mlp.second, *([] if conv is None else [conv])]
+    made: tuple[Tensor, Tensor, Tensor] = _ChannelGate.apply(
+        x, mlp, conv, *(p for layer in layers for p in (layer.weight, layer.bias))
+    )
+    return made
 
 
-def apply_to_product(layer: nn.Module, f2: Tensor, x: Tensor, mlp: Mlp) -> Tensor:
-    """Return `layer(f2)` and, instead of `f2`, keep the `x` that it is the product of."""
-    facts = _facts(f2)  # and not `f2` itself, which autograd would keep for as long as this function
-    kept = (mlp, x.detach())
-
-    def pack(tensor: Tensor) -> Any:
-        return kept if _facts(tensor) == facts else tensor
-
-    with saved_tensors_hooks(pack, _unpack):
-        out: Tensor = layer(f2)
-    return out
-
-
-def spatial_gate(conv: nn.Module, bn: nn.BatchNorm2d, inner: Tensor, f2: Tensor, x: Tensor, mlp: Mlp | None) -> Tensor:
+def spatial_gate(
+    conv: nn.Conv2d, bn: nn.BatchNorm2d, inner: Tensor, f2: Tensor, x: Tensor, hidden: Tensor | None, mlp: Mlp | None
+) -> Tensor:
     """Return F3 = `sigmoid(bn(z)) * f2` with `z = conv(inner)`, update the running statistics, and keep `z` and `x`.
 
     Args:
@@ -99,36 +96,16 @@ def spatial_gate(conv: nn.Module, bn: nn.BatchNorm2d, inner: Tensor, f2: Tensor,
         inner: The bottleneck's map, (B, C/r, H, W).
         f2: What the gate multiplies, (B, C, H, W).
         x: What `f2` is the product of.
-        mlp: The other factor; None where `f2` is `x`.
+        hidden: What the other factor is made of again; None where `f2` is `x`.
+        mlp: What makes it.
     """
     z = conv(inner)
     alone = not (conv._forward_hooks or _global_forward_hooks)  # else a hook may have kept `z`
     if bn.training and bn.num_batches_tracked is not None:
         bn.num_batches_tracked.add_(1)
-    out: Tensor = _SpatialGate.apply(z, f2, bn.weight, bn.bias, bn, x.detach(), mlp, alone)
+    factors = (x.detach(),) if hidden is None else (x.detach(), hidden)
+    out: Tensor = _SpatialGate.apply(z, f2, bn.weight, bn.bias, bn, mlp, alone, *factors)
     return out
-
-
-def _pieces(x: Tensor) -> Iterator[slice]:
-    """Yield slices of the batch whose maps fit into the cache."""
-    image = x[0].numel() * x.element_size() if len(x) else 1
-    step = max(1, CACHE[x.device.type] // image)
-    for first in range(0, len(x), step):
-        yield slice(first, first + step)
-
-
-def _facts(tensor: Tensor) -> tuple[object, ...]:
-    """Return what tells a tensor from all others that are there at the same time."""
-    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
-
-
-def _unpack(kept: Any) -> Tensor:
-    if isinstance(kept, Tensor):
-        return kept
-    mlp, x = kept
-    with torch.no_grad():
-        f2: Tensor = mlp.product(x)
-    return f2
 
 
 def _graph_is_kept() -> bool:
@@ -137,33 +114,88 @@ def _graph_is_kept() -> bool:
     return ask is None or bool(ask())
 
 
+def _conv_backward(conv: nn.Conv2d, grad: Tensor, x: Tensor, *needs: bool) -> tuple[Any, ...]:
+    """Return what is needed of a convolution's gradients: for its input `x`, its weight and its bias.
+
+    For the input's alone, `x` may be any map of its shape.
+    """
+    bias = None if conv.bias is None else [conv.out_channels]
+    found: tuple[Any, ...] = torch.ops.aten.convolution_backward(
+        grad, x.to(grad.dtype), conv.weight.to(grad.dtype), bias, conv.stride, conv.padding, conv.dilation,
+        False, [0, 0], conv.groups, needs,
+    )  # fmt: skip
+    return found
+
+
 class _ChannelGate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, mlp: Mlp, *parameters: Tensor) -> Tensor:
-        ctx.mlp = mlp
-        ctx.save_for_backward(x, *parameters)
-        return mlp.product(x)
+    def forward(
+        ctx: Any, x: Tensor, mlp: Mlp, conv: nn.Conv2d | None, *parameters: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        hidden = by_images(mlp.hidden, x, memory_format=working_format(x))
+        memory = format_of(x) if conv is None else working_format(x)
+        f2 = by_images(mlp.product, x, hidden, memory_format=memory)
+        ctx.mlp, ctx.conv = mlp, conv
+        ctx.save_for_backward(x, hidden, *parameters)
+        ctx.mark_non_differentiable(hidden)
+        return f2, hidden, None if conv is None else conv(f2)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, *parameters = ctx.saved_tensors
-        needs_x, needed = ctx.needs_input_grad[0], ctx.needs_input_grad[2:]
-        trained = [p for p, need in zip(parameters, needed, strict=True) if need]
-        grad_x = torch.empty_like(x) if needs_x else None
-        sums = [torch.zeros_like(p) for p in trained]
-        for piece in _pieces(x):
-            part = x[piece].detach().requires_grad_(needs_x)
-            with torch.enable_grad():
-                gate = ctx.mlp(part)
-            inputs = [part, *trained] if needs_x else trained
-            found = list(torch.autograd.grad(gate, inputs, (grad[piece] * part.detach()).to(gate.dtype)))
-            if grad_x is not None:
-                torch.addcmul(found.pop(0), grad[piece], gate.detach(), out=grad_x[piece])
-            for total, new in zip(sums, found, strict=True):
-                total += new
-        of_parameters = iter(sums)
-        return (grad_x, None, *(next(of_parameters) if need else None for need in needed))
+    def backward(ctx: Any, grad_f2: Tensor, _: Tensor, grad_y: Tensor | None) -> tuple[Tensor | None, ...]:
+        mlp: Mlp = ctx.mlp
+        x, hidden, *parameters = ctx.saved_tensors
+        needs_x, _, _, *needed = ctx.needs_input_grad
+        of_conv: tuple[Any, ...] = ()
+        grad_x = None
+        if grad_y is not None:
+            # One after the other, so that F2 is gone before the other map is made.
+            f2 = by_images(mlp.product, x, hidden, memory_format=working_format(x))
+            of_conv = _conv_backward(ctx.conv, grad_y, f2, False, *needed[4:])[1:]
+            del f2
+            grad_f2 += _conv_backward(ctx.conv, grad_y, grad_f2, True, False, False)[0]  # `_SpatialGate` made it for us
+            if grad_f2.dtype == x.dtype and grad_f2.stride() == x.stride():
+                grad_x = grad_f2
+        if grad_x is None:
+            grad_x = torch.empty_like(x)
+        sums = [torch.zeros_like(p) if need else None for p, need in zip(parameters[:4], needed[:4], strict=True)]
+        for piece, (part, of_hidden, grad) in pieces(x, hidden, grad_f2):
+            gate = mlp.gate(of_hidden)
+            g = (grad * part).to(gate.dtype)
+            if mlp.has_sigmoid:
+                g = torch.ops.aten.sigmoid_backward(g, gate)
+            g, *of_second = _conv_backward(mlp.second, g, of_hidden, True, *needed[2:4])
+            g = torch.ops.aten.threshold_backward(g, of_hidden, 0)
+            g, *of_first = _conv_backward(mlp.first, g, part, needs_x, *needed[:2])
+            for total, new in zip(sums, (*of_first, *of_second), strict=True):
+                if total is not None:
+                    total += new
+            if needs_x:
+                grad_x[piece] = torch.addcmul(g, grad, gate)
+        return (grad_x if needs_x else None, None, None, *sums, *of_conv)
+
+
+class _Norm(NamedTuple):
+    """A batch norm by given statistics, one number a channel each."""
+
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    var: Tensor
+    eps: float
+
+    def gate(self, z: Tensor) -> Tensor:
+        """Return the sigmoid of what `z` is normalised to."""
+        cudnn = torch.backends.cudnn.enabled
+        return torch.batch_norm(z, *self[:4], False, 0.0, self.eps, cudnn).sigmoid_()
+
+    def sums(self, g: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients of weight and bias, given that of the output."""
+        weight, _, mean, var, eps = self
+        found = torch.ops.aten.native_batch_norm_backward(
+            g, z, weight, mean, var, None, None, False, eps, [False, True, True]
+        )
+        return found[1], found[2]
 
 
 class _SpatialGate(torch.autograd.Function):
@@ -175,55 +207,54 @@ class _SpatialGate(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor,
         bn: nn.BatchNorm2d,
-        x: Tensor,
         mlp: Mlp | None,
         alone: bool,
+        *factors: Tensor,
     ) -> Tensor:
-        gate, mean, inverse = torch.native_batch_norm(
-            z, weight, bias, bn.running_mean, bn.running_var, bn.training, bn.momentum or 0.0, bn.eps
-        )
-        if not bn.training:
-            assert bn.running_mean is not None  # noqa: S101  # for the type checker
-            assert bn.running_var is not None  # noqa: S101
-            mean, inverse = bn.running_mean.clone(), torch.rsqrt(bn.running_var + bn.eps)
-        ctx.training, ctx.mlp, ctx.alone, ctx.dtype = bn.training, mlp, alone, f2.dtype
-        ctx.save_for_backward(z, weight, bias, mean, inverse, x)
-        gate.sigmoid_()
-        return gate.mul_(f2) if torch.result_type(gate, f2) == gate.dtype else gate * f2
+        mean, var = bn.running_mean, bn.running_var
+        assert mean is not None  # noqa: S101  # for the type checker
+        assert var is not None  # noqa: S101
+        if bn.training:
+            mean, var = torch.ops.aten.batch_norm_update_stats(z, mean, var, bn.momentum)
+        else:
+            mean, var = mean.clone(), var.clone()
+        norm = _Norm(weight, bias, mean, var, bn.eps)
+        ctx.training, ctx.eps, ctx.mlp, ctx.alone, ctx.dtype = bn.training, bn.eps, mlp, alone, f2.dtype
+        ctx.save_for_backward(z, weight, bias, mean, var, *factors)
+
+        def product(of_z: Tensor, of_f2: Tensor) -> Tensor:
+            return times(norm.gate(of_z), of_f2)
+
+        return by_images(product, z, f2, memory_format=format_of(factors[0]))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        z, weight, bias, mean, inverse, x = ctx.saved_tensors
-        exact = torch.promote_types(weight.dtype, torch.float32)
-        mean, inverse = mean.to(exact), inverse.to(exact)
-        column = (-1, 1, 1)
-        scale = weight.to(exact) * inverse
-        shift = (bias.to(exact) - mean * scale).view(column)
+        z, *saved = ctx.saved_tensors
+        exact = torch.promote_types(saved[0].dtype, torch.float32)
+        weight, bias, mean, var = (t.to(exact) for t in saved[:4])
+        norm, factors = _Norm(weight, bias, mean, var, ctx.eps), saved[4:]
         grad_z = torch.empty_like(z)  # until the second loop that of the batch norm's output
-        total, moment = torch.zeros_like(scale), torch.zeros_like(scale)
-        for piece in _pieces(z):
-            f2 = x[piece] if ctx.mlp is None else ctx.mlp(x[piece]).mul(x[piece])
-            part = z[piece].to(exact)
-            gate = torch.addcmul(shift, part, scale.view(column)).sigmoid_()
-            g = f2.to(exact) * grad[piece]
-            g *= gate.addcmul_(gate, gate, value=-1)  # sigmoid's derivative
-            total += g.sum((0, 2, 3))
-            moment += (g * part).sum((0, 2, 3))
+        grad_weight, grad_bias = torch.zeros_like(norm.weight), torch.zeros_like(norm.bias)
+        for piece, (of_z, of_grad, *parts) in pieces(z, grad, *factors):
+            f2 = parts[0] if ctx.mlp is None else ctx.mlp.product(*parts)
+            g = (of_grad * f2).to(z.dtype)
+            del f2
+            torch.ops.aten.sigmoid_backward(g, norm.gate(of_z), grad_input=g)
+            of_weight, of_bias = norm.sums(g, of_z)
+            grad_weight += of_weight
+            grad_bias += of_bias
             grad_z[piece] = g
-        grad_weight = (moment - mean * total) * inverse
         # Batch norm's backward pass (arXiv 1502.03167, section 3) is g a + z b + c with three numbers for each channel.
+        inverse = torch.rsqrt(norm.var + norm.eps)
+        scale = norm.weight * inverse
         by_z = -scale * inverse * grad_weight * (z.shape[1] / z.numel())
-        rest = -scale * total * (z.shape[1] / z.numel()) - by_z * mean
+        rest = -scale * grad_bias * (z.shape[1] / z.numel()) - by_z * norm.mean
+        scale, by_z, rest = (t.view(-1, 1, 1) for t in (scale, by_z, rest))
         # Where nobody reads z again, what has been read of it makes room for the other gradient.
         reuses = ctx.alone and z.dtype == ctx.dtype and not _graph_is_kept()
         grad_f2 = z.detach() if reuses else torch.empty_like(z, dtype=ctx.dtype)
-        for piece in _pieces(z):
-            part = z[piece].to(exact)
-            g = grad_z[piece].to(exact) * scale.view(column)
-            if ctx.training:
-                g.addcmul_(part, by_z.view(column)).add_(rest.view(column))
-            grad_z[piece] = g
-            gate = torch.addcmul(shift, part, scale.view(column)).sigmoid_()
-            grad_f2[piece] = gate.mul_(grad[piece])
-        return grad_z, grad_f2, grad_weight.to(weight.dtype), total.to(bias.dtype), None, None, None, None
+        for piece, (of_z, g, of_grad) in pieces(z, grad_z, grad):
+            grad_z[piece] = torch.addcmul(rest, of_z, by_z).addcmul_(g, scale) if ctx.training else g * scale
+            grad_f2[piece] = norm.gate(of_z).mul_(of_grad)
+        return grad_z, grad_f2, grad_weight, grad_bias, None, None, None, *(None for _ in factors)

@@ -22,6 +22,7 @@ __all__ = [
     "check_kernel",
     "check_whole",
     "hidden_channels",
+    "times",
     "tracing",
 ]
 
@@ -135,6 +136,13 @@ class ConvBN(nn.Module):
 def tracing() -> bool:
     """Return whether the model is being traced, for TorchScript or an export."""
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]  # torch leaves it untyped
+
+
+def times(gate: Tensor, x: Tensor) -> Tensor:
+    """Return the product of a gate, which nobody else reads, and `x`; in the gate's memory unless autograd needs it."""
+    if torch.is_grad_enabled() or tracing() or torch.result_type(gate, x) != gate.dtype:
+        return gate * x
+    return gate.mul_(x)
 
 
 class ChannelShuffle(nn.ChannelShuffle):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from gam_yolo.blocks import GAM, lean
+from gam_yolo.blocks import GAM, images, lean
 from gam_yolo.blocks.gam import PRESETS
 
 VARIANTS: dict[str, dict[str, Any]] = {name: {"preset": name} for name in PRESETS} | {
@@ -48,31 +48,38 @@ def assert_same(results: list[tuple[Tensor, list[Tensor], list[Tensor]]], tol: f
     torch.testing.assert_close(buffers, plain_buffers)
 
 
+@pytest.mark.parametrize("onednn", [True, False], ids=["onednn", "plain"])  # elsewhere maps keep their memory format
 @pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_equals_the_plain_form(
-    variant: str, memory_format: torch.memory_format, train: bool, monkeypatch: pytest.MonkeyPatch
+    variant: str, memory_format: torch.memory_format, train: bool, onednn: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With whole batches and with one or two images at a time, at odd sizes."""
     torch.manual_seed(0)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)
     for size, cache in (((5, 64, 7, 13), 1 << 20), ((5, 64, 7, 13), 2 * 64 * 7 * 13 * 8), ((1, 64, 1, 9), 1)):
-        monkeypatch.setitem(lean.CACHE, "cpu", cache)
+        monkeypatch.setitem(images.DEVICES, "cpu", cache)
         gam = GAM(64, **VARIANTS[variant]).double().train(train)
         if gam.start.gain is not None:
             torch.nn.init.normal_(gam.start.gain)
         x = torch.randn(size, dtype=torch.float64).to(memory_format=memory_format).requires_grad_()
         results = both(gam, x, monkeypatch)
         assert_same(results, 1e-10)
-        if memory_format is torch.channels_last:
-            assert results[0][0].is_contiguous(memory_format=memory_format)
+        assert results[0][0].is_contiguous(memory_format=memory_format)
+        if size[0] > 1 and gam.start.gain is None:  # whose gradient torch adds up in a format of its own
+            assert results[0][1][0].is_contiguous(memory_format=memory_format)
 
 
-@pytest.mark.parametrize("variant", ["blog", "paper", "separable", "identity"])
-def test_equals_the_plain_form_under_autocast(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("variant", ["blog", "paper", "separable", "identity", "spatial"])
+def test_equals_the_plain_form_under_autocast(
+    variant: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
+    monkeypatch.setitem(images.DEVICES, "cpu", 1)
     gam = GAM(64, **VARIANTS[variant])
-    results = both(gam, torch.randn(3, 64, 9, 8, requires_grad=True), monkeypatch, autocast=True)
+    results = both(gam, torch.randn(3, 64, 9, 8, dtype=dtype, requires_grad=True), monkeypatch, autocast=True)
     assert results[0][0].dtype == results[1][0].dtype
     assert_same(results, 0.03)
 
@@ -109,15 +116,15 @@ def test_a_second_backward_pass_and_a_second_derivative(monkeypatch: pytest.Monk
 
 def test_where_it_applies() -> None:
     x = torch.rand(2, 64, 5, 6)
-    assert not lean.applies(x)
+    assert lean.applies(x)
     assert lean.applies(x.to(memory_format=torch.channels_last))
-    assert not lean.applies(torch.rand(1, 64, 1, 1))
+    assert not lean.applies(x[:1])
     with torch.no_grad():
-        assert not lean.applies(x.to(memory_format=torch.channels_last))
+        assert not lean.applies(x)
 
 
-def test_keeps_two_maps_and_the_bottleneck() -> None:
-    """Between the passes there are the output, the last convolution's map and two of the bottleneck, no F2, no gate."""
+def test_keeps_two_maps_and_the_bottlenecks() -> None:
+    """Between the passes there are the output, the last convolution's map and three of bottlenecks: no F2, no gate."""
     x = torch.randn(4, 64, 40, 40).to(memory_format=torch.channels_last).requires_grad_()
     gam = GAM(64).to(memory_format=torch.channels_last)
     gam(x)
@@ -126,16 +133,20 @@ def test_keeps_two_maps_and_the_bottleneck() -> None:
     events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
     kept = sum(e.nbytes() for e in events)
     one = x.numel() * 4
-    assert 2.5 * one <= kept < 2.6 * one
+    assert 2.75 * one <= kept < 2.8 * one
     assert out.grad_fn is not None
 
 
-def test_the_backward_pass_takes_less_than_half_of_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the peak, output included: no more than the output, two maps and what they become, and the bottleneck's."""
-    x = torch.randn(8, 64, 80, 80).to(memory_format=torch.channels_last).requires_grad_()
-    gam = GAM(64).to(memory_format=torch.channels_last)
+@pytest.mark.parametrize(
+    ("memory_format", "share"), [(torch.contiguous_format, 0.51), (torch.channels_last, 0.48)], ids=["nchw", "nhwc"]
+)
+def test_a_step_takes_half_of_the_plain_ones_memory(
+    memory_format: torch.memory_format, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the peak, output included: no more than the output, two maps and what they become, and the bottlenecks'."""
+    x = torch.randn(8, 64, 80, 80).to(memory_format=memory_format).requires_grad_()
+    gam = GAM(64).to(memory_format=memory_format)
     grad = torch.ones_like(x)
-    monkeypatch.setitem(lean.CACHE, "cpu", 1)
 
     def peak() -> int:
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
@@ -147,7 +158,7 @@ def test_the_backward_pass_takes_less_than_half_of_the_plain_one(monkeypatch: py
 
     lean_peak = peak()
     monkeypatch.setattr(lean, "applies", lambda _: False)
-    assert lean_peak < 0.5 * peak()
+    assert lean_peak < share * peak()
 
 
 def test_a_map_that_a_hook_keeps_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,67 @@
+"""A batch worked through a few images at a time, so that what is made of them stays in the cache until it is used.
+
+On a CPU the images are also brought into the channels-last format on the way: oneDNN convolves few images in it faster
+than the conversion costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+__all__ = ["DEVICES", "by_images", "format_of", "pieces", "working_format"]
+
+DEVICES = {"cpu": 1 << 21, "cuda": 1 << 24}
+"""Where this is known to pay, and the bytes of a map worked on at a time: two server cores' second-level caches, a
+third of a large GPU's."""
+
+
+def format_of(x: Tensor) -> torch.memory_format:
+    """Return the memory format of a map."""
+    plain = x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last)
+    return torch.contiguous_format if plain else torch.channels_last
+
+
+def working_format(x: Tensor) -> torch.memory_format:
+    """Return the memory format in which images of `x` are worked on."""
+    on_onednn = x.device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return torch.channels_last if on_onednn else format_of(x)  # elsewhere the map's own is as good
+
+
+def pieces(x: Tensor, *others: Tensor) -> Iterator[tuple[slice, list[Tensor]]]:
+    """Yield slices of the batch, and what the maps have there, in the format to work in.
+
+    Args:
+        x: (B, C, H, W); its size decides how many images are taken at a time.
+        others: Maps of the same batch.
+    """
+    memory = working_format(x)
+    image = x[0].numel() * x.element_size() if len(x) else 1
+    step = max(1, DEVICES[x.device.type] // image)
+    for first in range(0, max(1, len(x)), step):
+        piece = slice(first, first + step)
+        yield piece, [whole[piece].contiguous(memory_format=memory) for whole in (x, *others)]
+
+
+def by_images(function: Callable[..., Tensor], *maps: Tensor, memory_format: torch.memory_format) -> Tensor:
+    """Return what a function that treats each image by itself makes of maps.
+
+    Args:
+        function: Is given some images of each map.
+        maps: (B, C, H, W) each; the size of the first decides how many images are taken at a time.
+        memory_format: Of the result.
+    """
+    batch = len(maps[0])
+    out: Tensor | None = None
+    for piece, parts in pieces(*maps):
+        made = function(*parts)
+        if len(made) == batch:
+            return made.contiguous(memory_format=memory_format)
+        if out is None:
+            size = (batch, *made.shape[1:])
+            out = torch.empty(size, dtype=made.dtype, device=made.device, memory_format=memory_format)
+        out[piece] = made
+    assert out is not None  # noqa: S101  # for the type checker: there is one piece at least
+    return out
