@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import benchmark_gam
 import pytest
 import torch
+from gam_speed.aims import aims
+from gam_speed.blocks import candidates
+from gam_speed.cases import Case
+from gam_speed.floor import floor, passes
+from gam_speed.memory import allocations, kept_bytes, peak_bytes
+from gam_speed.reference import ReferenceGAM, carry, swap
+from gam_speed.results import OURS, PLAIN
 from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 
 from gam_yolo.blocks import GAM
+from gam_yolo.blocks.gam import PRESETS
 
 MIB = 2**20
-
-
-def script(root: Path, name: str) -> ModuleType:
-    """Import a script, which finds its neighbours as it does when it is run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(root / "scripts")
-        return importlib.import_module(name)
-
-
-@pytest.fixture(scope="module")
-def reference(root: Path) -> ModuleType:
-    return script(root, "reference_gam")
-
-
-@pytest.fixture(scope="module")
-def bench(root: Path) -> ModuleType:
-    return script(root, "benchmark_gam")
 
 
 def results_of(module: nn.Module, x: Tensor, g: Tensor) -> list[Tensor]:
@@ -45,32 +35,32 @@ def results_of(module: nn.Module, x: Tensor, g: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
-def test_the_articles_code_equals_ours(reference: ModuleType, training: bool, memory: torch.memory_format) -> None:
+def test_the_articles_code_equals_ours(training: bool, memory: torch.memory_format) -> None:
     torch.manual_seed(0)
-    gam, other = GAM(16).double().train(training), reference.ReferenceGAM(16).double().train(training)
+    gam, other = GAM(16).double().train(training), ReferenceGAM(16).double().train(training)
     for tensor in gam.state_dict().values():
         if tensor.is_floating_point():
             tensor.uniform_(0.1, 1.0)  # running statistics too, so that none of them may be forgotten
     for norm in [m for m in gam.modules() if isinstance(m, nn.BatchNorm2d)]:
         norm.eps = 0.1
-    reference.carry(gam, other)
+    carry(gam, other)
     x = torch.randn(2, 16, 7, 9, dtype=torch.double).to(memory_format=memory)
     g = torch.randn_like(x)
     for ours, theirs in zip(results_of(gam, x, g), results_of(other, x, g), strict=True):
         torch.testing.assert_close(ours.reshape(theirs.shape), theirs, rtol=1e-7, atol=1e-9)
 
 
-def test_a_detector_with_the_articles_code_predicts_the_same(reference: ModuleType) -> None:
+def test_a_detector_with_the_articles_code_predicts_the_same() -> None:
     model = DetectionModel(yaml_model_load("yolov8n-gam.yaml"), verbose=False).eval()
     x = torch.rand(1, 3, 64, 64)
     expected = model(x)[0]
-    reference.swap(model)
-    assert sum(isinstance(m, reference.ReferenceGAM) for m in model.modules()) == 3
+    swap(model)
+    assert sum(isinstance(m, ReferenceGAM) for m in model.modules()) == 3
     assert not any(isinstance(m, GAM) for m in model.modules())
     torch.testing.assert_close(model(x)[0], expected, rtol=1e-4, atol=1e-3)
 
 
-def test_cpu_memory_is_counted_exactly(bench: ModuleType) -> None:
+def test_cpu_memory_is_counted_exactly() -> None:
     def step() -> Tensor:
         first = torch.empty(MIB // 4)  # 1 MiB
         second = torch.empty(MIB)  # 4 MiB: 5 in all
@@ -79,44 +69,42 @@ def test_cpu_memory_is_counted_exactly(bench: ModuleType) -> None:
         del second
         return third
 
-    levels = bench.allocations(step)
+    levels = allocations(step)
     assert [level / MIB for level in levels[:5]] == [1, 5, 4, 6, 2]
     assert len(levels) == 5, "the result is released inside the measurement"
-    assert bench.peak_bytes(step, torch.device("cpu")) == 6 * MIB
-    assert bench.kept_bytes(step, torch.device("cpu")) == 2 * MIB
+    assert peak_bytes(step, torch.device("cpu")) == 6 * MIB
+    assert kept_bytes(step, torch.device("cpu")) == 2 * MIB
 
 
-def test_what_is_kept_for_the_backward_pass_is_counted(bench: ModuleType) -> None:
+def test_what_is_kept_for_the_backward_pass_is_counted() -> None:
     x = torch.ones(MIB // 4, requires_grad=True)
     cpu = torch.device("cpu")
     # sigmoid keeps its output, exp its own; the product keeps both, which are there already, and adds its output
-    assert bench.kept_bytes(lambda: x.sigmoid() * x.exp(), cpu) == 3 * MIB
+    assert kept_bytes(lambda: x.sigmoid() * x.exp(), cpu) == 3 * MIB
     chain = torch.no_grad()(lambda: x.sigmoid().sigmoid().sigmoid())
-    assert bench.kept_bytes(chain, cpu) == MIB
-    assert bench.peak_bytes(chain, cpu) == 2 * MIB  # one goes in, one comes out
+    assert kept_bytes(chain, cpu) == MIB
+    assert peak_bytes(chain, cpu) == 2 * MIB  # one goes in, one comes out
 
 
-def test_flops_and_bytes_are_those_of_the_formula(bench: ModuleType) -> None:
-    case = bench.Case("n", "P3", 8, "float32", "contiguous", "inference", "blog")
+def test_flops_and_bytes_are_those_of_the_formula() -> None:
+    case = Case("n", "P3", 8, "float32", "contiguous", "inference", "blog")
     assert (case.channels, case.size) == (64, 80)
-    _, limits, arithmetic = bench.candidates(case)
+    _, limits, arithmetic = candidates(case)
     pixels, c, m = 8 * 80 * 80, 64, 16
-    flops = sum(f for f, _ in bench.passes(*arithmetic["blog"], case))
+    flops = sum(f for f, _ in passes(*arithmetic["blog"], case))
     assert flops == 2 * pixels * (2 * c * m + 98 * c * m)  # shared/design: HW (2Cm + 98Cm/g) multiply-adds
-    bare = bench.passes(*arithmetic[limits["blog"]], case)
+    bare = passes(*arithmetic[limits["blog"]], case)
     assert sum(f for f, _ in bare) == 2 * pixels * 98 * c * m
     assert sum(b for _, b in bare) == 4 * (pixels * 2 * (c + m) + 98 * c * m)
     measured = {"flops_per_s": {"float32": 1e9}, "bytes_per_s": 1e30}
-    assert bench.floor(bare, measured, "float32") == pytest.approx(2 * pixels * 98 * c * m / 1e9)
-    assert bench.floor(bare, {"flops_per_s": {"float32": 1e30}, "bytes_per_s": 1.0}, "float32") == sum(
-        b for _, b in bare
-    )
+    assert floor(bare, measured, "float32") == pytest.approx(2 * pixels * 98 * c * m / 1e9)
+    assert floor(bare, {"flops_per_s": {"float32": 1e30}, "bytes_per_s": 1.0}, "float32") == sum(b for _, b in bare)
 
 
-def test_every_preset_is_measured_over_its_own_convolutions(bench: ModuleType) -> None:
-    case = bench.Case("n", "P5", 1, "float32", "contiguous", "training", "all")
-    modules, limits, arithmetic = bench.candidates(case)
-    assert set(bench.PRESETS) | {"reference"} <= set(modules)
+def test_every_preset_is_measured_over_its_own_convolutions() -> None:
+    case = Case("n", "P5", 1, "float32", "contiguous", "training", "all")
+    modules, limits, arithmetic = candidates(case)
+    assert set(PRESETS) | {"reference"} <= set(modules)
     assert limits["reference"] == limits["blog"] != limits["paper"]
     x = torch.rand(1, 256, 4, 4)
     for name, module in modules.items():
@@ -126,7 +114,7 @@ def test_every_preset_is_measured_over_its_own_convolutions(bench: ModuleType) -
 
 
 @pytest.fixture
-def made_up(bench: ModuleType) -> Callable[..., dict[str, Any]]:
+def made_up() -> Callable[..., dict[str, Any]]:
     def result(gpu: str | None = None, dtype: str = "float32", memory: str = "contiguous") -> dict[str, Any]:
         def block(
             scale: str, level: str, mode: str, over_limit: float, over_reference: float, peak: int
@@ -162,13 +150,13 @@ def made_up(bench: ModuleType) -> Callable[..., dict[str, Any]]:
             },
         }
 
-    GFLOPS = {bench.PLAIN: 8.0, bench.OURS: 12.0}  # noqa: N806
-    SLOWER = {bench.PLAIN: 1.0, bench.OURS: 1.8}  # noqa: N806
+    GFLOPS = {PLAIN: 8.0, OURS: 12.0}  # noqa: N806
+    SLOWER = {PLAIN: 1.0, OURS: 1.8}  # noqa: N806
     return result
 
 
-def test_aims_are_judged_by_median_and_worst(bench: ModuleType, made_up: Callable[..., dict[str, Any]]) -> None:
-    judged = bench.aims(made_up())
+def test_aims_are_judged_by_median_and_worst(made_up: Callable[..., dict[str, Any]]) -> None:
+    judged = aims(made_up())
     assert [(row["measured"], row["verdict"]) for row in judged] == [
         (pytest.approx(1.175), "met"),  # inference, at most 1.25: median
         (1.30, "missed"),  # worst
@@ -182,22 +170,21 @@ def test_aims_are_judged_by_median_and_worst(bench: ModuleType, made_up: Callabl
     ]
 
 
-def test_aims_of_a_gpu_are_its_own(bench: ModuleType, made_up: Callable[..., dict[str, Any]]) -> None:
-    judged = bench.aims(made_up(gpu="a GPU", dtype="bfloat16", memory="channels_last"))
+def test_aims_of_a_gpu_are_its_own(made_up: Callable[..., dict[str, Any]]) -> None:
+    judged = aims(made_up(gpu="a GPU", dtype="bfloat16", memory="channels_last"))
     inference = [row for row in judged if "inference" in row["figure"]]
     assert [row["verdict"] for row in inference] == ["not measured", "not measured", "missed", "missed"]
     assert inference[2]["aim"] == "at most 1.1"
     assert inference[2]["measured"] == pytest.approx(1.175)
 
 
-def test_nothing_measured_is_neither_met_nor_missed(bench: ModuleType) -> None:
-    judged = bench.aims({"machine": {"gpu": None}, "blocks": [], "models": {}})
+def test_nothing_measured_is_neither_met_nor_missed() -> None:
+    judged = aims({"machine": {"gpu": None}, "blocks": [], "models": {}})
     assert len(judged) == 9
     assert {row["verdict"] for row in judged} == {"not measured"}
 
 
 def test_a_result_is_shown_as_markdown(
-    bench: ModuleType,
     made_up: Callable[..., dict[str, Any]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -205,9 +192,9 @@ def test_a_result_is_shown_as_markdown(
 ) -> None:
     result = made_up()
     file = tmp_path / "result.json"
-    file.write_text(json.dumps(result | {"aims": bench.aims(result)}))
+    file.write_text(json.dumps(result | {"aims": aims(result)}))
     monkeypatch.setattr(sys, "argv", ["benchmark_gam.py", "--show", str(file)])
-    assert bench.main() == 0
+    assert benchmark_gam.main() == 0
     shown = capsys.readouterr().out
     assert "| n P3 8x64x80x80 | 500 | 1000 ±1.5e+02 (1.20) |" in shown
     assert "| block inference over its bare convolutions | worst of 2" in shown
