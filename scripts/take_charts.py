@@ -11,6 +11,8 @@ import argparse
 import re
 from pathlib import Path
 
+NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+
 
 def main() -> None:
     """Write the charts."""
@@ -21,9 +23,11 @@ def main() -> None:
     arguments = parser.parse_args()
     page = arguments.page.read_text(encoding="utf-8")
     style = "".join(re.findall(r"<style>(.*?)</style>", page, re.DOTALL))
-    charts = re.findall(r'<svg class="chart".*?</svg>', page, re.DOTALL)
+    charts = re.findall(r'<svg class="chart wide".*?</svg>', page, re.DOTALL)
     for number in arguments.charts:
-        chart = charts[number - 1].replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+        chart = charts[number - 1].replace(
+            "<svg ", '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" ', 1
+        )
         opening, rest = chart.split(">", 1)
         out = arguments.prefix.with_name(f"{arguments.prefix.name}-{number}.svg")
         ground = '<rect width="100%" height="100%" style="fill:var(--paper)"/>'

@@ -1,4 +1,4 @@
-"""Charts as inline SVG, drawn in the page's own colours so that they follow its light and dark theme.
+"""Charts as inline SVG, drawn by matplotlib in the page's own colours so that they follow its light and dark theme.
 
 Colours are CSS variables (`--c0`, `--c1`, ... for the variants); every chart carries a title and a description for
 those who do not see it.
@@ -6,15 +6,47 @@ those who do not see it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import io
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 __all__ = ["Interval", "Line", "bars", "curves", "forest", "scatter"]
 
-_WIDTH = 720
+_WIDTHS = {"wide": 720, "narrow": 400}  # in pixels, of the forms for screens and for phones
 _COLOURS = 8
+_INK, _SOFT, _LINE = "#0000e0", "#0000e1", "#0000e2"  # stand for CSS variables until the SVG is written
+_VARIABLES = {_INK: "--ink", _SOFT: "--soft", _LINE: "--line"} | {f"#0000c{i}": f"--c{i}" for i in range(_COLOURS)}
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text, in the page's font
+    "text.parse_math": False,  # a variant's name may hold dollars
+    "figure.dpi": 72,  # so that a point is a pixel
+    "font.size": 13,
+    "text.color": _INK,
+    "axes.labelcolor": _SOFT,
+    "axes.labelsize": 12,
+    "axes.edgecolor": _LINE,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": _LINE,
+    "grid.linewidth": 1,
+    "xtick.color": _SOFT,
+    "ytick.color": _SOFT,
+    "xtick.labelsize": 12,
+    "ytick.labelsize": 12,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.major.pad": 7,
+    "ytick.major.pad": 7,
+}
 
 
 @dataclass(frozen=True)
@@ -39,150 +71,143 @@ class Line:
     variant: int
 
 
-_LETTER, _LINE = 7.5, 15  # a label's width for each letter, and height
-
-
 def forest(title: str, rows: Sequence[Interval], unit: str) -> str:
     """Draw differences and their intervals about a line at zero."""
-    ends = [0.0, *(v for r in rows for v in (r.value, r.low, r.high) if v is not None)]
-    scale = _Scale(min(ends), max(ends), 230, _WIDTH - 120)
-    height = 28 * len(rows) + 60
-    out = [_x_axis(scale, 8, height - 48, unit), _rule(scale(0), 8, scale(0), height - 48, "zero")]
-    for i, row in enumerate(rows):
-        y = 22 + 28 * i
-        out.append(_text(222, y + 4, row.label, "end"))
-        out.append(_whisker(scale, row, y))
-        out.append(f'<circle cx="{scale(row.value):.1f}" cy="{y}" r="5" {_fill(row.variant)}/>')
-        out.append(_text(_WIDTH - 108, y + 4, row.note, "start", "small"))
-    said = "; ".join(f"{r.label} {_spoken(r)}" for r in rows)
-    return _svg(title, said, height, out)
+
+    def draw(axes: Axes) -> None:
+        for i, row in enumerate(rows):
+            _point(axes, row.value, i, row, across=True)
+            axes.annotate(
+                row.note, (1, i), (10, 0), ("axes fraction", "data"), "offset points", va="center", color=_SOFT
+            )
+        axes.axvline(0, color=_INK, linewidth=1.4)
+        axes.set_xlabel(unit)
+        _name_rows(axes, [(i, row.label) for i, row in enumerate(rows)], len(rows) - 0.4)
+
+    return _chart(title, "; ".join(f"{r.label} {_spoken(r)}" for r in rows), 28 * len(rows) + 60, draw)
 
 
 def bars(title: str, groups: Sequence[tuple[str, Sequence[Interval]]], unit: str) -> str:
     """Draw a bar for each variant in each group, with its interval."""
-    ends = [0.0, *(v for _, rows in groups for r in rows for v in (r.value, r.high) if v is not None)]
-    scale = _Scale(0.0, max(ends), 170, _WIDTH - 30)
     thick, gap = 11, 10
-    height = sum(thick * len(rows) + gap for _, rows in groups) + 60
-    out, y = [_x_axis(scale, 4, height - 48, unit)], 8.0
-    for label, rows in groups:
-        out.append(_text(162, y + thick * len(rows) / 2 + 4, label, "end"))
-        for row in rows:
-            width = max(scale(row.value) - scale(0), 0.5)
-            out.append(
-                f'<rect x="{scale(0):.1f}" y="{y:.1f}" width="{width:.1f}" height="{thick - 2}" {_fill(row.variant)} '
-                'opacity=".75">'
-                f"<title>{escape(f'{label}, {row.label}: {_spoken(row)}')}</title></rect>"
-            )
-            out.append(_whisker(scale, row, y + thick / 2 - 1, own_colour=False))
-            y += thick
-        y += gap
+
+    def draw(axes: Axes) -> None:
+        names, top = [], 0.0
+        for label, rows in groups:
+            names.append((top + thick * len(rows) / 2, label))
+            for row in rows:
+                middle = top + thick / 2
+                axes.barh(middle, row.value, thick - 2, color=_colour(row), alpha=0.75)
+                _whisker(axes, row.value, middle, row, _INK, across=True)
+                top += thick
+            top += gap
+        axes.set_xlim(left=0)
+        axes.set_xlabel(unit)
+        _name_rows(axes, names, top - gap / 2)
+
     said = "; ".join(f"{label}: " + ", ".join(f"{r.label} {_spoken(r)}" for r in rows) for label, rows in groups[:12])
-    return _svg(title, said, height, out)
+    return _chart(title, said, sum(thick * len(rows) + gap for _, rows in groups) + 60, draw)
 
 
 def scatter(title: str, points: Sequence[tuple[float, Interval]], x_unit: str, y_unit: str) -> str:
     """Draw values with intervals over a cost."""
-    height = 340
-    xs = [x for x, _ in points]
-    ends = [v for _, r in points for v in (r.value, r.low, r.high) if v is not None]
-    across = _Scale(min(0.0, *xs), max(xs), 60, _WIDTH - 120)
-    up = _Scale(min(ends), max(ends), height - 56, 14)
-    out = [_x_axis(across, 14, height - 56, x_unit), _y_axis(up, 60, _WIDTH - 20, y_unit)]
-    labels: list[tuple[float, float, str]] = []
-    for x, row in sorted(points, key=lambda point: -point[1].value):
-        if row.low is not None and row.high is not None:
-            out.append(_rule(across(x), up(row.low), across(x), up(row.high), "whisker", row.variant))
-        out.append(f'<circle cx="{across(x):.1f}" cy="{up(row.value):.1f}" r="6" {_fill(row.variant)}/>')
-        left, base = across(x) + 10, up(row.value) + 4
-        for other, taken, text in labels:  # from the top down; what would lie on another label moves below it
-            if left < other + _LETTER * len(text) and other < left + _LETTER * len(row.label):
-                base = max(base, taken + _LINE)
-        labels.append((left, base, row.label))
-    out += [_text(left, base, text, "start") for left, base, text in labels]
+
+    def draw(axes: Axes) -> None:
+        for x, row in points:
+            _point(axes, x, row.value, row, across=False)
+        axes.set_xlim(0, 1.25 * max(x for x, _ in points))  # room for the names
+        axes.set_xlabel(x_unit)
+        axes.set_ylabel(y_unit)
+        _name_points(axes, points)
+
     said = "; ".join(f"{r.label} at {x:.3g} {x_unit}: {_spoken(r)}" for x, r in points)
-    return _svg(title, said, height, out)
+    return _chart(title, said, 340, draw)
 
 
 def curves(title: str, lines: Sequence[Line], x_unit: str, y_unit: str) -> str:
     """Draw curves of several variants; those of one variant share a colour."""
-    height = 340
-    across = _Scale(min(min(line.x) for line in lines), max(max(line.x) for line in lines), 60, _WIDTH - 20)
-    up = _Scale(0.0, max(max(line.y) for line in lines), height - 56, 14)
-    out = [_x_axis(across, 14, height - 56, x_unit), _y_axis(up, 60, _WIDTH - 20, y_unit)]
-    for line in lines:
-        path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in zip(line.x, line.y, strict=True))
-        out.append(
-            f'<polyline points="{path}" class="line" style="stroke:var(--c{line.variant % _COLOURS})">'
-            f"<title>{escape(line.label)}</title></polyline>"
-        )
+
+    def draw(axes: Axes) -> None:
+        for line in lines:
+            axes.plot(line.x, line.y, color=_colour(line), linewidth=2)
+        axes.set_ylim(bottom=0)
+        axes.margins(x=0)
+        axes.set_xlabel(x_unit)
+        axes.set_ylabel(y_unit)
+
     said = "; ".join(f"{line.label}: from {line.y[0]:.3g} to {line.y[-1]:.3g}" for line in lines)
-    return _svg(title, said, height, out)
+    return _chart(title, said, 340, draw)
 
 
-class _Scale:
-    """A linear map from data to pixels, with round ticks."""
+def _chart(title: str, description: str, height: float, draw: Callable[[Axes], None]) -> str:
+    """Return a chart as elements to be put into a page, its colours those of the page: one for screens, one for phones.
 
-    def __init__(self, low: float, high: float, start: float, end: float) -> None:
-        span = (high - low) or abs(high) or 1.0
-        raw = span / 5
-        power = 10.0 ** math.floor(math.log10(raw))
-        self.step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= raw * 0.999)
-        self.low = math.floor(low / self.step + 1e-9) * self.step
-        self.high = math.ceil(high / self.step - 1e-9) * self.step
-        if self.high <= self.low:
-            self.high = self.low + self.step
-        self._start, self._end = start, end
-
-    def __call__(self, value: float) -> float:
-        return self._start + (value - self.low) / (self.high - self.low) * (self._end - self._start)
-
-    def ticks(self) -> list[float]:
-        return [self.low + i * self.step for i in range(round((self.high - self.low) / self.step) + 1)]
-
-
-def _svg(title: str, description: str, height: float, parts: Sequence[str]) -> str:
-    return (
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}: '
-        f'{escape(description)}"><title>{escape(title)}</title>{"".join(parts)}</svg>'
-    )
+    Args:
+        title: What it shows.
+        description: What it says, for those who do not see it.
+        height: In pixels.
+        draw: Draws it.
+    """
+    said = escape(f"{title}: {description}")
+    elements = []
+    for kind, width in _WIDTHS.items():
+        out = io.StringIO()
+        # The salt keeps what one chart names apart from another's on the page, and the same from run to run.
+        with mpl.rc_context(_STYLE | {"svg.hashsalt": f"{title} {kind}"}):
+            figure = Figure((width / 72, height / 72), layout="constrained")
+            draw(figure.subplots())
+            figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+        opening = f'<svg class="chart {kind}" viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{said}">'
+        elements.append(f"{opening}<title>{escape(title)}</title>{_inner(out.getvalue())}</svg>")
+    return "\n".join(elements)
 
 
-def _x_axis(scale: _Scale, top: float, bottom: float, unit: str) -> str:
-    grid = "".join(_rule(scale(t), top, scale(t), bottom, "grid") for t in scale.ticks())
-    labels = "".join(_text(scale(t), bottom + 18, _short(t), "middle", "small") for t in scale.ticks())
-    return grid + labels + _text((scale(scale.low) + scale(scale.high)) / 2, bottom + 40, unit, "middle", "small")
+def _inner(document: str) -> str:
+    """Return what a page takes of an SVG document of matplotlib's."""
+    end = "</metadata>"
+    inner = document[document.index(end) + len(end) : document.rindex("</svg>")]
+    inner = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", inner, flags=re.DOTALL)  # it would style the whole page
+    inner = re.sub(r' id="[\w.]+_\d+"', "", inner)  # nobody refers to these
+    inner = re.sub(r"font-family: [^;\"]*;? ?|(?<=px) '[^;\"]*", "", inner).replace("font: ", "font-size: ")
+    return re.sub(r"#0000[ce]\d", lambda found: f"var({_VARIABLES[found[0]]})", inner)
 
 
-def _y_axis(scale: _Scale, left: float, right: float, unit: str) -> str:
-    grid = "".join(_rule(left, scale(t), right, scale(t), "grid") for t in scale.ticks())
-    labels = "".join(_text(left - 6, scale(t) + 4, _short(t), "end", "small") for t in scale.ticks())
-    middle = (scale(scale.low) + scale(scale.high)) / 2
-    place = f'transform="translate(14 {middle:.0f}) rotate(-90)" text-anchor="middle" class="small"'
-    return f"{grid}{labels}<text {place}>{escape(unit)}</text>"
+def _colour(of: Interval | Line) -> str:
+    return f"#0000c{of.variant % _COLOURS}"
 
 
-def _whisker(scale: _Scale, row: Interval, y: float, own_colour: bool = True) -> str:
-    if row.low is None or row.high is None:
-        return ""
-    return _rule(scale(row.low), y, scale(row.high), y, "whisker", row.variant if own_colour else None)
+def _point(axes: Axes, x: float, y: float, row: Interval, across: bool) -> None:
+    _whisker(axes, x, y, row, _colour(row), across)
+    axes.plot(x, y, "o", color=_colour(row), markersize=10)
 
 
-def _rule(x1: float, y1: float, x2: float, y2: float, kind: str, variant: int | None = None) -> str:
-    style = "" if variant is None else f' style="stroke:var(--c{variant % _COLOURS})"'
-    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"{style}/>'
+def _whisker(axes: Axes, x: float, y: float, row: Interval, colour: str, across: bool) -> None:
+    if row.low is not None and row.high is not None:
+        ends = (row.low, row.high)
+        axes.plot(ends if across else (x, x), (y, y) if across else ends, color=colour, linewidth=2)
 
 
-def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">{escape(text)}</text>'
+def _name_rows(axes: Axes, names: Sequence[tuple[float, str]], bottom: float) -> None:
+    """Write names in place of the numbers of the vertical axis, which runs downwards."""
+    axes.set_yticks([place for place, _ in names], [name for _, name in names], color=_INK, fontsize=13)
+    axes.set_ylim(bottom, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
 
 
-def _fill(variant: int) -> str:
-    return f'style="fill:var(--c{variant % _COLOURS})"'
-
-
-def _short(value: float) -> str:
-    return f"{value:.10g}" if abs(value) >= 1e-9 else "0"
+def _name_points(axes: Axes, points: Sequence[tuple[float, Interval]]) -> None:
+    """Write each point's name to its right; what would lie on another name moves below it."""
+    letter, line = 7.5, 15  # a name's width for each letter, and its height
+    axes.figure.canvas.draw()  # which settles where the points lie
+    placed: list[tuple[float, float, str]] = []
+    for x, row in sorted(points, key=lambda point: -point[1].value):
+        left, own = axes.transData.transform((x, row.value))
+        middle = own
+        for other, taken, text in placed:
+            if left < other + letter * len(text) and other < left + letter * len(row.label):
+                middle = min(middle, taken - line)
+        placed.append((left, middle, row.label))
+        axes.annotate(row.label, (x, row.value), (10, middle - own), textcoords="offset points", va="center")
 
 
 def _spoken(row: Interval) -> str:

@@ -1,23 +1,70 @@
-"""Labels that would lie on each other are drawn below each other."""
+"""Charts take the page's colours, keep out of each other's way on it, and write no label on another."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from itertools import pairwise
+from xml.etree.ElementTree import fromstring
 
-from gam_yolo.report.charts import Interval, scatter
+from gam_yolo.report.charts import Interval, Line, bars, curves, forest, scatter
+
+ROWS = [Interval("a", 1.0, 0.5, 1.5, 0, "+1.0"), Interval("b $x$ <i>", -2.0, None, None, 9, "-2.0")]
+
+
+def every_kind() -> str:
+    drawn = forest("Forest", ROWS, "points"), bars("Bars", [("one", ROWS[:1]), ("two", ROWS)], "mAP")
+    lines = [Line("a", [0, 1, 2], [0.1, 0.4, 0.3], 0)]
+    return "\n".join(
+        [*drawn, scatter("Scatter", [(1.0, ROWS[0]), (2.0, ROWS[1])], "ms", "mAP"), curves("C", lines, "x", "y")]
+    )
+
+
+def elements(drawn: str) -> list[str]:
+    return re.findall(r'<svg class="chart .*?</svg>', drawn, re.DOTALL)
+
+
+def test_each_chart_comes_for_screens_and_for_phones_and_is_well_formed() -> None:
+    drawn = elements(every_kind())
+    assert [re.findall('class="chart (\\w+)"', chart)[0] for chart in drawn] == ["wide", "narrow"] * 4
+    for chart in drawn:
+        root = fromstring(chart.replace("<svg ", '<svg xmlns:xlink="http://www.w3.org/1999/xlink" ', 1))  # noqa: S314  ours
+        assert root.attrib["aria-label"].startswith(root.findtext("title") or "?")
+        assert len(list(root.iter())) > 20
+
+
+def test_colours_and_fonts_are_the_pages() -> None:
+    drawn = every_kind()
+    assert re.findall(r"#[0-9a-f]{6}\b", drawn) == []
+    assert {"--c0", "--c1", "--ink", "--soft", "--line"} <= set(
+        re.findall(r"var\((--\w+)\)", drawn)
+    )  # 9 of 8 is the second
+    assert "font-family" not in drawn
+    assert "<style" not in drawn
+
+
+def test_names_in_charts_do_not_meet_on_the_page() -> None:
+    names = Counter(re.findall(r'\bid="([^"]+)"', every_kind()))
+    assert names
+    assert set(names.values()) == {1}
+
+
+def test_labels_are_written_as_they_are() -> None:
+    assert "b $x$ &lt;i&gt;" in forest("Forest", ROWS, "points")
+
+
+def test_a_chart_is_the_same_from_run_to_run() -> None:
+    assert every_kind() == every_kind()
 
 
 def test_labels_of_close_points_do_not_overlap() -> None:
     points = [(1.0 + 0.001 * i, Interval(f"variant-{i}", 30 + 0.1 * i, 26, 34, i)) for i in range(5)]
     points.append((3.0, Interval("far", 30.2, 26, 34, 5)))
-    drawn = scatter("Accuracy", points, "GFLOPs", "mAP")
-    place = {
-        label: (float(x), float(y))
-        for x, y, label in re.findall(r'<text x="([\d.]+)" y="([\d.]+)" [^>]*>(variant-\d|far)</text>', drawn)
-    }
-    heights = sorted(y for label, (_, y) in place.items() if label != "far")
-    assert len(heights) == 5
-    assert all(below - above >= 14 for above, below in pairwise(heights))
-    alone = re.findall(r'cy="([\d.]+)"', scatter("Accuracy", points, "GFLOPs", "mAP"))
-    assert f"{place['far'][1] - 4:.1f}" in alone  # beside its point, since nothing is in its way
+    for drawn in elements(scatter("Accuracy", points, "GFLOPs", "mAP")):
+        text = r'<text style="[^"]*" x="([-\d.]+)" y="([-\d.]+)"[^>]*>(variant-\d|far)</text>'
+        place = {label: (float(x), float(y)) for x, y, label in re.findall(text, drawn)}
+        heights = sorted(y for label, (_, y) in place.items() if label != "far")
+        assert len(heights) == 5
+        assert all(below - above >= 14 for above, below in pairwise(heights))
+        marks = [float(y) for y in re.findall(r'<use [^>]*y="([\d.]+)"', drawn)]
+        assert min(abs(place["far"][1] - mark) for mark in marks) < 6  # beside its point: nothing is in its way

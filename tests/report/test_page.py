@@ -49,11 +49,14 @@ def test_the_page_is_whole(browser: Any, report: Path, scheme: str, width: int) 
     assert len(pictures) >= 6
     assert all(alt and size > 50 for alt, size in pictures)
     charts = page.evaluate(
-        "[...document.querySelectorAll('svg.chart')].filter(s => !s.closest('details'))"
-        ".map(s => [s.getAttribute('aria-label'), s.getBoundingClientRect().width, s.children.length])"
+        "[...document.querySelectorAll('svg.chart')].filter(s => s.checkVisibility() && !s.closest('details'))"
+        ".map(s => [s.getAttribute('aria-label'), s.getBoundingClientRect().width, s.querySelectorAll('*').length,"
+        " s.classList.contains('narrow')])"
     )
     assert len(charts) >= 4
-    assert all(label and size > 300 and parts > 5 for label, size, parts in charts)
+    assert len({label for label, *_ in charts}) == len(charts)  # each in one of its forms
+    assert all(label and size > 300 and parts > 20 for label, size, parts, _ in charts)
+    assert {narrow for *_, narrow in charts} == {width == 400}
 
     assert page.evaluate("document.documentElement.scrollWidth") <= width  # wide tables scroll by themselves
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
