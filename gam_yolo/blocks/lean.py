@@ -11,7 +11,7 @@ The gradients are those of the plain products. They cannot be differentiated onc
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -175,25 +175,28 @@ class _ChannelGate(torch.autograd.Function):
         return (grad_x if needs_x else None, None, None, *sums, *of_conv)
 
 
-class _Norm(NamedTuple):
-    """A batch norm by given statistics, one number a channel each."""
+class _Norm:
+    """A batch norm by given statistics, one number a channel each; computed in single precision at least.
 
-    weight: Tensor
-    bias: Tensor
-    mean: Tensor
-    var: Tensor
-    eps: float
+    Args:
+        eps: What is added to the variance.
+        numbers: Weight, bias, mean and variance.
+    """
+
+    def __init__(self, eps: float, *numbers: Tensor) -> None:
+        exact = torch.promote_types(numbers[0].dtype, torch.float32)
+        self.weight, self.bias, self.mean, self.var = (number.to(exact) for number in numbers)
+        self.eps, self.inverse = eps, torch.rsqrt(self.var + eps)
 
     def gate(self, z: Tensor) -> Tensor:
         """Return the sigmoid of what `z` is normalised to."""
         cudnn = torch.backends.cudnn.enabled
-        return torch.batch_norm(z, *self[:4], False, 0.0, self.eps, cudnn).sigmoid_()
+        return torch.batch_norm(z, self.weight, self.bias, self.mean, self.var, False, 0.0, self.eps, cudnn).sigmoid_()
 
     def sums(self, g: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradients of weight and bias, given that of the output."""
-        weight, _, mean, var, eps = self
         found = torch.ops.aten.native_batch_norm_backward(
-            g, z, weight, mean, var, None, None, False, eps, [False, True, True]
+            g, z, self.weight, self.mean, self.var, self.mean, self.inverse, False, self.eps, [False, True, True]
         )
         return found[1], found[2]
 
@@ -218,7 +221,7 @@ class _SpatialGate(torch.autograd.Function):
             mean, var = torch.ops.aten.batch_norm_update_stats(z, mean, var, bn.momentum)
         else:
             mean, var = mean.clone(), var.clone()
-        norm = _Norm(weight, bias, mean, var, bn.eps)
+        norm = _Norm(bn.eps, weight, bias, mean, var)
         ctx.training, ctx.eps, ctx.mlp, ctx.alone, ctx.dtype = bn.training, bn.eps, mlp, alone, f2.dtype
         ctx.save_for_backward(z, weight, bias, mean, var, *factors)
 
@@ -231,9 +234,7 @@ class _SpatialGate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         z, *saved = ctx.saved_tensors
-        exact = torch.promote_types(saved[0].dtype, torch.float32)
-        weight, bias, mean, var = (t.to(exact) for t in saved[:4])
-        norm, factors = _Norm(weight, bias, mean, var, ctx.eps), saved[4:]
+        norm, factors = _Norm(ctx.eps, *saved[:4]), saved[4:]
         grad_z = torch.empty_like(z)  # until the second loop that of the batch norm's output
         grad_weight, grad_bias = torch.zeros_like(norm.weight), torch.zeros_like(norm.bias)
         for piece, (of_z, of_grad, *parts) in pieces(z, grad, *factors):
@@ -246,9 +247,8 @@ class _SpatialGate(torch.autograd.Function):
             grad_bias += of_bias
             grad_z[piece] = g
         # Batch norm's backward pass (arXiv 1502.03167, section 3) is g a + z b + c with three numbers for each channel.
-        inverse = torch.rsqrt(norm.var + norm.eps)
-        scale = norm.weight * inverse
-        by_z = -scale * inverse * grad_weight * (z.shape[1] / z.numel())
+        scale = norm.weight * norm.inverse
+        by_z = -scale * norm.inverse * grad_weight * (z.shape[1] / z.numel())
         rest = -scale * grad_bias * (z.shape[1] / z.numel()) - by_z * norm.mean
         scale, by_z, rest = (t.view(-1, 1, 1) for t in (scale, by_z, rest))
         # Where nobody reads z again, what has been read of it makes room for the other gradient.
@@ -256,5 +256,5 @@ class _SpatialGate(torch.autograd.Function):
         grad_f2 = z.detach() if reuses else torch.empty_like(z, dtype=ctx.dtype)
         for piece, (of_z, g, of_grad) in pieces(z, grad_z, grad):
             grad_z[piece] = torch.addcmul(rest, of_z, by_z).addcmul_(g, scale) if ctx.training else g * scale
-            grad_f2[piece] = norm.gate(of_z).mul_(of_grad)
+            grad_f2[piece] = times(norm.gate(of_z), of_grad)
         return grad_z, grad_f2, grad_weight, grad_bias, None, None, None, *(None for _ in factors)
