@@ -36,7 +36,7 @@ class Bench:
         self.started = time.perf_counter()
         gpu = device.type == "cuda"
         usual = 110 if quick else 500 if gpu else 1200
-        self.seconds = (0.05 if gpu and quick else 0.1 if gpu or quick else 0.6) * budget / usual  # for a measurement
+        self.seconds = (0.05 if gpu and quick else 0.1 if gpu or quick else 0.4) * budget / usual  # for a measurement
         self.least = 3 if quick else 5
         self.results: Json = {
             "machine": machine(device),
