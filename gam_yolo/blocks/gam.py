@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gam_yolo.blocks import lean
+from gam_yolo.blocks import images, lean
 from gam_yolo.blocks.parts import (
     ChannelShuffle,
     ConvBN,
@@ -145,9 +145,18 @@ class GAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the attended feature map, of the shape of `x`."""
-        f3 = self._lean(x) if lean.applies(x) else self._plain(x)
+        if lean.applies(x):
+            f3 = self._lean(x)
+        elif not self.training and self._grouped() and images.applies(x):
+            f3 = images.by_images(self._plain, x, memory_format=images.format_of(x))
+        else:
+            f3 = self._plain(x)
         out: Tensor = self.start(x, f3)
         return out
+
+    def _grouped(self) -> bool:
+        first: Any = None if self.spatial is None else self.spatial[0]
+        return isinstance(first, ConvBN) and first.conv.groups > 1
 
     def _plain(self, x: Tensor) -> Tensor:
         f2 = x if self.channel is None else times(self.channel(x), x)

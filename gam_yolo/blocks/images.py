@@ -1,21 +1,29 @@
 """A batch worked through a few images at a time, so that what is made of them stays in the cache until it is used.
 
 On a CPU the images are also brought into the channels-last format on the way: oneDNN convolves few images in it faster
-than the conversion costs.
+than the conversion costs, and by groups up to twice as fast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import ceil
 
 import torch
 from torch import Tensor
 
-__all__ = ["DEVICES", "by_images", "format_of", "pieces", "working_format"]
+from gam_yolo.blocks.parts import tracing
+
+__all__ = ["DEVICES", "applies", "by_images", "format_of", "pieces", "working_format"]
 
 DEVICES = {"cpu": 1 << 21, "cuda": 1 << 24}
 """Where this is known to pay, and the bytes of a map worked on at a time: two server cores' second-level caches, a
 third of a large GPU's."""
+
+
+def applies(x: Tensor) -> bool:
+    """Return whether to infer by images for the sake of the format: on a CPU, where it is not traced or compiled."""
+    return x.device.type == "cpu" and not (torch.is_grad_enabled() or tracing() or torch.compiler.is_compiling())
 
 
 def format_of(x: Tensor) -> torch.memory_format:
@@ -38,8 +46,8 @@ def pieces(x: Tensor, *others: Tensor) -> Iterator[tuple[slice, list[Tensor]]]:
         others: Maps of the same batch.
     """
     memory = working_format(x)
-    image = x[0].numel() * x.element_size() if len(x) else 1
-    step = max(1, DEVICES[x.device.type] // image)
+    fit = max(1, DEVICES[x.device.type] * len(x) // max(1, x.nbytes))
+    step = ceil(len(x) / ceil(len(x) / fit)) if len(x) else 1  # so that all pieces are about equal
     for first in range(0, max(1, len(x)), step):
         piece = slice(first, first + step)
         yield piece, [whole[piece].contiguous(memory_format=memory) for whole in (x, *others)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable
 
@@ -13,8 +14,8 @@ __all__ = ["aims"]
 def aims(results: Json) -> list[Json]:
     """Judge the results by the aims set for GAM.
 
-    Blocks are judged in the preset `blog`, over all batches of the n and s shapes that were measured: the median and
-    the worst case each have a verdict. On a GPU in bfloat16 and both memory formats (Ultralytics trains channels-last
+    Blocks are judged in the preset `blog`, each batch by itself, over the n and s shapes that were measured: the median
+    and the worst case each have a verdict. On a GPU in bfloat16 and both memory formats (Ultralytics trains channels-last
     there); on a CPU in float32 and contiguous (it trains and predicts so there).
 
     Returns:
@@ -23,6 +24,7 @@ def aims(results: Json) -> list[Json]:
     """
     gpu = results["machine"]["gpu"] is not None
     dtype, formats = ("bfloat16", ["contiguous", "channels_last"]) if gpu else ("float32", ["contiguous"])
+    batches = sorted({record["batch"] for record in results["blocks"]}, reverse=True) or [None]
     judged: list[Json] = []
 
     def judge(figure: str, case: str, aim: float, measured: float | None, least: bool = False) -> None:
@@ -41,18 +43,19 @@ def aims(results: Json) -> list[Json]:
     def block(
         figure: str, mode: str, levels: str, value: Callable[[Json], float | None], aim: float, least: bool = False
     ) -> None:
-        for memory in formats:
+        for memory, batch in itertools.product(formats, batches):
             where = {
                 "mode": [mode],
                 "dtype": [dtype],
                 "memory_format": [memory],
+                "batch": [batch],
                 "scale": "ns",
                 "level": levels.split(),
+                "compared": ["all", "blog"],  # compiled cases repeat them
             }
-            where["compared"] = ["all", "blog"]  # compiled cases repeat them
             records = [r for r in results["blocks"] if all(r[key] in wanted for key, wanted in where.items())]
             values = [v for r in records if (v := value(r["candidates"])) is not None]
-            case = f"n and s, {levels}, {dtype}, {memory}"
+            case = f"batch {batch}, n and s, {levels}, {dtype}, {memory}"
             judge(figure, f"median of {len(values)}: {case}", aim, statistics.median(values) if values else None, least)
             judge(figure, f"worst of {len(values)}: {case}", aim, (min if least else max)(values, default=None), least)
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812  # torch's own convention
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gam_yolo.blocks import GAM, GAM_Attention
+from gam_yolo.blocks import GAM, GAM_Attention, images
 from gam_yolo.blocks.gam import PRESETS
 from gam_yolo.blocks.parts import ConvBN
 from gam_yolo.errors import UserError
@@ -325,3 +325,21 @@ def test_bad_arguments_end_in_one_sentence(kwargs: dict[str, Any], says: str) ->
         GAM(64, **kwargs)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("preset", [name for name, chosen in PRESETS.items() if chosen["groups"] > 1])
+def test_grouped_presets_infer_by_images_and_keep_the_memory_format(
+    preset: str, memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(images.DEVICES, "cpu", 2 * 64 * 7 * 13 * 8)
+    gam = randomised(GAM(64, preset=preset).double()).eval()
+    seen: list[int] = []
+    gam.spatial.register_forward_hook(lambda _, __, out: seen.append(len(out)))
+    x = torch.randn(5, 64, 7, 13, dtype=torch.double).to(memory_format=memory_format)
+    with torch.no_grad():
+        out = gam(x)
+        assert seen == [2, 2, 1]
+        torch.testing.assert_close(out, gam._plain(x))
+        assert out.is_contiguous(memory_format=memory_format)
+        assert gam(x[:0]).shape == (0, 64, 7, 13)
