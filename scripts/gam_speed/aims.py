@@ -15,8 +15,8 @@ def aims(results: Json) -> list[Json]:
     """Judge the results by the aims set for GAM.
 
     Blocks are judged in the preset `blog`, each batch by itself, over the n and s shapes that were measured: the median
-    and the worst case each have a verdict. On a GPU in bfloat16 and both memory formats (Ultralytics trains channels-last
-    there); on a CPU in float32 and contiguous (it trains and predicts so there).
+    and the worst case each have a verdict. On a GPU in bfloat16 and both memory formats (Ultralytics trains
+    channels-last there); on a CPU in float32 and contiguous (it trains and predicts so there).
 
     Returns:
         One entry a figure and case, with the keys `figure`, `case`, `aim`, `measured` (None where it was not) and
