@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gam_yolo.blocks.parts import tracing
 
-__all__ = ["DEVICES", "applies", "by_images", "format_of", "pieces", "working_format"]
+__all__ = ["DEVICES", "applies", "by_images", "format_of", "pieces", "room", "working_format"]
 
 DEVICES = {"cpu": 1 << 21, "cuda": 1 << 24}
 """Where this is known to pay, and the bytes of a map worked on at a time: two server cores' second-level caches, a
@@ -53,6 +53,11 @@ def pieces(x: Tensor, *others: Tensor) -> Iterator[tuple[slice, list[Tensor]]]:
         yield piece, [whole[piece].contiguous(memory_format=memory) for whole in (x, *others)]
 
 
+def room(x: Tensor, dtype: torch.dtype, memory_format: torch.memory_format) -> Tensor:
+    """Return an empty map of the shape of `x`."""
+    return torch.empty(x.shape, dtype=dtype, device=x.device, memory_format=memory_format)
+
+
 def by_images(function: Callable[..., Tensor], *maps: Tensor, memory_format: torch.memory_format) -> Tensor:
     """Return what a function that treats each image by itself makes of maps.
 
@@ -68,8 +73,7 @@ def by_images(function: Callable[..., Tensor], *maps: Tensor, memory_format: tor
         if len(made) == batch:
             return made.contiguous(memory_format=memory_format)
         if out is None:
-            size = (batch, *made.shape[1:])
-            out = torch.empty(size, dtype=made.dtype, device=made.device, memory_format=memory_format)
+            out = room(made[:1].expand(batch, *made.shape[1:]), made.dtype, memory_format)
         out[piece] = made
     assert out is not None  # noqa: S101  # for the type checker: there is one piece at least
     return out

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.module import _global_forward_hooks
 
-from gam_yolo.blocks.images import DEVICES, by_images, format_of, pieces, working_format
+from gam_yolo.blocks.images import DEVICES, by_images, format_of, pieces, room, working_format
 from gam_yolo.blocks.parts import times, tracing
 
 __all__ = ["Mlp", "applies", "channel_gate", "spatial_gate"]
@@ -68,6 +68,13 @@ class Mlp:
     def product(self, x: Tensor, hidden: Tensor) -> Tensor:
         """Return F2, the gate times `x`, of some of the images."""
         return times(self.gate(hidden), x)
+
+    def products(self, x: Tensor, hidden: Tensor) -> Tensor:
+        """Return F2 of all images."""
+        f2 = room(x, torch.result_type(hidden, x), working_format(x))
+        for piece, (part, of_hidden) in pieces(x, hidden):
+            torch.mul(self.gate(of_hidden), part, out=f2[piece])
+        return f2
 
 
 def channel_gate(x: Tensor, mlp: Mlp, conv: nn.Conv2d | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -133,8 +140,7 @@ class _ChannelGate(torch.autograd.Function):
         ctx: Any, x: Tensor, mlp: Mlp, conv: nn.Conv2d | None, *parameters: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         hidden = by_images(mlp.hidden, x, memory_format=working_format(x))
-        memory = format_of(x) if conv is None else working_format(x)
-        f2 = by_images(mlp.product, x, hidden, memory_format=memory)
+        f2 = mlp.products(x, hidden) if conv else by_images(mlp.product, x, hidden, memory_format=format_of(x))
         ctx.mlp, ctx.conv = mlp, conv
         ctx.save_for_backward(x, hidden, *parameters)
         ctx.mark_non_differentiable(hidden)
@@ -150,7 +156,7 @@ class _ChannelGate(torch.autograd.Function):
         grad_x = None
         if grad_y is not None:
             # One after the other, so that F2 is gone before the other map is made.
-            f2 = by_images(mlp.product, x, hidden, memory_format=working_format(x))
+            f2 = mlp.products(x, hidden)
             of_conv = _conv_backward(ctx.conv, grad_y, f2, False, *needed[4:])[1:]
             del f2
             grad_f2 += _conv_backward(ctx.conv, grad_y, grad_f2, True, False, False)[0]  # `_SpatialGate` made it for us
@@ -239,22 +245,22 @@ class _SpatialGate(torch.autograd.Function):
         grad_weight, grad_bias = torch.zeros_like(norm.weight), torch.zeros_like(norm.bias)
         for piece, (of_z, of_grad, *parts) in pieces(z, grad, *factors):
             f2 = parts[0] if ctx.mlp is None else ctx.mlp.product(*parts)
-            g = (of_grad * f2).to(z.dtype)
+            g = torch.mul(of_grad, f2, out=grad_z[piece])
             del f2
             torch.ops.aten.sigmoid_backward(g, norm.gate(of_z), grad_input=g)
             of_weight, of_bias = norm.sums(g, of_z)
             grad_weight += of_weight
             grad_bias += of_bias
-            grad_z[piece] = g
         # Batch norm's backward pass (arXiv 1502.03167, section 3) is g a + z b + c with three numbers for each channel.
+        share = z.shape[1] / z.numel() if ctx.training else 0.0  # of one value in its channel's statistics
         scale = norm.weight * norm.inverse
-        by_z = -scale * norm.inverse * grad_weight * (z.shape[1] / z.numel())
-        rest = -scale * grad_bias * (z.shape[1] / z.numel()) - by_z * norm.mean
+        by_z = -scale * norm.inverse * grad_weight * share
+        rest = -scale * grad_bias * share - by_z * norm.mean
         scale, by_z, rest = (t.view(-1, 1, 1) for t in (scale, by_z, rest))
         # Where nobody reads z again, what has been read of it makes room for the other gradient.
         reuses = ctx.alone and z.dtype == ctx.dtype and not _graph_is_kept()
         grad_f2 = z.detach() if reuses else torch.empty_like(z, dtype=ctx.dtype)
         for piece, (of_z, g, of_grad) in pieces(z, grad_z, grad):
-            grad_z[piece] = torch.addcmul(rest, of_z, by_z).addcmul_(g, scale) if ctx.training else g * scale
-            grad_f2[piece] = times(norm.gate(of_z), of_grad)
+            torch.addcmul(torch.addcmul(rest, of_z, by_z), g, scale, out=grad_z[piece])
+            torch.mul(norm.gate(of_z), of_grad, out=grad_f2[piece])
         return grad_z, grad_f2, grad_weight, grad_bias, None, None, None, *(None for _ in factors)
