@@ -165,7 +165,8 @@ class _ChannelGate(torch.autograd.Function):
         if grad_x is None:
             grad_x = torch.empty_like(x)
         sums = [torch.zeros_like(p) if need else None for p, need in zip(parameters[:4], needed[:4], strict=True)]
-        for piece, (part, of_hidden, grad) in pieces(x, hidden, grad_f2):
+
+        def through_mlp(part: Tensor, of_hidden: Tensor, grad: Tensor) -> Tensor | None:
             gate = mlp.gate(of_hidden)
             g = (grad * part).to(gate.dtype)
             if mlp.has_sigmoid:
@@ -176,8 +177,13 @@ class _ChannelGate(torch.autograd.Function):
             for total, new in zip(sums, (*of_first, *of_second), strict=True):
                 if total is not None:
                     total += new
-            if needs_x:
-                grad_x[piece] = torch.addcmul(g, grad, gate)
+            return g.to(x.dtype).addcmul_(grad, gate) if needs_x else None
+
+        for piece, parts in pieces(x, hidden, grad_f2):
+            of_part = through_mlp(*parts)
+            if of_part is not None:
+                grad_x[piece] = of_part
+            del parts, of_part  # before there are others
         return (grad_x if needs_x else None, None, None, *sums, *of_conv)
 
 
@@ -246,7 +252,7 @@ class _SpatialGate(torch.autograd.Function):
         for piece, (of_z, of_grad, *parts) in pieces(z, grad, *factors):
             f2 = parts[0] if ctx.mlp is None else ctx.mlp.product(*parts)
             g = torch.mul(of_grad, f2, out=grad_z[piece])
-            del f2
+            del f2, of_grad, parts  # before there is more
             torch.ops.aten.sigmoid_backward(g, norm.gate(of_z), grad_input=g)
             of_weight, of_bias = norm.sums(g, of_z)
             grad_weight += of_weight
