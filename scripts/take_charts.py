@@ -25,9 +25,7 @@ def main() -> None:
     style = "".join(re.findall(r"<style>(.*?)</style>", page, re.DOTALL))
     charts = re.findall(r'<svg class="chart wide".*?</svg>', page, re.DOTALL)
     for number in arguments.charts:
-        chart = charts[number - 1].replace(
-            "<svg ", '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" ', 1
-        )
+        chart = charts[number - 1].replace("<svg ", f"<svg {NAMESPACES} ", 1)
         opening, rest = chart.split(">", 1)
         out = arguments.prefix.with_name(f"{arguments.prefix.name}-{number}.svg")
         ground = '<rect width="100%" height="100%" style="fill:var(--paper)"/>'
