@@ -1,7 +1,7 @@
 """Measure GAM's time and memory against its bare convolutions and the articles' code, as a block and inside YOLOv8n.
 
     python scripts/benchmark_gam.py --out docs/results/gam-speed-cpu.json              about 13 minutes on two cores
-    python scripts/benchmark_gam.py --device 0 --out docs/results/gam-speed-gpu.json   about 8 minutes
+    python scripts/benchmark_gam.py --device 0 --out docs/results/gam-speed-gpu.json   its budget is 500 s
     python scripts/benchmark_gam.py --quick                                            every part once, two minutes
     python scripts/benchmark_gam.py --show docs/results/gam-speed-cpu.json             its tables as Markdown
 
