@@ -1,7 +1,7 @@
 """Charts as inline SVG, drawn by matplotlib in the page's own colours so that they follow its light and dark theme.
 
-Colours are CSS variables (`--c0`, `--c1`, ... for the variants); every chart carries a title and a description for
-those who do not see it.
+Colours are CSS variables (`--c0` for the baseline, `--c1`, `--c2`, ... for the others); every chart carries a title and
+a description for those who do not see it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["Interval", "Line", "bars", "curves", "forest", "scatter"]
+__all__ = ["Interval", "Line", "bars", "colour", "curves", "forest", "scatter"]
 
 _WIDTHS = {"wide": 720, "narrow": 400}  # in pixels, of the forms for screens and for phones
-_COLOURS = 8
+_COLOURS = 12  # as many as the page's style has
 _INK, _SOFT, _LINE = "#0000e0", "#0000e1", "#0000e2"  # stand for CSS variables until the SVG is written
-_VARIABLES = {_INK: "--ink", _SOFT: "--soft", _LINE: "--line"} | {f"#0000c{i}": f"--c{i}" for i in range(_COLOURS)}
+_VARIABLES = {_INK: "--ink", _SOFT: "--soft", _LINE: "--line"} | {f"#0000c{i:x}": f"--c{i}" for i in range(_COLOURS)}
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's font
     "text.parse_math": False,  # a variant's name may hold dollars
@@ -69,6 +69,11 @@ class Line:
     x: Sequence[float]
     y: Sequence[float]
     variant: int
+
+
+def colour(variant: int) -> str:
+    """Name the CSS variable that is a variant's colour; the baseline, variant 0, shares its own with none."""
+    return f"--c{_number(variant)}"
 
 
 def forest(title: str, rows: Sequence[Interval], unit: str) -> str:
@@ -169,11 +174,15 @@ def _inner(document: str) -> str:
     inner = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", inner, flags=re.DOTALL)  # it would style the whole page
     inner = re.sub(r' id="[\w.]+_\d+"', "", inner)  # nobody refers to these
     inner = re.sub(r"font-family: [^;\"]*;? ?|(?<=px) '[^;\"]*", "", inner).replace("font: ", "font-size: ")
-    return re.sub(r"#0000[ce]\d", lambda found: f"var({_VARIABLES[found[0]]})", inner)
+    return re.sub(r"#0000[ce][\da-f]", lambda found: f"var({_VARIABLES[found[0]]})", inner)
 
 
 def _colour(of: Interval | Line) -> str:
-    return f"#0000c{of.variant % _COLOURS}"
+    return f"#0000c{_number(of.variant):x}"
+
+
+def _number(variant: int) -> int:
+    return variant and 1 + (variant - 1) % (_COLOURS - 1)
 
 
 def _point(axes: Axes, x: float, y: float, row: Interval, across: bool) -> None:

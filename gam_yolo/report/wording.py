@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MINUS", "points", "short_path", "signed", "signed_span", "span"]
+__all__ = ["MINUS", "in_full", "points", "short_path", "signed", "signed_in_full", "signed_span", "span"]
 
 MINUS, _NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
 
@@ -30,6 +30,20 @@ def signed_span(found: dict[str, Any]) -> str:
     return "" if found["low"] is None else f"{signed(found['low'])} to {signed(found['high'])}"
 
 
+def in_full(found: dict[str, Any]) -> str:
+    """Write a value and, where there is one, its interval in brackets."""
+    return _bracketed(points(found["value"]), span(found))
+
+
+def signed_in_full(found: dict[str, Any]) -> str:
+    """Write a difference and, where there is one, its interval in brackets."""
+    return _bracketed(signed(found["value"]), signed_span(found))
+
+
 def short_path(path: str) -> str:
-    """Write the end of a path, enough to tell runs apart."""
-    return "/".join(Path(path).parts[-3:])
+    """Write the end of a path, enough to tell runs apart: of `runs/gam-s0/weights/best.pt`, all of it."""
+    return "/".join(Path(path).parts[-4:])
+
+
+def _bracketed(value: str, interval: str) -> str:
+    return f"{value} ({interval})" if interval else value

@@ -12,10 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from gam_yolo.evaluation import COCO_METRICS
-from gam_yolo.report import charts
+from gam_yolo.report import charts, wording
 from gam_yolo.report.comparison import MAIN
 from gam_yolo.report.gallery import Picture
-from gam_yolo.report.wording import MINUS, points, short_path, signed, signed_span, span
+from gam_yolo.report.wording import MINUS, signed
 from gam_yolo.whole import write as write_file
 
 __all__ = ["METRIC_NAMES", "write"]
@@ -56,7 +56,8 @@ def write(report: dict[str, Any], gallery: list[tuple[str, list[Picture]]], fold
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(points=points, span=span, signed=signed, signed_span=signed_span, short_path=short_path)
+    ways = ("points", "span", "signed", "signed_span", "in_full", "signed_in_full", "short_path")
+    environment.filters.update({name: getattr(wording, name) for name in ways}, colour=charts.colour)
     values = {
         "report": report,
         "names": METRIC_NAMES,

@@ -7,9 +7,9 @@ from collections import Counter
 from itertools import pairwise
 from xml.etree.ElementTree import fromstring
 
-from gam_yolo.report.charts import Interval, Line, bars, curves, forest, scatter
+from gam_yolo.report.charts import Interval, Line, bars, colour, curves, forest, scatter
 
-ROWS = [Interval("a", 1.0, 0.5, 1.5, 0, "+1.0"), Interval("b $x$ <i>", -2.0, None, None, 9, "-2.0")]
+ROWS = [Interval("a", 1.0, 0.5, 1.5, 0, "+1.0"), Interval("b $x$ <i>", -2.0, None, None, 11, "-2.0")]
 
 
 def every_kind() -> str:
@@ -36,11 +36,14 @@ def test_each_chart_comes_for_screens_and_for_phones_and_is_well_formed() -> Non
 def test_colours_and_fonts_are_the_pages() -> None:
     drawn = every_kind()
     assert re.findall(r"#[0-9a-f]{6}\b", drawn) == []
-    assert {"--c0", "--c1", "--ink", "--soft", "--line"} <= set(
-        re.findall(r"var\((--\w+)\)", drawn)
-    )  # 9 of 8 is the second
+    assert {"--c0", "--c11", "--ink", "--soft", "--line"} <= set(re.findall(r"var\((--\w+)\)", drawn))
     assert "font-family" not in drawn
     assert "<style" not in drawn
+
+
+def test_a_dozen_variants_differ_in_colour_and_none_has_the_baselines() -> None:
+    assert len({colour(i) for i in range(12)}) == 12
+    assert colour(0) not in {colour(i) for i in range(1, 100)}
 
 
 def test_names_in_charts_do_not_meet_on_the_page() -> None:

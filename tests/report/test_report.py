@@ -10,8 +10,10 @@ import pytest
 
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation import METRICS, difference, holm, multiplicities, read_coco, read_detections, resample
+from gam_yolo.report.charts import colour
 from gam_yolo.report.protocol import Protocol, write_protocol
 from gam_yolo.report.variants import parse_variants
+from gam_yolo.report.wording import MINUS, in_full, short_path, signed_in_full
 
 from .conftest import DataSet, run_compare
 
@@ -88,6 +90,24 @@ def test_markdown_tables_are_whole(report: Path) -> None:
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
         assert len(table.splitlines()) > 3
+
+
+def test_each_colour_of_the_page_is_one_of_its_style(report: Path) -> None:
+    page = (report / "report.html").read_text()
+    for theme in re.findall(r":root \{.*?\}", page, re.DOTALL):
+        declared = re.findall(r"(--\w+): (#\w+);", theme)
+        assert set(re.findall(r"var\((--\w+)\)", page)) <= {name for name, _ in declared}
+        assert {colour(i) for i in range(50)} <= {name for name, _ in declared}
+
+
+def test_values_without_interval_have_no_brackets() -> None:
+    assert in_full({"value": 0.1, "low": None, "high": None}) == "10.0"
+    assert signed_in_full({"value": -0.1, "low": -0.2, "high": 0.05}) == f"{MINUS}10.0 ({MINUS}20.0 to +5.0)"
+    assert signed_in_full({"value": None, "low": None, "high": None}) == "\N{EN DASH}"
+
+
+def test_paths_keep_apart_runs_of_one_study() -> None:
+    assert short_path("runs/study/s/gam-s1/train/weights/best.pt") == "gam-s1/train/weights/best.pt"
 
 
 def test_the_table_is_printed(report: Path) -> None:
