@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox, BboxBase
 
 __all__ = ["Interval", "Line", "bars", "colour", "curves", "forest", "scatter"]
 
+_Side = Literal["left", "right"]
 _WIDTHS = {"wide": 720, "narrow": 400}  # in pixels, of the forms for screens and for phones
 _COLOURS = 12  # as many as the page's style has
 _INK, _SOFT, _LINE = "#0000e0", "#0000e1", "#0000e2"  # stand for CSS variables until the SVG is written
 _VARIABLES = {_INK: "--ink", _SOFT: "--soft", _LINE: "--line"} | {f"#0000c{i:x}": f"--c{i}" for i in range(_COLOURS)}
+_LETTER, _ASIDE = (7.5, 15.0), 10  # about a letter's width and height, and a name's distance from its point, in pixels
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's font
     "text.parse_math": False,  # a variant's name may hold dollars
@@ -120,7 +123,9 @@ def scatter(title: str, points: Sequence[tuple[float, Interval]], x_unit: str, y
     def draw(axes: Axes) -> None:
         for x, row in points:
             _point(axes, x, row.value, row, across=False)
-        axes.set_xlim(0, 1.25 * max(x for x, _ in points))  # room for the names
+        low, high = min(x for x, _ in points), max(x for x, _ in points)
+        room = max(0.2 * (high - low), 0.02 * high)  # for the names
+        axes.set_xlim(low - room, high + 1.75 * room)
         axes.set_xlabel(x_unit)
         axes.set_ylabel(y_unit)
         _name_points(axes, points)
@@ -205,18 +210,31 @@ def _name_rows(axes: Axes, names: Sequence[tuple[float, str]], bottom: float) ->
 
 
 def _name_points(axes: Axes, points: Sequence[tuple[float, Interval]]) -> None:
-    """Write each point's name to its right; what would lie on another name moves below it."""
-    letter, line = 7.5, 15  # a name's width for each letter, and its height
+    """Write each point's name beside it where it meets no other name and no point, with a line to it from afar."""
     axes.figure.canvas.draw()  # which settles where the points lie
-    placed: list[tuple[float, float, str]] = []
-    for x, row in sorted(points, key=lambda point: -point[1].value):
-        left, own = axes.transData.transform((x, row.value))
-        middle = own
-        for other, taken, text in placed:
-            if left < other + letter * len(text) and other < left + letter * len(row.label):
-                middle = min(middle, taken - line)
-        placed.append((left, middle, row.label))
-        axes.annotate(row.label, (x, row.value), (10, middle - own), textcoords="offset points", va="center")
+    spots = [axes.transData.transform((x, row.value)) for x, row in points]
+    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in spots]
+    for (across, up), (x, row) in sorted(zip(spots, points, strict=True), key=lambda found: -found[0][1]):
+        places = list(_beside(across, up, row.label, axes.bbox))
+        box, side, rise = next((place for place in places if not place[0].count_overlaps(taken)), places[0])
+        taken.append(box)
+        line = {"arrowstyle": "-", "color": _SOFT, "shrinkA": 0, "shrinkB": 5} if abs(rise) >= _LETTER[1] else None
+        offset = (_ASIDE if side == "left" else -_ASIDE, rise)
+        axes.annotate(
+            row.label, (x, row.value), offset, textcoords="offset points", ha=side, va="center", arrowprops=line
+        )
+
+
+def _beside(x: float, y: float, label: str, inside: BboxBase) -> Iterator[tuple[Bbox, _Side, int]]:
+    """Yield where a label may stand by a point, nearest first: its box, its alignment and how far up, in pixels."""
+    width, height = _LETTER[0] * len(label), _LETTER[1]
+    for distance in range(0, int(inside.height), 5):
+        for rise in (distance, -distance):
+            sides: tuple[tuple[_Side, float], ...] = (("left", x + _ASIDE), ("right", x - _ASIDE - width))
+            for side, left in sides:
+                box = Bbox.from_bounds(left, y + rise - height / 2, width, height)
+                if inside.x0 <= box.x0 and inside.y0 <= box.y0 and box.y1 <= inside.y1:
+                    yield box, side, rise
 
 
 def _spoken(row: Interval) -> str:

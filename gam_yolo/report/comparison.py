@@ -31,6 +31,7 @@ __all__ = ["MAIN", "Statistics", "compare_detections", "headline"]
 MAIN = "AP"
 """The metric the headline is about: COCO's mean AP over IoU 0.50 to 0.95."""
 
+_MOST_SPANS = 3  # the most variants without a difference whose intervals a sentence can hold; all are in the tables
 _NO_MODEL_INTERVAL = "VOC2007 AP50"  # jumps by 1/11 where recall crosses a tenth: no interval held what it promises
 
 
@@ -170,8 +171,13 @@ def headline(variants: list[dict[str, Any]], baseline: str, truth: GroundTruth, 
         for (name, value, found), span in zip(clear, spans, strict=False)
     ]
     if alike:
-        named = [f"{name} {span}" for (name, _, _), span in zip(alike, spans[len(clear) :], strict=True)]
+        brief = len(alike) > _MOST_SPANS
+        named = [
+            name if brief else f"{name} {span}" for (name, _, _), span in zip(alike, spans[len(clear) :], strict=True)
+        ]
         listed = " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
         show = "show" if len(named) > 1 else "shows"
-        parts.append(f"{listed} {show} no detectable difference from {baseline} in mAP")
+        values = [found["value"] for _, _, found in alike]
+        extent = f" (by {signed(min(values))} to {signed(max(values))} points)" if brief else ""
+        parts.append(f"{listed} {show} no detectable difference from {baseline} in mAP{extent}")
     return "; ".join(parts + unsure) + f", on {len(truth.ids)} images."

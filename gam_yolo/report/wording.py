@@ -41,8 +41,9 @@ def signed_in_full(found: dict[str, Any]) -> str:
 
 
 def short_path(path: str) -> str:
-    """Write the end of a path, enough to tell runs apart: of `runs/gam-s0/weights/best.pt`, all of it."""
-    return "/".join(Path(path).parts[-4:])
+    """Write the end of a path, enough to tell runs apart; of a run folder's best weights the folder says it."""
+    parts = Path(path).parts
+    return "/".join((parts[:-2] if parts[-2:] == ("weights", "best.pt") else parts)[-2:])
 
 
 def _bracketed(value: str, interval: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from itertools import pairwise
+from itertools import combinations
 from xml.etree.ElementTree import fromstring
 
 from gam_yolo.report.charts import Interval, Line, bars, colour, curves, forest, scatter
@@ -60,14 +60,23 @@ def test_a_chart_is_the_same_from_run_to_run() -> None:
     assert every_kind() == every_kind()
 
 
-def test_labels_of_close_points_do_not_overlap() -> None:
-    points = [(1.0 + 0.001 * i, Interval(f"variant-{i}", 30 + 0.1 * i, 26, 34, i)) for i in range(5)]
-    points.append((3.0, Interval("far", 30.2, 26, 34, 5)))
+def test_labels_of_close_points_meet_neither_each_other_nor_a_point() -> None:
+    points = [(1.0 + 0.01 * i, Interval(f"variant-{i}", 30 + 0.1 * i, 26, 34, i)) for i in range(9)]
+    points.append((3.0, Interval("far", 30.2, 26, 34, 9)))
     for drawn in elements(scatter("Accuracy", points, "GFLOPs", "mAP")):
-        text = r'<text style="[^"]*" x="([-\d.]+)" y="([-\d.]+)"[^>]*>(variant-\d|far)</text>'
-        place = {label: (float(x), float(y)) for x, y, label in re.findall(text, drawn)}
-        heights = sorted(y for label, (_, y) in place.items() if label != "far")
-        assert len(heights) == 5
-        assert all(below - above >= 14 for above, below in pairwise(heights))
-        marks = [float(y) for y in re.findall(r'<use [^>]*y="([\d.]+)"', drawn)]
-        assert min(abs(place["far"][1] - mark) for mark in marks) < 6  # beside its point: nothing is in its way
+        text = r'<text style="([^"]*)" x="([-\d.]+)" y="([-\d.]+)"[^>]*>(variant-\d|far)</text>'
+        boxes = {}
+        for style, x, y, label in re.findall(text, drawn):
+            left = float(x) - (7 * len(label) if "text-anchor: end" in style else 0)
+            boxes[label] = (left, float(y) - 11, left + 7 * len(label), float(y) + 2)  # `y` is the line it stands on
+        assert len(boxes) == 10
+        marks = [(float(x), float(y)) for x, y in re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)"', drawn)]
+        boxes |= {mark: (mark[0] - 5, mark[1] - 5, mark[0] + 5, mark[1] + 5) for mark in marks}
+        pairs = [(a, b) for a, b in combinations(boxes, 2) if isinstance(a, str)]
+        assert [(a, b) for a, b in pairs if overlap(boxes[a], boxes[b])] == []
+        far = boxes["far"]
+        assert min(abs((far[1] + far[3]) / 2 - y) for _, y in marks) < 6  # beside its point: nothing is in its way
+
+
+def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -107,7 +107,9 @@ def test_values_without_interval_have_no_brackets() -> None:
 
 
 def test_paths_keep_apart_runs_of_one_study() -> None:
-    assert short_path("runs/study/s/gam-s1/train/weights/best.pt") == "gam-s1/train/weights/best.pt"
+    assert short_path("runs/study/s/gam-s1/train/weights/best.pt") == "gam-s1/train"
+    assert short_path("runs/study/s/gam-s1/train/weights/last.pt") == "weights/last.pt"
+    assert short_path("yolov8n.pt") == "yolov8n.pt"
 
 
 def test_the_table_is_printed(report: Path) -> None:
@@ -214,4 +216,10 @@ def test_a_headline_names_each_verdict_once() -> None:
         "b is worse than plain: 15.9 against 30.0 mAP (-14.1 points, 95 % interval -16.4 to -12.3); "
         "a (-0.3, -1.7 to +1.2) and c (+0.1, -1.0 to +1.3) show no detectable difference from plain in mAP, "
         "on 350 images."
+    )
+
+    variants += [variant("d", 0.29, -0.02, 0.01, same), variant("e", 0.3, -0.01, 0.01, same)]
+    told = headline(variants, "plain", truth, 0.95).replace("\N{MINUS SIGN}", "-")
+    assert told.endswith(
+        "a, c, d and e show no detectable difference from plain in mAP (by -1.0 to +0.1 points), on 350 images."
     )
