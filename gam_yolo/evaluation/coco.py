@@ -170,10 +170,9 @@ def _refuse_partial(detections: Detections, truth: GroundTruth) -> None:
     """Refuse detections of images most of which were never looked at."""
     if not len(detections.image):
         raise UserError(f"{detections.source}: holds no detections")
-    with_objects = np.unique(truth.image)
-    covered = np.intersect1d(with_objects, detections.image)
-    if 2 * len(covered) < len(with_objects):
+    without, images = detections.left_out(truth)
+    if 2 * without > images:
         raise UserError(
-            f"{detections.source}: has detections on {len(covered)} of the {len(with_objects)} images with objects in "
+            f"{detections.source}: has detections on {images - without} of the {images} images with objects in "
             f"{truth.source}; expected predictions of the whole split"
         )

@@ -77,3 +77,8 @@ class Detections:
     label: NDArray[np.intp]
     box: Array
     score: Array
+
+    def left_out(self, truth: GroundTruth) -> tuple[int, int]:
+        """Count the images with objects on which nothing at all was detected, and all images with objects."""
+        with_objects = np.unique(truth.image)
+        return len(np.setdiff1d(with_objects, self.image)), len(with_objects)

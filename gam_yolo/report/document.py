@@ -24,6 +24,7 @@ __all__ = ["SCHEMA", "SCHEMA_VERSION", "build"]
 SCHEMA, SCHEMA_VERSION = "gam-yolo/comparison", 1
 """Name and version of the layout of `report.json`, described in `docs/evaluation.md`."""
 
+_OFTEN_EMPTY = 0.05  # of the images with objects; YOLOv8n at confidence 0.001 leaves none of COCO's without detection
 _PACKAGES = ("gam-yolo", "ultralytics", "torch", "numpy", "scipy", "pycocotools")
 
 
@@ -116,6 +117,13 @@ def _notes(truth: GroundTruth, predicted: dict[str, list[Predicted]]) -> list[st
             f"How the predictions of {', '.join(unknown)} were made is not on record; that image size and thresholds "
             "agree is the word of whoever gave the files."
         )
+    for seed in (p for seeds in predicted.values() for p in seeds if p.protocol.imgsz is None):
+        without, images = seed.detections.left_out(truth)
+        if without > _OFTEN_EMPTY * images:
+            notes.append(
+                f"{seed.path} has no detection at all on {without} of the {images} images with objects. At a low "
+                "confidence that is rare: if they were left out when it was made, its numbers are too low."
+            )
     if not truth.crowd.any() and truth.source.endswith((".yaml", ".yml")):
         notes.append(
             "The ground truth comes from label files, which know neither crowds nor difficult objects nor mask areas; "

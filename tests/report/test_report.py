@@ -183,6 +183,16 @@ def test_bad_arguments_are_told_in_one_sentence(data_set: DataSet, tmp_path: Pat
         run_compare(a, b, "-o", tmp_path / "out")
 
 
+def test_images_without_detections_are_told(data_set: DataSet, tmp_path: Path) -> None:
+    whole = data_set.predictions("whole", 0.5, 40)
+    records = json.loads(whole.read_text())
+    part = tmp_path / "part.json"
+    part.write_text(json.dumps([record for record in records if record["image_id"] > 12]))
+    assert run_compare(whole, part, "--gt", data_set.truth, "--replicates", 300, "-o", tmp_path).exit_code == 0
+    told = [note for note in loaded(tmp_path)["notes"] if "no detection at all" in note]
+    assert [note.startswith(f"{part} has no detection at all on 12 of the 60 images") for note in told] == [True]
+
+
 def test_run_folders_name_their_variant(tmp_path: Path) -> None:
     for name in ("plain", "gam-s0", "gam-s1"):
         (tmp_path / name / "weights").mkdir(parents=True)
