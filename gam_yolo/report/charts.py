@@ -16,6 +16,7 @@ from typing import Any, Literal
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox, BboxBase
 
 __all__ = ["Interval", "Line", "bars", "colour", "curves", "forest", "scatter"]
@@ -142,6 +143,8 @@ def curves(title: str, lines: Sequence[Line], x_unit: str, y_unit: str) -> str:
             axes.plot(line.x, line.y, color=_colour(line), linewidth=2)
         axes.set_ylim(bottom=0)
         axes.margins(x=0)
+        if all(isinstance(x, int) for line in lines for x in line.x):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no epoch 2.5
         axes.set_xlabel(x_unit)
         axes.set_ylabel(y_unit)
 

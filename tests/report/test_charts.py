@@ -56,6 +56,12 @@ def test_labels_are_written_as_they_are() -> None:
     assert "b $x$ &lt;i&gt;" in forest("Forest", ROWS, "points")
 
 
+def test_epochs_are_whole() -> None:
+    for drawn in elements(curves("Training", [Line("a", [1, 2, 3], [10.0, 20.0, 30.0], 0)], "epoch", "mAP")):
+        ticks = re.findall(r"text-anchor: middle[^>]*>([\d.]+)</text>", drawn)
+        assert ticks == ["1", "2", "3"]
+
+
 def test_a_chart_is_the_same_from_run_to_run() -> None:
     assert every_kind() == every_kind()
 
