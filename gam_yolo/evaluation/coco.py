@@ -35,7 +35,7 @@ def read_coco(path: str | Path) -> GroundTruth:
         kinds = (int, str) if key == "images" else int
         wrong = next((i for i, record in enumerate(records) if not isinstance(record.get("id"), kinds)), None)
         if wrong is not None:
-            raise UserError(f"{path}: {key}[{wrong}] has the id {records[wrong].get('id')!r}; expected a number")
+            raise UserError(f"{path}: {key}[{wrong}] has the id {shown([records[wrong].get('id')])}; expected a number")
         refuse_repeats((record["id"] for record in records), f"{path}: {key}", "ids")
     images = sorted(images, key=lambda image: (isinstance(image["id"], str), image["id"]))
     categories = sorted(categories, key=lambda category: category["id"])

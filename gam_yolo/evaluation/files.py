@@ -7,14 +7,28 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from reprlib import Repr
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation.data import Array, ImageId
 
-__all__ = ["boxes_of", "image_id_of", "number_of", "read_json", "refuse_repeats", "shown"]
+__all__ = ["boxes_of", "image_id_of", "is_number", "number_of", "read_json", "refuse_repeats", "shown", "text_of"]
+
+_BRIEF = Repr()  # whatever a file holds fits into a sentence
+_BRIEF.maxstring = _BRIEF.maxother = 120  # a path stays whole
+
+
+def text_of(path: Path, expected: str) -> str:
+    """Read a text file, or say that it is not what was expected."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); expected {expected}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not text; expected {expected}") from None
 
 
 def read_json(path: Path) -> Any:
@@ -23,49 +37,50 @@ def read_json(path: Path) -> Any:
     Raises:
         UserError: The file is missing, unreadable or not whole.
     """
+    text = text_of(path, "a JSON file")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a JSON file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not text; expected a JSON file") from None
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path}: is not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}); "
             "was it cut off while it was written?"
         ) from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists nested without end
+        raise UserError(f"{path}: cannot be read as JSON ({error})") from None
 
 
 def number_of(record: dict[str, Any], key: str, where: str) -> float:
     """Return a finite number of a record, or say where it is missing or none."""
     value = record.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise UserError(f"{where}: '{key}' is {value!r}; expected a finite number")
+    if not is_number(value):
+        raise UserError(f"{where}: '{key}' is {_BRIEF.repr(value)}; expected a finite number")
     return float(value)
 
 
 def boxes_of(records: Sequence[dict[str, Any]], where: str) -> Array:
     """Return the records' `bbox` as an array of shape (records, 4), or name the first record without a proper one."""
     boxes = [record.get("bbox") for record in records]
-    try:
-        array = np.array(boxes, dtype=float).reshape(-1, 4)
-        if len(array) == len(records) and np.isfinite(array).all() and (array[:, 2:] >= 0).all():
-            return array
-    except (TypeError, ValueError):
-        pass
     for index, box in enumerate(boxes):
-        numbers = box if isinstance(box, list) and all(isinstance(v, (int, float)) for v in box) else []
-        if len(numbers) != 4 or not np.isfinite(numbers).all() or min(numbers[2:]) < 0:
+        if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box)) and min(box[2:]) >= 0):
             raise UserError(
-                f"{where}[{index}]: 'bbox' is {box!r}; expected four finite numbers [x, y, width, height] in pixels"
+                f"{where}[{index}]: 'bbox' is {_BRIEF.repr(box)}; expected four finite numbers [x, y, width, height] "
+                "in pixels"
             )
-    raise AssertionError("every box is proper by itself, yet together they are not")  # pragma: no cover
+    return np.array(boxes, dtype=float).reshape(-1, 4)
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value from a file is a finite number; `true` is none."""
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond what a float can hold
+        return False
 
 
 def image_id_of(file: str | Path) -> ImageId:
     """Return the image id Ultralytics gives a file: its stem, as a number where it consists of digits."""
     stem = Path(file).stem
-    return int(stem) if stem.isnumeric() else stem
+    return int(stem) if stem.isdecimal() else stem
 
 
 def refuse_repeats(values: Iterable[object], where: str, what: str) -> None:
@@ -78,4 +93,4 @@ def refuse_repeats(values: Iterable[object], where: str, what: str) -> None:
 def shown(values: Sequence[object], limit: int = 3) -> str:
     """List the first few values for a message."""
     more = f" and {len(values) - limit} more" if len(values) > limit else ""
-    return ", ".join(repr(value) for value in values[:limit]) + more
+    return ", ".join(_BRIEF.repr(value) for value in values[:limit]) + more

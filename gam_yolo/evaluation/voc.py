@@ -12,7 +12,7 @@ from defusedxml.ElementTree import parse
 
 from gam_yolo.errors import UserError, nearest
 from gam_yolo.evaluation.data import GroundTruth, ImageId
-from gam_yolo.evaluation.files import image_id_of, refuse_repeats
+from gam_yolo.evaluation.files import image_id_of, refuse_repeats, text_of
 
 __all__ = ["read_voc"]
 
@@ -82,10 +82,7 @@ def _listed(folder: Path, split: str) -> tuple[Path, Path, list[str]]:
     if not (folder / "ImageSets").is_dir():
         return folder, folder, sorted(path.stem for path in folder.glob("*.xml"))
     listing = folder / "ImageSets" / "Main" / f"{split}.txt"
-    try:
-        lines = listing.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"{listing}: cannot be read ({error.strerror}); expected the split's image names") from None
+    lines = text_of(listing, "the split's image names").splitlines()
     return folder / "Annotations", listing, [line.split()[0] for line in lines if line.strip()]
 
 

@@ -156,21 +156,22 @@ def _training(folder: Path) -> dict[str, Any] | None:
     log, arguments = folder / "results.csv", folder / "args.yaml"
     if not log.is_file():
         return None
-    with log.open(encoding="utf-8", newline="") as file:
-        rows = [{(k or "").strip(): v for k, v in row.items()} for row in csv.DictReader(file)]
     try:
+        with log.open(encoding="utf-8", newline="") as file:
+            rows = [{(k or "").strip(): v for k, v in row.items()} for row in csv.DictReader(file)]
         epochs = [int(float(row["epoch"])) for row in rows]
         curve = [float(row["metrics/mAP50-95(B)"]) for row in rows]
         at_50 = [float(row["metrics/mAP50(B)"]) for row in rows]
         seconds = float(rows[-1]["time"]) if rows and rows[-1].get("time") else None
-    except (KeyError, TypeError, ValueError):
+        settings = yaml.safe_load(arguments.read_text(encoding="utf-8")) if arguments.is_file() else {}
+    except (KeyError, TypeError, ValueError, OverflowError, csv.Error, yaml.YAMLError):
         return None
-    if not rows:
+    if not rows or not np.isfinite([*curve, *at_50, seconds or 0.0]).all():
         return None
-    settings = yaml.safe_load(arguments.read_text(encoding="utf-8")) if arguments.is_file() else {}
+    seed = settings.get("seed") if isinstance(settings, dict) else None
     best = int(np.argmax(curve))
     return {
-        "seed": settings.get("seed") if isinstance(settings, dict) else None,
+        "seed": seed if isinstance(seed, int) else None,
         "epochs": epochs,
         "AP": curve,
         "best": {"epoch": epochs[best], "AP": curve[best], "AP50": at_50[best]},

@@ -9,7 +9,7 @@ from typing import Any
 
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation import Detections
-from gam_yolo.evaluation.files import read_json
+from gam_yolo.evaluation.files import number_of, read_json, shown
 from gam_yolo.whole import write
 
 __all__ = ["Protocol", "read_protocol", "refuse_differences", "write_protocol"]
@@ -48,6 +48,9 @@ _BINDING = {
 }
 
 
+_TEXTS = {"data", "ultralytics", "weights"}  # all else is numbers
+
+
 def _beside(predictions: Path) -> Path:
     return predictions.with_suffix(".protocol.json")
 
@@ -67,7 +70,14 @@ def read_protocol(predictions: Path) -> tuple[Protocol, dict[str, float]]:
     if not isinstance(content, dict) or not known >= content.keys() - {"own"}:
         raise UserError(f"{path}: is not a protocol; expected an object with the keys {', '.join(sorted(known))}")
     own = content.pop("own", {})
-    return Protocol(**content), own
+    if not isinstance(own, dict):
+        raise UserError(f"{path}: 'own' is {shown([own])}; expected an object of numbers")
+    for key, value in content.items():
+        if key in _TEXTS and not isinstance(value, str | None):
+            raise UserError(f"{path}: '{key}' is {shown([value])}; expected a text")
+        if key not in _TEXTS and value is not None:
+            number_of(content, key, str(path))
+    return Protocol(**content), {key: number_of(own, key, f"{path}: own") for key in own}
 
 
 def refuse_differences(results: list[tuple[str, Protocol, Detections, int]]) -> None:

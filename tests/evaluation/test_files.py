@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from gam_yolo.errors import UserError
-from gam_yolo.evaluation import read_coco, read_detections, read_truth, read_voc, read_yolo
+from gam_yolo.evaluation import match_coco, read_coco, read_detections, read_truth, read_voc, read_yolo
+from gam_yolo.evaluation.files import image_id_of
 
 TRUTH = {
     "images": [{"id": 7, "file_name": "b.jpg", "width": 100, "height": 50}, {"id": 3, "file_name": "a.jpg"}],
@@ -56,6 +59,10 @@ def test_ultralytics_predictions_are_matched_by_file_name(truth_file: Path, tmp_
     found = read_detections(path, read_coco(truth_file))
     assert found.image.tolist() == [1, 0]
     assert found.score.tolist() == [0.5, 1]
+
+
+def test_digits_that_are_no_decimals_are_a_name() -> None:
+    assert [image_id_of(f"{stem}.jpg") for stem in ("007", "7a", "²", "½")] == [7, "7a", "²", "½"]
 
 
 def refused(read: object, match: str) -> None:
@@ -168,6 +175,8 @@ def test_bad_voc_is_told_in_one_sentence(voc: Path) -> None:
     refused(lambda: read_voc(voc), "not valid XML")
     path.unlink()
     refused(lambda: read_voc(voc), "000005.xml: cannot be read")
+    (voc / "ImageSets/Main/val.txt").write_bytes(b"\xff\xfe\x00")
+    refused(lambda: read_voc(voc), "val.txt: is not text; expected the split's image names")
 
 
 @pytest.fixture
@@ -206,6 +215,8 @@ def test_bad_yolo_data_is_told_in_one_sentence(yolo: Path) -> None:
     ):
         label.write_text(text)
         refused(lambda: read_yolo(yolo), match)
+    label.write_bytes(b"\xff\xfe\x00")
+    refused(lambda: read_yolo(yolo), "9.txt: is not text; expected labels")
     label.write_text("")
     refused(lambda: read_yolo(yolo.parent / "none.yaml"), "none.yaml: cannot be read as a dataset YAML")
     refused(lambda: read_yolo(yolo, "test"), "'test'")
@@ -231,3 +242,69 @@ def test_original_annotations_come_before_labels(yolo: Path, voc: Path, truth_fi
     refused(lambda: read_truth(str(yolo), None), "protocol is 'kitti'; expected 'coco' or 'voc'")
     refused(lambda: read_truth(None, None), "no ground truth")
     assert read_truth(None, voc).classes == ("cat", "dog")
+
+
+JUNK = (None, True, -1, 0, 1.5, 10**400, float("nan"), float("inf"), "", "x" * 500, "7", [], {}, [[1]], [1, 2, 3, 4])
+
+
+def broken(document: Any) -> Iterator[Any]:
+    """Yield a JSON document with junk in each place in turn, whatever that place is for."""
+    yield from JUNK
+    if isinstance(document, (dict, list)):
+        for place in document if isinstance(document, dict) else range(len(document)):
+            for part in broken(document[place]):
+                copy = document.copy()
+                copy[place] = part
+                yield copy
+
+
+def sentence_or_value(read: Callable[[], Any]) -> Any:
+    """What `read` returns, if it does; what it refuses, it must refuse in one sentence."""
+    try:
+        return read()
+    except UserError as error:
+        said = str(error)
+    assert "\n" not in said
+    assert len(said) < 600
+    return None
+
+
+def test_junk_anywhere_is_refused_in_one_sentence_or_does_no_harm(tmp_path: Path) -> None:
+    path, result = tmp_path / "truth.json", tmp_path / "result.json"
+    results = [RESULT, {**RESULT, "image_id": "a", "file_name": "a.jpg", "category_id": 5}]
+    path.write_text(json.dumps(TRUTH))
+    whole = read_coco(path)
+    read, held = 0, 0
+    for document in broken(TRUTH):
+        path.write_text(json.dumps(document))
+        if truth := sentence_or_value(lambda: read_coco(path)):
+            assert np.isfinite(truth.box).all()
+            assert np.isfinite(truth.area).all()
+            assert len(truth.digest) == 64
+            read += 1
+    for document in broken(results):
+        result.write_text(json.dumps(document))
+        if found := sentence_or_value(lambda: read_detections(result, whole)):
+            assert np.isfinite(found.box).all()
+            assert np.isfinite(found.score).all()
+            match_coco(whole, found)
+            held += 1
+    assert read > 50  # extents, names and ids may well be other numbers or texts
+    assert held > 20
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [("[" * 100_000, "cannot be read as JSON"), ("1" * 5000, "cannot be read as JSON"), ("", "not valid JSON")],
+)
+def test_json_beyond_all_bounds_is_refused(tmp_path: Path, text: str, match: str) -> None:
+    path = tmp_path / "truth.json"
+    path.write_text(text)
+    refused(lambda: read_coco(path), match)
+
+
+@pytest.mark.parametrize("box", [["1", "2", "3", "4"], [True, False, 3, 4], [[1, 2, 3, 4]], [1, 2, 10**400, 4]])
+def test_boxes_are_of_numbers(truth_file: Path, tmp_path: Path, box: list[Any]) -> None:
+    path = tmp_path / "predictions.json"
+    path.write_text(json.dumps([{**RESULT, "bbox": box}]))  # by itself: what all boxes have in common is no excuse
+    refused(lambda: read_detections(path, read_coco(truth_file)), "four finite numbers")

@@ -11,7 +11,8 @@ import pytest
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation import METRICS, difference, holm, multiplicities, read_coco, read_detections, resample
 from gam_yolo.report.charts import colour
-from gam_yolo.report.protocol import Protocol, write_protocol
+from gam_yolo.report.document import _training
+from gam_yolo.report.protocol import Protocol, read_protocol, write_protocol
 from gam_yolo.report.variants import parse_variants
 from gam_yolo.report.wording import MINUS, in_full, short_path, signed_in_full
 
@@ -191,6 +192,56 @@ def test_images_without_detections_are_told(data_set: DataSet, tmp_path: Path) -
     assert run_compare(whole, part, "--gt", data_set.truth, "--replicates", 300, "-o", tmp_path).exit_code == 0
     told = [note for note in loaded(tmp_path)["notes"] if "no detection at all" in note]
     assert [note.startswith(f"{part} has no detection at all on 12 of the 60 images") for note in told] == [True]
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ([], "is not a protocol"),
+        ({"imgsz": 640, "size": 1}, "is not a protocol; expected an object with the keys conf, data"),
+        ({"imgsz": "640"}, "'imgsz' is '640'; expected a finite number"),
+        ({"iou": float("nan")}, "'iou' is nan"),
+        ({"data": 7}, "'data' is 7; expected a text"),
+        ({"own": [1]}, r"'own' is \[1\]; expected an object of numbers"),
+        ({"own": {"metrics/mAP50(B)": None}}, r"own: 'metrics/mAP50\(B\)' is None"),
+    ],
+)
+def test_a_broken_protocol_is_told_in_one_sentence(tmp_path: Path, content: object, match: str) -> None:
+    (tmp_path / "a.protocol.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"a.protocol.json: ?{match}"):
+        read_protocol(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"epoch,metrics/mAP50(B),metrics/mAP50-95(B)\n1,nan,nan\n",
+        b"epoch,metrics/mAP50(B),metrics/mAP50-95(B)\ninf,0.1,0.1\n",
+        b"epoch,metrics/mAP50(B)\n1,0.1\n",
+        b"epoch\n",
+        b"\xff\xfe\x00",
+        b"",
+    ],
+)
+def test_a_broken_training_log_draws_no_curve(tmp_path: Path, broken: bytes) -> None:
+    log, arguments = tmp_path / "results.csv", tmp_path / "args.yaml"
+    log.write_bytes(b"epoch,time,metrics/mAP50(B),metrics/mAP50-95(B)\n1,2.5,0.3,0.1\n2,5,0.4,0.2\n")
+    arguments.write_text("seed: 3\n")
+    assert _training(tmp_path) == {
+        "seed": 3,
+        "epochs": [1, 2],
+        "AP": [0.1, 0.2],
+        "best": {"epoch": 2, "AP": 0.2, "AP50": 0.4},
+        "seconds": 5.0,
+    }
+    arguments.write_text("seed: [1\n")
+    assert _training(tmp_path) is None
+    arguments.write_text("seed: 2026-11-25\n")
+    known = _training(tmp_path)
+    assert known is not None
+    assert known["seed"] is None
+    log.write_bytes(broken)
+    assert _training(tmp_path) is None
 
 
 def test_run_folders_name_their_variant(tmp_path: Path) -> None:
