@@ -3,8 +3,8 @@
 python scripts/publish_report.py runs/study/voc-small/report/report.json docs/results/voc-small
 
 writes `voc-small.json`, and `voc-small-1.svg` and `voc-small-2.svg`: the page's first and second chart, with the
-page's style in them. `--rename /data/runs=runs` shortens folders' names, which are nobody else's; `--hide control` keeps
-a variant that is far from all others out of the charts.
+page's style in them. `--rename /data/runs=runs` shortens folders' names, which are nobody else's; `--hide control`
+keeps a variant that is far from all others out of the charts.
 """
 
 from __future__ import annotations
