@@ -10,14 +10,13 @@ other datasets; it counts nothing it leaves out; and it writes in place, which a
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gam_yolo.datasets.prepared import Box, Picture, Split, is_safe_name, link, prepare, source_folder
 from gam_yolo.errors import UserError, nearest
+from gam_yolo.reading import is_number, read_json
 
 __all__ = ["prepare_coco", "read_coco"]
 
@@ -49,7 +48,7 @@ def read_coco(source: Path, split: Split) -> Iterator[Picture]:
     if not file.is_file():
         known = {p.stem.removeprefix("instances_") for p in file.parent.glob("instances_*.json")}
         raise UserError(f"{file}: missing, for split '{split.name}'{nearest(split.name, known)}")
-    document = _read_json(file)
+    document = _read_document(file)
     images = _records(document, "images", file)
     categories = {
         _field(c, "id", int, f"{file}: categories[{row}]"): _field(c, "name", str, f"{file}: categories[{row}]")
@@ -105,11 +104,8 @@ def _labels(
     return labels
 
 
-def _read_json(file: Path) -> Json:
-    try:
-        document = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:  # broken, truncated, not UTF-8, nested without end
-        raise UserError(f"{file}: not a JSON document that can be read: {error}") from None
+def _read_document(file: Path) -> Json:
+    document = read_json(file)
     if not isinstance(document, dict):
         raise UserError(f"{file}: the document is a {type(document).__name__}; expected COCO's mapping")
     return document
@@ -140,11 +136,6 @@ def _field(record: Json, key: str, kind: type, where: str) -> Any:
 
 
 def _number(value: object, where: str) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except OverflowError:
-            number = math.inf
-        if math.isfinite(number):
-            return number
-    raise UserError(f"{where} is {value!r:.80}; expected a number")
+    if not is_number(value):
+        raise UserError(f"{where} is {value!r:.80}; expected a number")
+    return float(value)

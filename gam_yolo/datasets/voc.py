@@ -7,7 +7,6 @@ of pixels, the first is 1 and the last is in the box, so that (xmin, xmax) cover
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from ultralytics.data.utils import IMG_FORMATS
 
 from gam_yolo.datasets.prepared import Box, Picture, Split, is_safe_name, link, prepare, source_folder
 from gam_yolo.errors import UserError, nearest
+from gam_yolo.reading import read_text, xml_number
 
 __all__ = ["prepare_voc", "read_voc"]
 
@@ -72,10 +72,8 @@ def _image_sets(source: Path, split: str) -> list[Path]:
 
 def _image_names(image_set: Path) -> dict[str, None]:
     """Return the images that a list names, each once and in order; lines may carry a second column."""
-    try:
-        names = dict.fromkeys(line.split()[0] for line in image_set.read_text("utf-8-sig").splitlines() if line.strip())
-    except UnicodeDecodeError as error:
-        raise UserError(f"{image_set}: not a text file: {error}") from None
+    lines = read_text(image_set, "a list of image names").splitlines()
+    names = dict.fromkeys(line.split()[0] for line in lines if line.strip())
     for name in names:
         if not is_safe_name(name) or "/" in name or "\\" in name:
             raise UserError(
@@ -94,15 +92,17 @@ def _read_annotation(file: Path, split: Split) -> tuple[float, float, list[tuple
         # The text of defusedxml's errors is the repr of an entity, which may be anything: the kind says enough.
         detail = error if isinstance(error, ParseError) else type(error).__name__
         raise UserError(f"{file}: not an XML annotation that can be read: {detail}") from None
-    width, height = (_number(root, f"size/{side}", str(file)) for side in ("width", "height"))
+    width, height = (xml_number(root, f"size/{side}", str(file)) for side in ("width", "height"))
     if width <= 0 or height <= 0:
         raise UserError(f"{file}: size is {width:g} x {height:g}; expected the image's width and height in pixels")
     boxes = []
     for row, item in enumerate(root.findall("object")):
         where = f"{file}: object {row}"
         index = split.class_index((item.findtext("name") or "").strip(), where)
-        difficult = item.find("difficult") is not None and _number(item, "difficult", where) != 0
-        xmin, ymin, xmax, ymax = (_number(item, f"bndbox/{edge}", where) for edge in ("xmin", "ymin", "xmax", "ymax"))
+        difficult = item.find("difficult") is not None and xml_number(item, "difficult", where) != 0
+        xmin, ymin, xmax, ymax = (
+            xml_number(item, f"bndbox/{edge}", where) for edge in ("xmin", "ymin", "xmax", "ymax")
+        )
         if difficult:
             split.tally.difficult += 1
         elif xmin >= xmax or ymin >= ymax:  # read as pixel numbers, equal ends are one pixel: a click, not an object
@@ -110,14 +110,3 @@ def _read_annotation(file: Path, split: Split) -> tuple[float, float, list[tuple
         elif inside := split.clip((xmin - 1, ymin - 1, xmax, ymax), width, height):
             boxes.append((index, inside))
     return width, height, boxes
-
-
-def _number(element: Element, path: str, where: str) -> float:
-    text = element.findtext(path)
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UserError(f"{where}: <{path.replace('/', '><')}> is {text!r}; expected a number")
-    return value

@@ -12,7 +12,8 @@ from defusedxml.ElementTree import parse
 
 from gam_yolo.errors import UserError, nearest
 from gam_yolo.evaluation.data import GroundTruth, ImageId
-from gam_yolo.evaluation.files import image_id_of, refuse_repeats, text_of
+from gam_yolo.evaluation.files import image_id_of, refuse_repeats
+from gam_yolo.reading import read_text, xml_number
 
 __all__ = ["read_voc"]
 
@@ -47,10 +48,12 @@ def read_voc(folder: str | Path, split: str = "val", classes: Sequence[str] | No
         path = annotations / f"{ids[image_id]}.xml"
         root = _root(path)
         files.append(root.findtext("filename") or f"{ids[image_id]}.jpg")
-        sizes.append([_number(root, f"size/{side}", path) for side in ("width", "height")])
+        sizes.append([xml_number(root, f"size/{side}", str(path)) for side in ("width", "height")])
         for entry in root.iter("object"):
             name = (entry.findtext("name") or "").strip()
-            left, top, right, bottom = (_number(entry, f"bndbox/{k}", path) for k in ("xmin", "ymin", "xmax", "ymax"))
+            left, top, right, bottom = (
+                xml_number(entry, f"bndbox/{k}", str(path)) for k in ("xmin", "ymin", "xmax", "ymax")
+            )
             box = (left - 1, top - 1, right - left + 1, bottom - top + 1)
             if box[2] > 0 and box[3] > 0:
                 objects.append((index, name, box, (entry.findtext("difficult") or "0").strip() == "1", path))
@@ -82,7 +85,7 @@ def _listed(folder: Path, split: str) -> tuple[Path, Path, list[str]]:
     if not (folder / "ImageSets").is_dir():
         return folder, folder, sorted(path.stem for path in folder.glob("*.xml"))
     listing = folder / "ImageSets" / "Main" / f"{split}.txt"
-    lines = text_of(listing, "the split's image names").splitlines()
+    lines = read_text(listing, "the split's image names").splitlines()
     return folder / "Annotations", listing, [line.split()[0] for line in lines if line.strip()]
 
 
@@ -98,14 +101,3 @@ def _root(path: Path) -> Element:
     if root is None:
         raise UserError(f"{path}: is empty; expected a VOC annotation")
     return root
-
-
-def _number(element: Element, key: str, path: Path) -> float:
-    text = element.findtext(key)
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = np.nan
-    if not np.isfinite(value):
-        raise UserError(f"{path}: <{key.replace('/', '><')}> is {text!r}; expected a number")
-    return value

@@ -10,7 +10,8 @@ from PIL import Image, UnidentifiedImageError
 
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation.data import GroundTruth
-from gam_yolo.evaluation.files import image_id_of, refuse_repeats, text_of
+from gam_yolo.evaluation.files import image_id_of, refuse_repeats
+from gam_yolo.reading import read_text
 
 __all__ = ["dataset", "image_files", "read_yolo"]
 
@@ -84,7 +85,7 @@ def image_files(entry: str | list[str], where: str) -> list[Path]:
         if path.is_dir():
             found += path.rglob("*.*")
         else:
-            lines = text_of(path, "a list of images").split("\n")
+            lines = read_text(path, "a list of images").split("\n")
             found += [path.parent / line.strip() for line in lines if line.strip()]
     images = [path for path in found if path.suffix[1:].lower() in IMG_FORMATS]
     if not images:
@@ -110,7 +111,7 @@ def _read_labels(path: Path, n_classes: int) -> np.ndarray[tuple[int, int], np.d
     if not path.is_file():
         return np.zeros((0, 5))
     result = []
-    for number, line in enumerate(text_of(path, "labels").splitlines(), 1):
+    for number, line in enumerate(read_text(path, "labels").splitlines(), 1):
         if not line.strip():
             continue
         where = f"{path}: line {number}"

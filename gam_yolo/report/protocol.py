@@ -9,7 +9,8 @@ from typing import Any
 
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation import Detections
-from gam_yolo.evaluation.files import number_of, read_json, shown
+from gam_yolo.evaluation.files import number_of, shown
+from gam_yolo.reading import read_json
 from gam_yolo.whole import write
 
 __all__ = ["Protocol", "read_protocol", "refuse_differences", "write_protocol"]

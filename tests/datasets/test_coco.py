@@ -90,11 +90,11 @@ def test_images_may_lie_where_ultralytics_puts_them(tmp_path: Path) -> None:
     [
         (
             json.dumps(document([image(5, "a.jpg")], [])).encode()[:-9],
-            r"instances_val\.json: not a JSON document that can be",
+            r"instances_val\.json: is not valid JSON at line 1, column \d+ .*; was it cut off",
         ),
-        (b"", "not a JSON document"),
-        (b"\xff\xfe\x00", "not a JSON document"),
-        (b"[" * 200_000, "not a JSON document"),
+        (b"", "not valid JSON"),
+        (b"\xff\xfe\x00", "is not text; expected a JSON file"),
+        (b"[" * 200_000, "cannot be read as JSON"),
         ([], "the document is a list; expected COCO's mapping"),
         ({"images": []}, "instances_val.json: key 'categories' is missing; expected list"),
         ({"images": {}, "categories": []}, "key 'images' is {}; expected list"),

@@ -205,7 +205,7 @@ def test_missing_pieces_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(UserError, match="is not an image's name"):
             prepare_voc(voc(tmp_path))
     (tmp_path / "kit/ImageSets/Main/train.txt").write_bytes(b"\xff\xff")
-    with pytest.raises(UserError, match=r"train\.txt: not a text file"):
+    with pytest.raises(UserError, match=r"train\.txt: is not text; expected a list of image names"):
         prepare_voc(voc(tmp_path))
     assert not list((tmp_path / "out").iterdir())
 
