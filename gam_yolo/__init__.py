@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gam_yolo.registry import BLOCKS as BLOCKS
     from gam_yolo.registry import register as register
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PUBLIC = {
     "BLOCKS": "gam_yolo.registry",

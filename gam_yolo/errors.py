@@ -1,31 +1,99 @@
-"""The one kind of error that is the user's to mend, told in one sentence.
+"""Errors that the user can fix, reported on one line.
+
+    ValueError
+    └── UserError            bad input: a file, a row, a key, an option
+        └── RowError         a row of a model YAML that cannot be built (`gam_yolo.graph.shapes`)
 
 Every entry point (the `gam-yolo` command, and the `yolo` command through `gam_yolo.plugin`) prints such an error
-without a traceback and ends with exit status 2. Anything else that is raised is a bug of ours and keeps its
-traceback.
+without a traceback and exits with status 2. Any other exception is a bug of ours and keeps its traceback.
+
+Every message has one form: `FILE, row N: what is wrong. Expected X. What to do. Did you mean 'Y'?`
 """
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
 
-__all__ = ["EXIT_STATUS", "UserError", "nearest"]
+__all__ = ["EXIT_STATUS", "UserError", "brief", "find_cause", "nearest", "similar"]
+
+E = TypeVar("E", bound=BaseException)
 
 EXIT_STATUS = 2  # what a shell command returns for bad input, as argparse, click and typer have it
 
 
 class UserError(ValueError):
-    """Bad input, told in one sentence: which file, row or key; what was read; what was expected; the nearest name."""
+    """Bad input, reported on one line.
+
+    Args:
+        problem: What was read, and what is wrong with it.
+        at: Where: the file, then the row, line or key. Empty where `problem` says it already.
+        expected: What was expected instead; the message says "Expected ...".
+        fix: What to do, as a sentence: "Write [] for no arguments".
+        similar: The nearest valid name, from `similar`; the message says "Did you mean '...'?".
+
+    Examples:
+        >>> print(UserError("the module is 'GAN'", at="my.yaml, row 3", similar="GAM"))
+        my.yaml, row 3: the module is 'GAN'. Did you mean 'GAM'?
+    """
+
+    def __init__(
+        self, problem: object, *, at: str | Path = "", expected: str = "", fix: str = "", similar: str = ""
+    ) -> None:
+        sentences = [f"{at}: {problem}" if at else str(problem)]
+        if expected:
+            sentences.append(f"Expected {expected}")
+        if fix:
+            sentences.append(fix)
+        if similar:
+            sentences.append(f"Did you mean '{similar}'?")
+        super().__init__(" ".join(map(_closed, sentences)) if len(sentences) > 1 else sentences[0])
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `"; did you mean 'X'?"` for the known name closest to `name`, or an empty string where none is close.
+def _closed(sentence: str) -> str:
+    return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
+
+
+def similar(name: str, known: Iterable[str]) -> str:
+    """Return the known name closest to `name`, or an empty string where none is close.
 
     Args:
         name: The name that was read.
-        known: The names that would have been accepted.
+        known: The valid names.
+
+    Examples:
+        >>> similar("sigmoyd", ["none", "sigmoid"])
+        'sigmoid'
     """
     by_lower = {k.lower(): k for k in known}
     close = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    return f"; did you mean '{by_lower[close[0]]}'?" if close else ""
+    return by_lower[close[0]] if close else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `"; did you mean 'X'?"` for the known name closest to `name`, or an empty string where none is close."""
+    found = similar(name, known)
+    return f"; did you mean '{found}'?" if found else ""
+
+
+def find_cause(error: BaseException | None, kind: type[E]) -> E | None:
+    """Return the first exception of a kind along an exception's causes, itself included.
+
+    Ultralytics wraps what a dataset's preparation raises in an exception of its own.
+    """
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def brief(value: Any) -> str:
+    """Return a short printable form of any value that a YAML can hold, cyclic and enormous ones included."""
+    shorten = reprlib.Repr()
+    shorten.maxstring = shorten.maxother = 80
+    try:
+        return " ".join(shorten.repr(value).split())
+    except ValueError:  # a whole number of more digits than Python prints
+        return f"an enormous {type(value).__name__}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from gam_yolo import blocks as _blocks
+from gam_yolo import ultralytics_api
 from gam_yolo.discovery import discover
 from gam_yolo.errors import UserError, nearest
 
@@ -92,7 +92,7 @@ def _taken(name: str, block: type[nn.Module]) -> str:
     """Say what has the name already, or nothing. The same class defined again, as a notebook's cell does, may."""
     # Ultralytics is imported for this only where a user registers a block: our own names are known to be free.
     own = block.__module__.startswith("gam_yolo.")
-    reserved = {} if own else vars(importlib.import_module("ultralytics.nn.tasks"))
+    reserved = {} if own else vars(ultralytics_api.tasks())
     for taker in (_registered.get(name), reserved.get(name)):
         if taker is not None and _where(taker) != _where(block):
             return _where(taker)

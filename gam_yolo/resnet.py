@@ -10,9 +10,9 @@ from torchvision import models
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from gam_yolo import registry
+from gam_yolo.arguments import bind
 from gam_yolo.blocks.parts import check_choice
 from gam_yolo.errors import UserError, nearest
-from gam_yolo.rows import bind
 
 __all__ = ["AttendedBasicBlock", "AttendedBottleneck", "AttentionResNet", "attend", "cifar_stem"]
 

@@ -15,14 +15,14 @@ from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 from gam_yolo.registry import BLOCKS
 
 CFG = Path(__file__).resolve().parent.parent / "cfg"
-SCRIPT = runpy.run_path(str(CFG.parent / "scripts" / "make_cfg_twins.py"))
+SCRIPT = runpy.run_path(str(CFG.parent / "scripts" / "maintenance" / "make_cfg_twins.py"))
 TWINS: dict[Path, str] = SCRIPT["twins"]()
 
 
 def test_committed_twins_are_what_the_script_writes() -> None:
     assert len(TWINS) == 3 * 2 * len(SCRIPT["BLOCKS"])  # families, placements
     stale = [path.name for path, text in TWINS.items() if not path.is_file() or path.read_text("utf-8") != text]
-    assert not stale, "run python scripts/make_cfg_twins.py"
+    assert not stale, "run python scripts/maintenance/make_cfg_twins.py"
 
 
 def test_every_block_but_gams_own_names_has_twins() -> None:

@@ -18,7 +18,9 @@ def fused_gate(root: Path) -> Any:
     pytest.importorskip("triton", reason="Triton comes with torch's builds for GPUs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
-        spec = importlib.util.spec_from_file_location("fused_gate", root / "scripts" / "gam_speed" / "fused_gate.py")
+        spec = importlib.util.spec_from_file_location(
+            "fused_gate", root / "scripts" / "benchmarks" / "gam_speed" / "fused_gate.py"
+        )
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gam_yolo.blocks import images, lean
+from gam_yolo.blocks import checkpointing, chunking
 from gam_yolo.blocks.parts import (
     ChannelShuffle,
     ConvBN,
@@ -145,10 +145,10 @@ class GAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the attended feature map, of the shape of `x`."""
-        if lean.applies(x):
+        if checkpointing.applies(x):
             f3 = self._lean(x)
-        elif not self.training and self._grouped() and images.applies(x):
-            f3 = images.by_images(self._plain, x, memory_format=images.format_of(x))
+        elif not self.training and self._grouped() and chunking.applies(x):
+            f3 = chunking.by_images(self._plain, x, memory_format=chunking.format_of(x))
         else:
             f3 = self._plain(x)
         out: Tensor = self.start(x, f3)
@@ -164,20 +164,20 @@ class GAM(nn.Module):
 
     def _lean(self, x: Tensor) -> Tensor:
         """Compute the same and keep less of it for the backward pass."""
-        mlp = None if self.channel is None else lean.Mlp(self.channel, x)
+        mlp = None if self.channel is None else checkpointing.Mlp(self.channel, x)
         layers: list[Any] = [None] * 3 if self.spatial is None else list(self.spatial)
         first, *inner, last, sigmoid = layers
         bn = getattr(last, "bn", None)
         if not (isinstance(sigmoid, Sigmoid) and isinstance(bn, nn.BatchNorm2d) and bn.momentum is not None):
             # no spatial branch, or one that is shuffled behind the gate, fused, or with a batch norm of another kind
-            f2 = x if mlp is None else lean.channel_gate(x, mlp)[0]
+            f2 = x if mlp is None else checkpointing.channel_gate(x, mlp)[0]
             return f2 if self.spatial is None else times(self.spatial(f2), f2)
         if isinstance(first, ConvBN):
             first, inner = first.conv, [first.bn, *inner]
-        f2, hidden, y = (x, None, first(x)) if mlp is None else lean.channel_gate(x, mlp, first)
+        f2, hidden, y = (x, None, first(x)) if mlp is None else checkpointing.channel_gate(x, mlp, first)
         for layer in inner:
             y = layer(y)
-        return lean.spatial_gate(last.conv, bn, y, f2, x, hidden, mlp)
+        return checkpointing.spatial_gate(last.conv, bn, y, f2, x, hidden, mlp)
 
 
 def _convolution(form: str, c1: int, c2: int, groups: int) -> list[nn.Module]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from gam_yolo.datasets.prepared import Box, Picture, Split, is_safe_name, link, prepare, source_folder
 from gam_yolo.errors import UserError, nearest
-from gam_yolo.reading import is_number, read_json
+from gam_yolo.io import is_number, read_json
 
 __all__ = ["prepare_coco", "read_coco"]
 

@@ -23,8 +23,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from ultralytics.utils import LOGGER
-
+from gam_yolo import ultralytics_api
 from gam_yolo.errors import UserError, nearest
 
 __all__ = ["Box", "Picture", "Reader", "Split", "Tally", "is_safe_name", "link", "prepare", "source_folder"]
@@ -139,7 +138,7 @@ def prepare(data: Mapping[str, Any], read: Reader, origin: str) -> None:
             lines.append(f"{split}: {job.tally}")
         (folder / "summary.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     for line in lines[1:]:
-        LOGGER.info(f"{yaml}: {line}")
+        ultralytics_api.info(f"{yaml}: {line}")
 
 
 def yaml_name(data: Mapping[str, Any]) -> str:

@@ -14,11 +14,11 @@ from typing import Any
 from xml.etree.ElementTree import Element, ParseError  # the names alone: defusedxml does the parsing
 
 from defusedxml.ElementTree import fromstring
-from ultralytics.data.utils import IMG_FORMATS
 
+from gam_yolo import ultralytics_api
 from gam_yolo.datasets.prepared import Box, Picture, Split, is_safe_name, link, prepare, source_folder
 from gam_yolo.errors import UserError, nearest
-from gam_yolo.reading import read_text, xml_number
+from gam_yolo.io import read_text, xml_number
 
 __all__ = ["prepare_voc", "read_voc"]
 
@@ -46,7 +46,8 @@ def read_voc(source: Path, split: Split) -> Iterator[Picture]:
     """
     for image_set in _image_sets(source, split.name):
         folder = image_set.parents[2]
-        images = {p.stem: p for p in (folder / "JPEGImages").glob("*") if p.suffix[1:].lower() in IMG_FORMATS}
+        formats = ultralytics_api.image_formats()
+        images = {p.stem: p for p in (folder / "JPEGImages").glob("*") if p.suffix[1:].lower() in formats}
         for name in _image_names(image_set):
             if name not in images:
                 split.tally.missing += 1

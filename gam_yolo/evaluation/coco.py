@@ -12,7 +12,7 @@ import numpy as np
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation.data import Detections, GroundTruth
 from gam_yolo.evaluation.files import boxes_of, image_id_of, number_of, refuse_repeats, shown
-from gam_yolo.reading import read_json
+from gam_yolo.io import read_json
 
 __all__ = ["parse_detections", "read_coco", "read_detections"]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation.data import Array, ImageId
-from gam_yolo.reading import is_number
+from gam_yolo.io import is_number
 
 __all__ = ["boxes_of", "image_id_of", "number_of", "refuse_repeats", "shown"]
 

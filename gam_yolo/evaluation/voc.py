@@ -13,7 +13,7 @@ from defusedxml.ElementTree import parse
 from gam_yolo.errors import UserError, nearest
 from gam_yolo.evaluation.data import GroundTruth, ImageId
 from gam_yolo.evaluation.files import image_id_of, refuse_repeats
-from gam_yolo.reading import read_text, xml_number
+from gam_yolo.io import read_text, xml_number
 
 __all__ = ["read_voc"]
 

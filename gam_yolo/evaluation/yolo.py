@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from gam_yolo import ultralytics_api
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation.data import GroundTruth
 from gam_yolo.evaluation.files import image_id_of, refuse_repeats
-from gam_yolo.reading import read_text
+from gam_yolo.io import read_text
 
 __all__ = ["dataset", "image_files", "read_yolo"]
 
@@ -26,8 +27,6 @@ def read_yolo(data: str | Path, split: str = "val") -> GroundTruth:
     Raises:
         UserError: The YAML, an image or a label file is missing or broken.
     """
-    from ultralytics.data.utils import img2label_paths  # slow to import, and not every reader needs it
-
     content = dataset(data, split)
     classes = tuple(str(name) for _, name in sorted(content["names"].items()))
     where = f"{data}: {split}"
@@ -35,7 +34,7 @@ def read_yolo(data: str | Path, split: str = "val") -> GroundTruth:
     refuse_repeats((image_id_of(path) for path in images), where, "image names (without folder and ending)")
     images.sort(key=lambda path: (isinstance(image_id_of(path), str), image_id_of(path)))
     sizes = np.array([_size(path) for path in images], dtype=float)
-    labels = img2label_paths([str(path) for path in images])
+    labels = ultralytics_api.label_files([str(path) for path in images])
     rows = [_read_labels(Path(path), len(classes)) for path in labels]
     image = np.repeat(np.arange(len(images)), [len(r) for r in rows])
     table = np.concatenate([np.zeros((0, 5)), *rows])
@@ -63,10 +62,8 @@ def dataset(data: str | Path, split: str) -> dict[str, Any]:
     Raises:
         UserError: It cannot be read, or the split's images are not there.
     """
-    from ultralytics.data.utils import check_det_dataset
-
     try:
-        content: dict[str, Any] = check_det_dataset(str(data), autodownload=False, split=split)
+        content = ultralytics_api.load_dataset_yaml(str(data))
     except Exception as error:
         reason = " ".join(str(error).split())
         raise UserError(
@@ -78,8 +75,6 @@ def dataset(data: str | Path, split: str) -> dict[str, Any]:
 
 def image_files(entry: str | list[str], where: str) -> list[Path]:
     """List the images of a split: folders, searched through, and lists of files, as Ultralytics reads them."""
-    from ultralytics.data.utils import IMG_FORMATS
-
     found: list[Path] = []
     for path in map(Path, entry if isinstance(entry, list) else [entry]):
         if path.is_dir():
@@ -87,19 +82,16 @@ def image_files(entry: str | list[str], where: str) -> list[Path]:
         else:
             lines = read_text(path, "a list of images").split("\n")
             found += [path.parent / line.strip() for line in lines if line.strip()]
-    images = [path for path in found if path.suffix[1:].lower() in IMG_FORMATS]
+    images = [path for path in found if path.suffix[1:].lower() in ultralytics_api.image_formats()]
     if not images:
         raise UserError(f"{where}: has no images under {entry}")
     return images
 
 
 def _size(path: Path) -> tuple[int, int]:
-    from ultralytics.data.utils import exif_size
-
     try:
         with Image.open(path) as image:
-            width, height = exif_size(image)
-            return int(width), int(height)
+            return ultralytics_api.image_size(image)
     except FileNotFoundError:
         raise UserError(f"{path}: is missing, though the split lists it") from None
     except (UnidentifiedImageError, OSError, ImportError) as error:  # Ultralytics looks for a plug-in for odd formats

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from gam_yolo.errors import UserError
-from gam_yolo.graph.model import IMAGE, SECTIONS, Document, Graph, Layer, brief
+from gam_yolo.errors import UserError, brief
+from gam_yolo.graph.model import IMAGE, SECTIONS, Document, Graph, Layer
 
 __all__ = ["FEEDS", "FEEDS_NEXT", "Edit", "insert", "remove", "rewrite"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from gam_yolo.errors import UserError
+from gam_yolo.errors import UserError, brief
 
-__all__ = ["IMAGE", "SECTIONS", "Document", "Graph", "Layer", "brief"]
+__all__ = ["IMAGE", "SECTIONS", "Document", "Graph", "Layer"]
 
 IMAGE = -1
 """The source of the first layer: the network's input."""
@@ -203,13 +202,3 @@ def _finite(args: list[Any]) -> bool:
         value = pending.pop()
         pending.extend(value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
     return False
-
-
-def brief(value: Any) -> str:
-    """Return a short printable form of any value that a YAML can hold, cyclic and enormous ones included."""
-    shorten = reprlib.Repr()
-    shorten.maxstring = shorten.maxother = 80
-    try:
-        return " ".join(shorten.repr(value).split())
-    except ValueError:  # a whole number of more digits than Python prints
-        return f"an enormous {type(value).__name__}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,10 +21,10 @@ import torch
 import wrapt
 from torch import Tensor, nn
 
-from gam_yolo import registry
+from gam_yolo import registry, ultralytics_api
 from gam_yolo.errors import UserError
-from gam_yolo.graph.files import load as find
-from gam_yolo.graph.mapping import Counterparts, counterparts
+from gam_yolo.graph.find import load as find
+from gam_yolo.graph.match import Counterparts, counterparts
 from gam_yolo.graph.model import Graph
 
 __all__ = ["Carried", "Ledger", "carry", "has_blocks", "rehearse"]
@@ -137,7 +136,7 @@ def rehearse(source: str, target: str) -> Ledger:
     Raises:
         UserError: If either cannot be read or built.
     """
-    tasks = importlib.import_module("ultralytics.nn.tasks")
+    tasks = ultralytics_api.tasks()
     if PurePath(target).suffix in {".yaml", ".yml"}:
         find(target)  # tells what is wrong with a YAML in our own words
     old, new = _model(source), _model(target)
@@ -151,19 +150,15 @@ def rehearse(source: str, target: str) -> Ledger:
 
 
 def _model(name: str) -> nn.Module:
-    ultralytics = importlib.import_module("ultralytics")
-    logger = ultralytics.utils.LOGGER
-    disabled, logger.disabled = logger.disabled, True  # its table of layers is not what was asked for
     try:
-        model: nn.Module = ultralytics.YOLO(name).model
+        with ultralytics_api.quiet():  # its table of layers is not what was asked for
+            model: nn.Module = ultralytics_api.model(name).model
         model.state_dict  # noqa: B018  # an exported model is a string here
     except UserError:
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise UserError(f"{name}: cannot be loaded as an Ultralytics model ({reason})") from None
-    finally:
-        logger.disabled = disabled
     return model
 
 

@@ -22,14 +22,14 @@ __all__ = ["PATCHES", "autoload"]
 SWITCH = "GAM_YOLO"
 
 PATCHES = {
-    "ultralytics.utils.checks": ("gam_yolo.plugin.files",),
+    "ultralytics.utils.checks": ("gam_yolo.plugin.check_file",),
     "ultralytics.nn.tasks": (
-        "gam_yolo.plugin.transfer",
+        "gam_yolo.plugin.load",
         "gam_yolo.plugin.fuse",
-        "gam_yolo.plugin.parser",  # after these two: where one of them does not fit, no block is built
-        "gam_yolo.plugin.classifier",
+        "gam_yolo.plugin.parse_model",  # after these two: where one of them does not fit, no block is built
+        "gam_yolo.plugin.resnet_row",
     ),
-    "ultralytics.cfg": ("gam_yolo.plugin.command",),
+    "ultralytics.cfg": ("gam_yolo.plugin.entrypoint",),
 }
 """Ultralytics' module -> our modules whose `patch` is called with it once it is imported."""
 
@@ -69,4 +69,4 @@ def _refuse(module: ModuleType, why: str) -> None:
     warnings.warn(reason, stacklevel=2)
     if module.__name__ == "ultralytics.nn.tasks":
         with contextlib.suppress(Exception):  # the warning has been given; ordinary models must go on working
-            importlib.import_module("gam_yolo.plugin.parser").unavailable(module, reason)
+            importlib.import_module("gam_yolo.plugin.parse_model").unavailable(module, reason)

@@ -24,7 +24,7 @@ from gam_yolo.evaluation import (
     verdict,
 )
 from gam_yolo.evaluation.data import Array
-from gam_yolo.report.wording import signed, signed_span
+from gam_yolo.report.formatting import signed, signed_span
 
 __all__ = ["MAIN", "Statistics", "compare_detections", "headline"]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from gam_yolo import ultralytics_api
+from gam_yolo.io import text_sha256
 from gam_yolo.report.predictions import load
 
 __all__ = ["Cost", "measure_costs"]
@@ -51,20 +51,18 @@ def measure_costs(paths: dict[str, Path], imgsz: int, device: str) -> dict[str, 
         device: Device in Ultralytics' notation, "" for its choice.
     """
     import torch
-    from ultralytics.utils import torch_utils
 
-    tools: Any = torch_utils  # it carries no types
-    where = tools.select_device(device, verbose=False)
+    where = ultralytics_api.get("select_device")(device, verbose=False)
     models: dict[str, Any] = {}
     costs: dict[str, dict[str, Any]] = {}
     for name, path in paths.items():
         network = load(path).model.float().eval()
         content = {key: value for key, value in network.yaml.items() if key != "yaml_file"}
         costs[name] = {
-            "parameters": int(tools.get_num_params(network)),
-            "gflops": float(tools.get_flops(network, imgsz)) or None,
+            "parameters": int(ultralytics_api.get("get_num_params")(network)),
+            "gflops": float(ultralytics_api.get("get_flops")(network, imgsz)) or None,
             "yaml": str(network.yaml.get("yaml_file", "")),
-            "yaml_sha256": hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest(),
+            "yaml_sha256": text_sha256(content),
         }
         models[name] = network.fuse(verbose=False).to(where)
     image = torch.rand(1, 3, imgsz, imgsz, device=where)

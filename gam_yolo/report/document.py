@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import platform
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -14,10 +13,12 @@ import numpy as np
 import yaml
 
 from gam_yolo.evaluation import GroundTruth, match_coco, over_classes, precision_curve
+from gam_yolo.io import file_sha256
 from gam_yolo.report.comparison import Statistics, headline
 from gam_yolo.report.cost import Cost
-from gam_yolo.report.predictions import Predicted, Settings, file_digest
+from gam_yolo.report.predictions import Predicted, Settings
 from gam_yolo.report.protocol import Protocol
+from gam_yolo.training_log import MAP, MAP50, read_results
 
 __all__ = ["SCHEMA", "SCHEMA_VERSION", "build"]
 
@@ -137,7 +138,7 @@ def _run(seed: Predicted, index: int, metrics: dict[str, Any]) -> dict[str, Any]
     folder = seed.path.parent.parent if seed.path.parent.name == "weights" else None
     return {
         "path": str(seed.path),
-        "sha256": seed.protocol.weights or file_digest(seed.path),
+        "sha256": seed.protocol.weights or file_sha256(seed.path),
         "ours": {metric: metrics[metric]["seeds"][index] for metric in ("AP", "AP50")},
         "ultralytics": _own(seed.own),
         "training": _training(folder) if folder else None,
@@ -153,20 +154,15 @@ def _own(values: dict[str, float]) -> dict[str, float] | None:
 
 def _training(folder: Path) -> dict[str, Any] | None:
     """Read what Ultralytics' training left in a run folder: seed, curve and the best epoch's own numbers."""
-    log, arguments = folder / "results.csv", folder / "args.yaml"
-    if not log.is_file():
+    rows, arguments = read_results(folder / "results.csv"), folder / "args.yaml"
+    if not rows:
         return None
     try:
-        with log.open(encoding="utf-8", newline="") as file:
-            rows = [{(k or "").strip(): v for k, v in row.items()} for row in csv.DictReader(file)]
-        epochs = [int(float(row["epoch"])) for row in rows]
-        curve = [float(row["metrics/mAP50-95(B)"]) for row in rows]
-        at_50 = [float(row["metrics/mAP50(B)"]) for row in rows]
-        seconds = float(rows[-1]["time"]) if rows and rows[-1].get("time") else None
+        epochs = [int(row["epoch"]) for row in rows]
+        curve = [row[MAP] for row in rows]
+        at_50 = [row[MAP50] for row in rows]
         settings = yaml.safe_load(arguments.read_text(encoding="utf-8")) if arguments.is_file() else {}
-    except (KeyError, TypeError, ValueError, OverflowError, csv.Error, yaml.YAMLError):
-        return None
-    if not rows or not np.isfinite([*curve, *at_50, seconds or 0.0]).all():
+    except (KeyError, OSError, ValueError, OverflowError, yaml.YAMLError):
         return None
     seed = settings.get("seed") if isinstance(settings, dict) else None
     best = int(np.argmax(curve))
@@ -175,7 +171,7 @@ def _training(folder: Path) -> dict[str, Any] | None:
         "epochs": epochs,
         "AP": curve,
         "best": {"epoch": epochs[best], "AP": curve[best], "AP50": at_50[best]},
-        "seconds": seconds,
+        "seconds": rows[-1].get("time"),
     }
 
 

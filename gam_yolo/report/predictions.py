@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gam_yolo import ultralytics_api
 from gam_yolo.errors import UserError, nearest
 from gam_yolo.evaluation import Detections, GroundTruth, parse_detections, read_detections
+from gam_yolo.io import file_sha256, write
 from gam_yolo.report.protocol import Protocol, read_protocol, refuse_differences, write_protocol
 from gam_yolo.report.variants import Variant
-from gam_yolo.whole import write
 
-__all__ = ["CONF", "IOU", "MAX_DET", "Predicted", "Settings", "collect", "file_digest", "load"]
+__all__ = ["CONF", "IOU", "MAX_DET", "Predicted", "Settings", "collect", "load"]
 
 CONF, IOU, MAX_DET = 0.001, 0.7, 300
 """Ultralytics' own defaults for validation, written out so that no configuration file changes a comparison."""
@@ -100,7 +101,7 @@ def _refuse_copies(variants: list[Variant]) -> None:
     """Refuse copies of one file, which would pass for seeds that agree to the last digit."""
     seen: dict[str, Path] = {}
     for path in (path for variant in variants for path in variant.paths):
-        digest = file_digest(path)
+        digest = file_sha256(path)
         if digest in seen:
             raise UserError(f"{path} and {seen[digest]} have the same content; expected different trainings")
         seen[digest] = path
@@ -145,10 +146,8 @@ def load(path: Path) -> Any:
     Raises:
         UserError: It cannot be loaded or is no detector.
     """
-    from ultralytics.models import YOLO
-
     try:
-        model = YOLO(path)
+        model = ultralytics_api.model(path)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: cannot be loaded as a checkpoint ({reason})") from None
@@ -162,29 +161,18 @@ def _trained_imgsz(path: Path) -> int:
     return int(size if isinstance(size, int) else max(size))
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()  # Python 3.10 has no hashlib.file_digest
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _validated(
     path: Path, truth: GroundTruth, settings: Settings, imgsz: int, cache: Path, say: Callable[[str], None]
 ) -> Predicted:
     """Return a checkpoint's predictions from the cache, or validate it and put them there."""
-    import ultralytics
-
     protocol = Protocol(
         data=truth.digest,
         imgsz=imgsz,
         conf=CONF,
         iou=IOU,
         max_det=MAX_DET,
-        ultralytics=ultralytics.__version__,
-        weights=file_digest(path),
+        ultralytics=ultralytics_api.version(),
+        weights=file_sha256(path),
     )
     key = hashlib.sha256(repr(protocol).encode()).hexdigest()[:16]
     stored = cache / f"{key}.json"

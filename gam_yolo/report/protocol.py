@@ -10,8 +10,7 @@ from typing import Any
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation import Detections
 from gam_yolo.evaluation.files import number_of, shown
-from gam_yolo.reading import read_json
-from gam_yolo.whole import write
+from gam_yolo.io import read_json, write
 
 __all__ = ["Protocol", "read_protocol", "refuse_differences", "write_protocol"]
 

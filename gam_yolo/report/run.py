@@ -12,8 +12,8 @@ from gam_yolo.report.cost import measure_costs
 from gam_yolo.report.document import build
 from gam_yolo.report.gallery import differing_images
 from gam_yolo.report.predictions import Settings, collect
+from gam_yolo.report.render import write
 from gam_yolo.report.variants import Variant
-from gam_yolo.report.writing import write
 
 __all__ = ["run"]
 

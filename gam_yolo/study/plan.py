@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,16 +11,14 @@ from typing import Any
 
 import yaml
 
-from gam_yolo import __version__, registry
-from gam_yolo.errors import UserError
-from gam_yolo.graph.edit import insert, rewrite
-from gam_yolo.graph.files import load, scale_letter
-from gam_yolo.graph.measure import measure
-from gam_yolo.graph.model import Document
-from gam_yolo.graph.places import resolve
-from gam_yolo.study.file import Study, Variant
-from gam_yolo.study.widen import gflops, only_scale, widened
-from gam_yolo.whole import write
+from gam_yolo import __version__, ultralytics_api
+from gam_yolo.errors import UserError, find_cause
+from gam_yolo.graph.find import load, scale_letter
+from gam_yolo.graph.place import place_block
+from gam_yolo.graph.shapes import measure
+from gam_yolo.io import file_sha256, text_sha256, write
+from gam_yolo.study.config import Study, Variant
+from gam_yolo.study.control import gflops, only_scale, widened
 
 __all__ = ["FINISHED", "MODEL", "SPEC", "Plan", "Run", "devices", "first_device", "plan", "versions"]
 
@@ -97,7 +94,7 @@ def plan(study: Study, folder: Path) -> Plan:
     """
     data, facts = _data(study)
     pretrained = _pretrained(study)
-    weights = importlib.import_module("ultralytics").YOLO(pretrained).model if pretrained else None
+    weights = ultralytics_api.model(pretrained).model if isinstance(pretrained, str) else None
     models: dict[str, dict[str, Any]] = {}
     costs: dict[str, float] = {}
     notes: list[str] = []
@@ -122,7 +119,7 @@ def plan(study: Study, folder: Path) -> Plan:
                 "pretrained": _digest(pretrained),
                 "versions": installed,
             }
-            digest = hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()[:12]
+            digest = text_sha256(determines)[:12]
             spec = {"study": study.name, "variant": variant.name, "seed": seed, **determines}
             spec |= {"train": train, "imgsz": _imgsz(train)}
             runs.append(Run(variant.name, seed, folder / f"{variant.name}-s{seed}-{digest}", text, train, spec))
@@ -134,11 +131,7 @@ def _config(variant: Variant, where: str) -> dict[str, Any]:
     try:
         document, letter = load(variant.model), scale_letter(variant.model)
         if variant.block:
-            registry.get(variant.block)
-            shapes = measure(document.config, document.name, letter)
-            rows = resolve(document.graph, variant.at, shapes)
-            edit = insert(document.graph, rows, variant.block, variant.args, variant.feeds)
-            document = Document(rewrite(document, edit), document.name)
+            _, document = place_block(document, variant.block, variant.at, variant.args, variant.feeds, letter)
         measure(document.config, document.name, letter)
         return only_scale(document.config, letter)
     except UserError as error:
@@ -148,9 +141,8 @@ def _config(variant: Variant, where: str) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Return the versions on which a result depends."""
     import torch
-    import ultralytics
 
-    return {"gam_yolo": __version__, "torch": torch.__version__, "ultralytics": ultralytics.__version__}
+    return {"gam_yolo": __version__, "torch": torch.__version__, "ultralytics": ultralytics_api.version()}
 
 
 def devices(train: Mapping[str, Any]) -> list[str]:
@@ -173,16 +165,14 @@ def _pretrained(study: Study) -> str | bool:
     """Return the checkpoint's path, which Ultralytics downloads where it is one of its own and not there."""
     if not isinstance(study.pretrained, str):
         return False
-    from ultralytics.utils.downloads import attempt_download_asset
-
-    found = Path(attempt_download_asset(study.pretrained))
+    found = ultralytics_api.download_checkpoint(study.pretrained)
     if not found.is_file():
         raise UserError(f"{study.path}: 'pretrained' is {study.pretrained}, expected a checkpoint that is there")
     return str(found.resolve())
 
 
 def _digest(checkpoint: str | bool) -> str:
-    return hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest() if isinstance(checkpoint, str) else ""
+    return file_sha256(Path(checkpoint)) if isinstance(checkpoint, str) else ""
 
 
 def _data(study: Study) -> tuple[str, dict[str, Any]]:
@@ -192,21 +182,15 @@ def _data(study: Study) -> tuple[str, dict[str, Any]]:
     them; so the set may move. Reading them also leaves Ultralytics' label caches, which several runs would
     otherwise write at once.
     """
-    from ultralytics.cfg import get_cfg
-    from ultralytics.data.utils import check_det_dataset
-
-    build = importlib.import_module("ultralytics.data.build").build_yolo_dataset
+    build = ultralytics_api.get("build_yolo_dataset")
     try:
-        found = check_det_dataset(study.data)
+        found = ultralytics_api.load_dataset_yaml(study.data, download=True)
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UserError):
-            cause = cause.__cause__
-        told = cause or " ".join(str(error).split())
+        told = find_cause(error, UserError) or " ".join(str(error).split())
         raise UserError(f"{study.path}: data: {told}") from None
     digest = hashlib.sha256(json.dumps(list(found["names"].values())).encode())
     for split in ("train", "val"):
-        images: Any = build(get_cfg(), found[split], 1, found, mode="val")
+        images: Any = build(ultralytics_api.validated_arguments(), found[split], 1, found, mode="val")
         for file, label in zip(images.im_files, images.labels, strict=True):
             size = Path(file).stat().st_size
             digest.update(repr((split, Path(file).name, size, label["shape"])).encode())

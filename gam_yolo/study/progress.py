@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 
 from rich.table import Table
 
 from gam_yolo.study.plan import Run
-from gam_yolo.study.schedule import Job
+from gam_yolo.study.scheduler import Job
+from gam_yolo.training_log import MAP, read_results
 
 __all__ = ["Epochs", "read_epochs", "seconds_left", "table"]
-
-MAP = "metrics/mAP50-95(B)"
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Epochs:
 def read_epochs(run: Run) -> Epochs:
     """Read how far a run is from its training's `results.csv`."""
     of = int(run.train.get("epochs", 100))
-    rows = _rows(run.folder / "train" / "results.csv")
+    rows = read_results(run.folder / "train" / "results.csv")
     if not rows:
         return Epochs(0, of)
     last = rows[-1]
@@ -92,13 +89,3 @@ def table(jobs: Sequence[Job]) -> Table:
 def duration(seconds: float) -> str:
     """Say how long is left."""
     return f"about {datetime.timedelta(seconds=round(seconds))} left"
-
-
-def _rows(path: Path) -> list[dict[str, float]]:
-    """Read the whole rows of a CSV file that may be written to at this moment."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, skipinitialspace=True))
-        return [{key.strip(): float(value) for key, value in row.items()} for row in rows]
-    except (OSError, ValueError, AttributeError, TypeError):
-        return []

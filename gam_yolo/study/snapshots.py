@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from gam_yolo import ultralytics_api
+
 __all__ = ["FOLDER", "LAST", "attach", "newest", "put_back", "wipe"]
 
 FOLDER = "snapshots"
@@ -116,8 +118,7 @@ def _take(trainer: Any) -> None:
 
 def _state(trainer: Any) -> dict[str, Any]:
     """Collect what a checkpoint of Ultralytics lacks, in types that can be loaded without running code."""
-    from ultralytics.utils.torch_utils import unwrap_model
-
+    unwrap_model = ultralytics_api.get("unwrap_model")
     loader = trainer.train_loader
     numpy: Any = np.random.get_state(legacy=False)  # noqa: NPY002  # the generator that Ultralytics draws from
     numpy["state"]["key"] = numpy["state"]["key"].tolist()
@@ -137,8 +138,7 @@ def _state(trainer: Any) -> dict[str, Any]:
 
 
 def _restore(trainer: Any) -> None:
-    from ultralytics.utils.torch_utils import unwrap_model
-
+    unwrap_model = ultralytics_api.get("unwrap_model")
     if not trainer.resume:
         return
     state = torch.load(Path(trainer.args.model).with_name(STATE), map_location="cpu", weights_only=True)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib
 import json
 import os
 import shutil
@@ -28,11 +27,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from gam_yolo import ultralytics_api
 from gam_yolo.errors import EXIT_STATUS, UserError
+from gam_yolo.io import write
 from gam_yolo.study import snapshots, trackers
 from gam_yolo.study.plan import FINISHED, SPEC, first_device, versions
 from gam_yolo.study.results import predict
-from gam_yolo.whole import write
 
 __all__ = ["EXIT_DISK_FULL", "main"]
 
@@ -99,9 +99,6 @@ def _end_with_parent() -> None:
 
 
 def _train(run: Path, study: str, arguments: dict[str, Any]) -> None:
-    ultralytics = importlib.import_module("ultralytics")
-    from ultralytics.utils.torch_utils import strip_optimizer
-
     train = run / "train"
     snapshot, told = snapshots.newest(run)
     for line in told:
@@ -111,15 +108,15 @@ def _train(run: Path, study: str, arguments: dict[str, Any]) -> None:
             print("study: there is no whole snapshot; the training starts from the beginning")
         shutil.rmtree(train, ignore_errors=True)
         snapshots.wipe(run)
-        model = ultralytics.YOLO(str(run / "model.yaml"), task="detect")
+        model = ultralytics_api.model(str(run / "model.yaml"), task="detect")
         arguments |= {"project": study, "save_dir": str(train)}  # trackers read the project
     elif snapshots.put_back(run, train, snapshot):
         print(f"study: the training had ended with {snapshot.name}")
-        strip_optimizer(train / "weights" / "best.pt")
+        ultralytics_api.get("strip_optimizer")(train / "weights" / "best.pt")
         return
     else:
         print(f"study: the training goes on after {snapshot.name}")
-        model = ultralytics.YOLO(str(snapshot / snapshots.LAST))
+        model = ultralytics_api.model(str(snapshot / snapshots.LAST))
         arguments = {"resume": True, "data": arguments["data"], "save_dir": str(train)} | {
             key: arguments[key] for key in ("device", "workers") if key in arguments
         }

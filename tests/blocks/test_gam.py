@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812  # torch's own convention
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gam_yolo.blocks import GAM, GAM_Attention, images
+from gam_yolo.blocks import GAM, GAM_Attention, chunking
 from gam_yolo.blocks.gam import PRESETS
 from gam_yolo.blocks.parts import ConvBN
 from gam_yolo.errors import UserError
@@ -332,7 +332,7 @@ def test_bad_arguments_end_in_one_sentence(kwargs: dict[str, Any], says: str) ->
 def test_grouped_presets_infer_by_images_and_keep_the_memory_format(
     preset: str, memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(images.DEVICES, "cpu", 2 * 64 * 7 * 13 * 8)
+    monkeypatch.setitem(chunking.DEVICES, "cpu", 2 * 64 * 7 * 13 * 8)
     gam = randomised(GAM(64, preset=preset).double()).eval()
     seen: list[int] = []
     gam.spatial.register_forward_hook(lambda _, __, out: seen.append(len(out)))

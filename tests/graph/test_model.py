@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gam_yolo.errors import UserError
-from gam_yolo.graph.model import IMAGE, Document, Graph, brief
+from gam_yolo.errors import UserError, brief
+from gam_yolo.graph.model import IMAGE, Document, Graph
 
 from .samples import TINY, shipped
 

@@ -12,7 +12,7 @@ from PIL import Image
 from typer import Typer
 from typer.testing import CliRunner, Result
 
-from gam_yolo.report.command import compare
+from gam_yolo.cli.compare import compare
 
 CLASSES = ("cat", "dog <b>", "hen")  # a name that would be markup if it were not escaped
 

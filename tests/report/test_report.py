@@ -12,9 +12,9 @@ from gam_yolo.errors import UserError
 from gam_yolo.evaluation import METRICS, difference, holm, multiplicities, read_coco, read_detections, resample
 from gam_yolo.report.charts import colour
 from gam_yolo.report.document import _training
+from gam_yolo.report.formatting import MINUS, in_full, short_path, signed_in_full
 from gam_yolo.report.protocol import Protocol, read_protocol, write_protocol
 from gam_yolo.report.variants import parse_variants
-from gam_yolo.report.wording import MINUS, in_full, short_path, signed_in_full
 
 from .conftest import DataSet, run_compare
 

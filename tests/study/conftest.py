@@ -9,7 +9,7 @@ import pytest
 import yaml
 from study_helpers import log, worker
 
-from gam_yolo.study.file import Study, read_study
+from gam_yolo.study.config import Study, read_study
 from gam_yolo.study.plan import Run, plan
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 from study_helpers import COMMAND, PATIENCE, assert_same_result, log, until
 
+from gam_yolo.cli.study import study
 from gam_yolo.errors import UserError
-from gam_yolo.study.command import study
-from gam_yolo.study.file import Study
+from gam_yolo.study.config import Study
 from gam_yolo.study.plan import Run, plan
 from gam_yolo.study.results import FOLDER
 
@@ -148,8 +148,8 @@ def test_kills_at_random_moments_leave_the_results_of_an_undisturbed_study(
 def test_a_run_that_cannot_be_trained_is_tried_twice_and_recorded_while_others_go_on(
     content: dict[str, Any], study_of: Write, tmp_path: Path
 ) -> None:
-    from gam_yolo.study.processes import Local
-    from gam_yolo.study.schedule import Job, execute
+    from gam_yolo.study.local import Local
+    from gam_yolo.study.scheduler import Job, execute
 
     recipe: dict[str, Any] = content["recipe"]
     bad, good = plan(study_of({**content, "recipe": {**recipe, "epochs": 1}}), tmp_path / "tiny").runs

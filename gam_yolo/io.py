@@ -1,0 +1,165 @@
+"""Read and write files: text, JSON, YAML, numbers in them, digests. Every failure is one line that names the file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, TypeGuard
+from xml.etree.ElementTree import Element
+
+import yaml
+
+from gam_yolo.errors import UserError
+
+__all__ = [
+    "file_sha256",
+    "is_number",
+    "parse_yaml",
+    "read_json",
+    "read_text",
+    "read_yaml",
+    "text_sha256",
+    "write",
+    "xml_number",
+]
+
+
+def read_text(path: Path, expected: str) -> str:
+    """Read a text file.
+
+    Args:
+        path: The file.
+        expected: What it should be, for the error message: "a list of images".
+
+    Raises:
+        UserError: It cannot be read, or is not text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Expected {expected}.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 text. Expected {expected}.") from None
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: It is missing, unreadable or incomplete.
+    """
+    text = read_text(path, "a JSON file")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}, line {error.lineno}, column {error.colno}: is not valid JSON ({error.msg}). "
+            "Was the file cut off while it was written?"
+        ) from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists nested without end
+        raise UserError(f"{path}: cannot be read as JSON ({error}).") from None
+
+
+def read_yaml(path: Path, expected: str) -> Any:
+    """Read a YAML file; no tag in it creates anything but plain data.
+
+    Args:
+        path: The file.
+        expected: What it should be, for the error message: "a study file".
+
+    Raises:
+        UserError: It cannot be read, or is not YAML.
+    """
+    return parse_yaml(read_text(path, expected), str(path), expected)
+
+
+def parse_yaml(text: str, name: str, expected: str) -> Any:
+    """Parse YAML text; `name` and `expected` are for the error message, as in `read_yaml`.
+
+    Raises:
+        UserError: It is not YAML.
+    """
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise yaml_error(error, name, expected) from None
+
+
+def yaml_error(error: Exception, name: str, expected: str) -> UserError:
+    """Return the one-line error for what PyYAML raised."""
+    at = reason = ""
+    if isinstance(error, yaml.MarkedYAMLError):
+        at = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        reason = error.problem or ""
+    reason = reason or " ".join(str(error).split())[:80] or type(error).__name__
+    return UserError(f"{name}{at}: is not valid YAML ({reason}). Expected {expected}.")
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file completely or not at all, with the text's own line ends.
+
+    The text goes to a temporary file in the same folder, which then takes the file's name.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".gam-yolo-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(text.encode("utf-8"))
+            Path(temporary).chmod(0o666 & ~_umask())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}).") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()  # Python 3.10 has no hashlib.file_digest
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def text_sha256(value: Any) -> str:
+    """Return the SHA-256 of plain data, in hexadecimal: of its JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether a value from a file is a finite number. `true` is not a number."""
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond what a float can hold
+        return False
+
+
+def xml_number(element: Element, path: str, where: str) -> float:
+    """Return the finite number at a path below an XML element.
+
+    Raises:
+        UserError: There is none.
+    """
+    text = element.findtext(path)
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"{where}: <{path.replace('/', '><')}> is {text!r:.80}. Expected a number.")
+    return value

@@ -1,0 +1,30 @@
+"""Find the YAMLs that come with this package: model, study and dataset YAMLs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["MODELS_AND_DATA", "STUDIES", "shipped", "shipped_names"]
+
+MODELS_AND_DATA = ("cfg", "data")
+STUDIES = ("cfg/studies",)
+PACKAGE = Path(__file__).resolve().parent
+
+
+def shipped(name: str, folders: tuple[str, ...] = MODELS_AND_DATA) -> Path | None:
+    """Return the YAML of that name in one of our folders, or None."""
+    return _files(folders).get(name)
+
+
+def shipped_names(folders: tuple[str, ...]) -> list[str]:
+    """Return the names of the YAMLs in our folders."""
+    return sorted(_files(folders))
+
+
+def _files(folders: tuple[str, ...]) -> dict[str, Path]:
+    """Return YAMLs by name.
+
+    A wheel carries the folders inside the package. In a checkout, which an editable install uses, they lie beside it.
+    """
+    base = PACKAGE if (PACKAGE / "cfg").is_dir() else PACKAGE.parent
+    return {path.name: path for folder in folders for path in sorted((base / folder).glob("*.yaml"))}

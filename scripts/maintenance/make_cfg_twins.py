@@ -1,0 +1,37 @@
+"""Write the twins of cfg/yolo*-gam*.yaml for the other blocks, so that a comparison changes one word.
+
+    python scripts/maintenance/make_cfg_twins.py
+
+Run it after a change of a GAM model YAML or after adding a block; `tests/test_cfg_twins.py` fails when it is due.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+CFG = Path(__file__).resolve().parents[2] / "cfg"
+BLOCKS = ("BAM", "CBAM", "CoordAtt", "ECA", "SE", "SimAM", "Triplet", "UltralyticsCBAM")
+SOURCE = re.compile(r"yolov?\d+-gam(-backbone)?")
+
+
+def twins() -> dict[Path, str]:
+    """Return path and text of every twin."""
+    found = {}
+    for source in sorted(path for path in CFG.glob("*.yaml") if SOURCE.fullmatch(path.stem)):
+        head, body = source.read_text(encoding="utf-8").split("\n\n", 1)
+        title = head.partition("\n")[0]
+        for block in BLOCKS:
+            found[source.with_stem(source.stem.replace("-gam", f"-{block.lower()}"))] = (
+                f"{title.replace('a GAM block', f'a block {block}')}\n"
+                f"# Generated from {source.name} by scripts/maintenance/make_cfg_twins.py: GAM is {block} here.\n"
+                "# Arguments, where the defaults are not wanted, go between the brackets; docs/blocks.md has them.\n\n"
+                + re.sub(r"\bGAM\b", block, body)
+            )
+    return found
+
+
+if __name__ == "__main__":
+    for path, text in twins().items():
+        path.write_text(text, encoding="utf-8")
+    print(f"wrote {len(twins())} files to {CFG}")
