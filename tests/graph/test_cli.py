@@ -86,7 +86,7 @@ def test_a_shipped_name_is_found_with_and_without_its_scale() -> None:
     [
         (["--block", "GAN", "--at", "p3"], "no block is named 'GAN'; did you mean 'GAM'"),
         (["--block", "GAM"], "at is not given"),
-        (["--block", "GAM", "--at", "p3", "--feeds", "some"], "--feeds is 'some'"),
+        (["--block", "GAM", "--at", "p3", "--feeds", "some"], "feeds is 'some'"),
         (["--block", "GAM", "--at", "p3", "--args", "{"], "--args is '{'"),
         (["--block", "GAM", "--at", "p3", "--args", "{gait: none}"], r"row 2 .*not 'gait'; did you mean 'gate'"),
         (["--block", "GAM", "--at", "p3", "--args", "999"], "row 2 .*reduction is 999"),
