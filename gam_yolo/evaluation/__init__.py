@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gam_yolo.evaluation.bootstrap import METRICS, measure, multiplicities, resample
+from gam_yolo.evaluation.bootstrap import METRICS, draw_weights, measure, resample
 from gam_yolo.evaluation.coco import parse_detections, read_coco, read_detections
 from gam_yolo.evaluation.data import Detections, GroundTruth
 from gam_yolo.evaluation.matching import MatchTable, match_coco, match_voc
@@ -30,12 +30,12 @@ __all__ = [
     "Samples",
     "coco_metrics",
     "difference",
+    "draw_weights",
     "estimate",
     "holm",
     "match_coco",
     "match_voc",
     "measure",
-    "multiplicities",
     "over_classes",
     "parse_detections",
     "precision_curve",

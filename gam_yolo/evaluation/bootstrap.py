@@ -1,4 +1,20 @@
-"""The paired image bootstrap: one set of draws, the same for every model and seed that is compared."""
+"""The paired image bootstrap: one set of random image weights, the same for every model and seed that is compared.
+
+Each replicate weights the images by independent exponential variables (the Bayesian bootstrap: D. B. Rubin, Annals of
+Statistics 9, 1981). Drawing images with replacement would lose a class whenever none of its few images is drawn. The
+mean over the remaining classes then hides that class's variance. With positive weights every class is in every
+replicate, and what few images still hide is known and put back. For class c on n_c images, with m_c its metric on the
+data set, m the mean over the C classes present, and e_c a replicate's deviation from the mean replicate:
+
+    n_c >= 2:  e_c is multiplied by sqrt((n_c + 1) / (n_c - 1))
+    n_c = 1:   e_c gains (m_c - m) sqrt(C / (C - 1)) (w - 1), with w the relative weight of the class's only image
+
+The first is exact for a mean over images: n_c exponential weights give it the variance s^2 (n_c - 1) / (n_c (n_c + 1))
+for a sample variance s^2, where s^2 / n_c is wanted. The second borrows the variance of a class on one image from its
+distance to the other classes, as survey statistics does for strata with one unit ("collapsed strata": K. M. Wolter,
+Introduction to Variance Estimation, section 2.5). It is exact where classes differ by chance only, and else too large.
+Both are linear in the metrics, so they hold for a difference of variants as for each variant.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +24,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gam_yolo.evaluation.data import Array, Detections, GroundTruth
-from gam_yolo.evaluation.matching import AREAS, MatchTable, match_coco, match_voc
+from gam_yolo.evaluation.matching import AREAS, match_coco, match_voc
 from gam_yolo.evaluation.metrics import COCO_METRICS, VOC_METRICS, coco_metrics, over_classes, voc_metrics
 from gam_yolo.evaluation.statistics import Samples
 
-__all__ = ["METRICS", "measure", "multiplicities", "resample"]
+__all__ = ["METRICS", "draw_weights", "measure", "resample"]
 
 METRICS = (*COCO_METRICS, *VOC_METRICS)
 """What is measured of a set of detections, over all classes and for each class."""
 
+_UNIT = 2.0**-16  # weights are multiples of it, so that sums are exact and recall reaches 1, the grid's last point
 
-def multiplicities(n_images: int, replicates: int, seed: int) -> Array:
-    """Draw how often each image occurs in each bootstrap sample of as many images, shape (images, replicates)."""
-    drawn = np.random.default_rng(seed).integers(0, n_images, (replicates, n_images))
-    drawn += np.arange(replicates)[:, None] * n_images
-    counts = np.bincount(drawn.ravel(), minlength=replicates * n_images)
-    return np.ascontiguousarray(counts.reshape(replicates, n_images).T, dtype=float)
+
+def draw_weights(n_images: int, replicates: int, seed: int) -> Array:
+    """Draw positive weights of mean and variance 1 for each image and replicate, shape (images, replicates)."""
+    drawn = np.random.default_rng(seed).standard_exponential((n_images, replicates))
+    return np.ceil(drawn / _UNIT) * _UNIT
 
 
 def measure(truth: GroundTruth, detections: Detections, weights: Array) -> Array:
@@ -35,8 +51,7 @@ def measure(truth: GroundTruth, detections: Detections, weights: Array) -> Array
         weights: Non-negative, shape (images, replicates).
 
     Returns:
-        Shape (1 + classes, `METRICS`, replicates): the mean over classes, then each class; NaN where nothing is to be
-        found.
+        Shape (1 + classes, `METRICS`, replicates): the mean over classes, then each class; NaN where no object counts.
     """
     per_class = np.concatenate(
         [
@@ -48,32 +63,66 @@ def measure(truth: GroundTruth, detections: Detections, weights: Array) -> Array
     return np.concatenate([over_classes(per_class)[None], per_class])
 
 
-def resample(truth: GroundTruth, seeds: Sequence[Detections], draws: Array) -> Samples:
-    """Measure one variant on the data set and on each bootstrap sample of it.
+def resample(truth: GroundTruth, seeds: Sequence[Detections], weights: Array) -> Samples:
+    """Measure one variant on the data set and on each replicate of it.
 
     Args:
         truth: The objects.
         seeds: The detections of each training seed.
-        draws: What `multiplicities` drew: the same for all variants, which is what pairs them.
+        weights: From `draw_weights`; pass the same for all variants, which is what pairs them.
     """
-    weights = np.concatenate([np.ones((len(truth.ids), 1)), draws], axis=1)
-    measured = np.stack([measure(truth, detections, weights) for detections in seeds])
-    return Samples(measured[..., 0], measured[..., 1:], _support(truth))
+    columns = np.concatenate([np.ones((len(truth.ids), 1)), weights], axis=1)
+    images, by_class, first = _presence(truth)
+    measured = []
+    for detections in seeds:
+        found = measure(truth, detections, columns)
+        _restore_variance(found, by_class, first, weights)
+        measured.append(found)
+    whole = np.stack(measured)
+    inverse = np.where(by_class > 0, 1 / np.maximum(by_class, 1), 0.0)
+    effective = inverse.sum(axis=0) ** 2 / np.maximum((inverse**3).sum(axis=0), np.finfo(float).tiny)
+    return Samples(
+        value=whole[..., 0],
+        replicates=whole[..., 1:],
+        images=np.concatenate([images[None], by_class]),
+        effective=np.concatenate([effective[None], by_class]),
+    )
 
 
-def _support(truth: GroundTruth) -> NDArray[np.intp]:
-    """Count the images with an object that each metric counts, shape (1 + classes, `METRICS`)."""
+def _restore_variance(measured: Array, by_class: NDArray[np.intp], first: NDArray[np.intp], weights: Array) -> None:
+    """Replace the replicates, in place, by ones with the variance that classes on few images hide; see the module."""
+    value, replicates = measured[..., 0], measured[..., 1:]
+    own = replicates[1:]
+    own -= own.mean(axis=-1, keepdims=True)
+    own *= np.sqrt(np.where(by_class > 1, (by_class + 1) / np.maximum(by_class - 1, 1), 1.0))[..., None]
+    classes = (by_class > 0).sum(axis=0)
+    alone = np.nonzero((by_class == 1) & (classes > 1))
+    distance = (value[1:] - value[0]) * np.sqrt(classes / np.maximum(classes - 1, 1))
+    own[alone] += distance[alone][:, None] * (weights / weights.mean(axis=0) - 1)[first[alone]]
+    own += value[1:, :, None]
+    replicates[0] = over_classes(own)
+
+
+def _presence(truth: GroundTruth) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Find the images with objects that each metric counts.
+
+    Returns:
+        The number of images, shape (`METRICS`,), that of each class, shape (classes, `METRICS`), and the first image of
+        each class.
+    """
     none = np.zeros(0, dtype=np.intp)
     nothing = Detections("", none, none, np.zeros((0, 4)), np.zeros(0))
-    result = np.zeros((1 + len(truth.classes), len(METRICS)), dtype=np.intp)
+    images = np.zeros(len(METRICS), dtype=np.intp)
+    by_class, first = np.zeros((2, len(truth.classes), len(METRICS)), dtype=np.intp)
     areas = list(AREAS)
     coco, voc = match_coco(truth, nothing), match_voc(truth, nothing)
     for column, metric in enumerate(METRICS):
         area = next((i for i, name in enumerate(areas) if metric[2:] == name[0]), 0)
-        table: MatchTable = coco if metric in COCO_METRICS else voc
-        image = table.object_image[table.counted[:, area]]
-        label = table.object_label[table.counted[:, area]]
-        result[0, column] = len(np.unique(image))
-        pairs = np.unique(label * len(truth.ids) + image)
-        result[1:, column] = np.bincount(pairs // max(len(truth.ids), 1), minlength=len(truth.classes))
-    return result
+        table = coco if metric in COCO_METRICS else voc
+        counted = table.counted[:, area]
+        pairs = np.unique(np.stack([table.object_label[counted], table.object_image[counted]]), axis=1)
+        labels, begin, times = np.unique(pairs[0], return_index=True, return_counts=True)
+        images[column] = len(np.unique(pairs[1]))
+        by_class[labels, column] = times
+        first[labels, column] = pairs[1, begin]
+    return images, by_class, first

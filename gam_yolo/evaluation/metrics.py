@@ -27,8 +27,12 @@ COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100
 """COCO's twelve, in the order in which pycocotools prints them."""
 
 VOC_METRICS = ("VOC2007 AP50", "VOC2010 AP50")
-"""The 11-point definition of the challenge up to 2007 (2009), and the all-point definition since 2010."""
+"""The 11-point definition of the challenges 2007 to 2009, and the all-point definition since 2010."""
 
+_HUNDREDTHS: Array = np.linspace(0, 1, 101)  # pycocotools' recall points
+# The development kit's `for t=0:0.1:1`. MATLAB counts the first half up from 0 and the second half down from 1. So the
+# fourth point is 0.30000000000000004, but the seventh and eighth are the doubles nearest to 0.6 and 0.7.
+_TENTHS: Array = np.array([0.1 * k if k <= 5 else 1 - 0.1 * (10 - k) for k in range(11)])
 _EPSILON = np.spacing(1)  # pycocotools adds it to precision's denominator
 _CELLS_AT_ONCE = 1 << 23  # a class's detections by replicates held at a time: 64 MB, three times over in each thread
 _THREADS = 8  # bounds the memory
@@ -50,7 +54,7 @@ def coco_metrics(table: MatchTable, weights: Array) -> Array:
 
     def fill(label: int, chunk: slice) -> None:
         curves = _ClassCurves(table, label, weights[:, chunk])
-        precision = np.stack([curves.average_precision(setting, 0.01) for setting in range(curves.n_settings)])
+        precision = np.stack([curves.average_precision(setting, _HUNDREDTHS) for setting in range(curves.n_settings)])
         ap = precision.reshape(len(AREAS), table.n_thresholds, -1)
         fewer = [curves.recall(n)[0] for n in (1, 10)]
         by_area = curves.recall(MAX_DETECTIONS)
@@ -70,6 +74,10 @@ def coco_metrics(table: MatchTable, weights: Array) -> Array:
 def voc_metrics(table: MatchTable, weights: Array) -> Array:
     """Compute VOC's two definitions of AP at IoU 0.5 for each class.
 
+    Both follow the development kits. VOC2007 is the mean of `max(prec(rec>=t))` over `t=0:0.1:1`, with the tenths as
+    MATLAB computes them. Ports to Python with `np.arange(0, 1.1, 0.1)` read the envelope a rounding error above 0.6 and
+    0.7, so their AP is lower where recall is exactly 0.6 or 0.7. VOC2010 is the area under the precision envelope.
+
     Args:
         table: What `match_voc` made.
         weights: Non-negative image weights, shape (images, replicates).
@@ -81,7 +89,7 @@ def voc_metrics(table: MatchTable, weights: Array) -> Array:
 
     def fill(label: int, chunk: slice) -> None:
         curves = _ClassCurves(table, label, weights[:, chunk])
-        result[label, :, chunk] = [curves.average_precision(0, 0.1), curves.average_precision(0, None)]
+        result[label, :, chunk] = [curves.average_precision(0, _TENTHS), curves.average_precision(0, None)]
 
     _for_each_class(table, weights, fill)
     return result
@@ -105,13 +113,12 @@ def precision_curve(table: MatchTable, threshold: int = 0) -> Array:
     Returns:
         Shape (classes, 101); NaN where a class has no counted object.
     """
-    grid = np.linspace(0, 1, 101)
-    result = np.full((table.n_classes, len(grid)), np.nan)
+    result = np.full((table.n_classes, len(_HUNDREDTHS)), np.nan)
     for label in range(table.n_classes):
         curves = _ClassCurves(table, label, np.ones((table.n_images, 1)))
         if curves.objects[0, 0] > 0:
             envelope, recall = curves.envelope(threshold)
-            found = np.searchsorted(recall[:, 0], grid, side="left")
+            found = np.searchsorted(recall[:, 0], _HUNDREDTHS, side="left")
             result[label] = np.append(envelope[:, 0], 0.0)[found]
     return result
 
@@ -166,30 +173,18 @@ class _ClassCurves:
         # Not `@`: the threads of the library behind it are in the way of our own.
         return _ratio(np.einsum("ia,ij->aj", shares, self._weights[images]), self.objects)
 
-    def average_precision(self, setting: int, step: float | None) -> Array:
+    def average_precision(self, setting: int, grid: Array | None) -> Array:
         """Compute the mean of the precision envelope over recall, shape (replicates,).
 
         Args:
             setting: Column of the table.
-            step: Distance of the grid of recalls, from 0 to 1, at which the envelope is read; None for the area under
-                it.
+            grid: Evenly spaced recalls from 0 to 1 at which the envelope is read; None for the area under it.
         """
         envelope, recall = self.envelope(setting)
-        if not len(recall):
-            return self._per_object(setting, np.zeros(self._weights.shape[1]))
-        if step is None:
-            share = recall
-        else:
-            # How many points of the grid the recall has reached. The points are multiples of `step` in floating point,
-            # as in the reference implementations; the small number undoes the division's rounding, the comparison
-            # decides.
-            share = recall / step
-            share += 1e-9
-            np.floor(share, out=share)
-            share += share * step <= recall
         # Summed by parts: the share gained at each point times its envelope.
         envelope[:-1] -= envelope[1:]
-        area = np.einsum("ij,ij->j", envelope, share) / (1 if step is None else round(1 / step) + 1)
+        share, whole = (recall, 1) if grid is None else (_reached(recall, grid), len(grid))
+        area = np.einsum("ij,ij->j", envelope, share) / whole
         return np.where(self._objects(setting) > 0, area, np.nan)
 
     def envelope(self, setting: int) -> tuple[Array, Array]:
@@ -231,14 +226,20 @@ class _ClassCurves:
         objects: Array = self.objects[setting // self._n_thresholds]
         return objects
 
-    def _per_object(self, setting: int, found: Array) -> Array:
-        return _ratio(found, self._objects(setting))
-
 
 def _ratio(part: Array, whole: Array) -> Array:
     """Divide; NaN where there is no whole."""
     result: Array = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
     return result
+
+
+def _reached(recall: Array, grid: Array) -> Array:
+    """Count the points of an evenly spaced grid from 0 to 1 that each recall has reached."""
+    count: Array = recall * (len(grid) - 1)
+    count += 1e-9  # undoes the multiplication's rounding; the comparison below decides
+    np.floor(count, out=count)
+    count += grid[count.astype(np.intp)] <= recall
+    return count
 
 
 def _running_sum(weights: Array, image: NDArray[np.intp]) -> Array:

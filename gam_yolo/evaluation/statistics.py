@@ -1,12 +1,12 @@
-"""How sure an estimate is: variance by source, intervals, p-values, Holm's correction, verdicts.
+"""How certain an estimate is: variance by source, intervals, p-values, Holm's correction, verdicts.
 
-An estimate here is a metric averaged over a variant's training seeds, or the difference of two such averages. It would
-come out differently with other images and with other seeds. Images are what the bootstrap resamples. Seeds are few, and
-resampling k of them is known to understate their variance by (k - 1) / k and to know nothing of Student's factor; what
-it would yield has a closed form, so the seed part is computed rather than drawn. With k seeds a variant, n images:
+An estimate here is a metric averaged over a variant's training seeds, or the difference of two such averages. Other
+images and other seeds would change it. The bootstrap replicates the images. Seeds are few: resampling k of them
+understates their variance by (k - 1) / k and ignores Student's factor. What it would yield has a closed form, so the
+seeds' part is computed. With k seeds per variant:
 
-    V = variance of the estimate over image replicates                                     n / 2 degrees of freedom
-    S = sum over variants of the sample variance of the seeds' own values / k              see below
+    V = variance of the estimate over image replicates
+    S = sum over variants of the sample variance of the seeds' own values / k
     I = sum over variants of the residual mean square of the replicate-by-seed layout / k
 
 I is how differently the seeds respond to the images. It is part of V and of S alike, so V + S - I is unbiased for the
@@ -15,16 +15,24 @@ and r the share of S in T, the half-width of the interval is
 
     sqrt(T (z^2 + (t_V^2 - z^2) (1 - r)^1.75 + (t_S^2 - z^2) r^1.75))
 
-that is, the normal quantile z, and of each part the excess of its Student quantile by its share: exact where one part
-is alone. (With 2 for the exponent it is Welch's solution to first order in 1 / degrees of freedom; with 1 it would be
-Zou and Donner's, Statistics in Medicine 27, 2008, which is too wide in between.) The degrees of freedom of V are those
-found in simulation: images differ more in what they tell than normal variables would. Those of S are the mean of
-Welch's two formulas (Biometrika 29, 1938, and 34, 1947) for a sum of variances, of which one is too small and one too
-large: two variants need not vary alike from seed to seed.
+with the normal quantile z and the Student quantiles t_V and t_S. Each part adds the excess of its Student quantile by
+its share, which is exact where one part is alone. (With 2 for the exponent it is Welch's solution to first order in 1 /
+degrees of freedom. With 1 it would be Zou and Donner's, Statistics in Medicine 27, 2008, which is too wide in between.)
 
-Of normal variables the 95 % interval covers 93.5 to 96.0 % for three seeds and more, whatever the shares of images and
-of either variant's seeds, and 93.4 to 97.0 % for two, unless one variant's seeds vary ten times as much as the other's
-(then 91.3 and more). `docs/evaluation.md` has the simulation with detectors.
+The degrees of freedom of V were found by simulation. With n images that hold a counted object, and the class c on n_c
+of them, they are
+
+    min(n / 2, n_eff) for a difference, n_eff / 2 for a variant's own value, and
+    n_eff = (sum over c of 1 / n_c)^2 / (sum over c of 1 / n_c^3) for a mean over classes, n_c for one class.
+
+n_eff is the effective number of images (Satterthwaite's formula for a sum of variances, each in proportion to 1 / n_c
+with n_c degrees of freedom). It is n where all classes are equally frequent. It is small where the mean depends on a
+few images of one rare class. The degrees of freedom of S are the mean of Welch's two formulas (Biometrika 29, 1938, and
+34, 1947) for a sum of variances. One is too small and one too large, as two variants may vary differently by seed.
+
+For normal variables the 95 % interval covers 93.5 to 96.0 % with three seeds or more, whatever the shares of images and
+of either variant's seeds. With two seeds it covers 93.4 to 97.0 %, unless one variant's seeds vary ten times as much as
+the other's (then 91.3 and more). `docs/evaluation.md` has the simulation with detectors.
 """
 
 from __future__ import annotations
@@ -42,7 +50,13 @@ from gam_yolo.evaluation.data import Array
 __all__ = ["MIN_IMAGES", "Estimate", "Samples", "Verdict", "difference", "estimate", "holm", "verdict"]
 
 MIN_IMAGES = 10
-"""Below this number of images with objects no interval is given: their spread says too little of other images."""
+"""Below this effective number of images no interval is given: their spread says too little about other images."""
+
+_ROUNDING = 1e-20  # a variance that is nothing but rounding
+_MIN_IDENTICAL = 20
+"""Below this number of images no interval is given where all replicates are equal.
+
+Ten images on which two detectors do the same do not show that they would on other images."""
 
 Verdict = Literal["better", "worse", "no detectable difference", "too few images"]
 
@@ -54,21 +68,23 @@ class Samples:
     Attributes:
         value: Shape (seeds, ...); NaN where a metric does not exist.
         replicates: Shape (seeds, ..., replicates); the same replicate has the same images for every seed and variant.
-        support: How many images hold an object that the metric counts, shape (...).
+        images: How many images hold an object that the metric counts, shape (...).
+        effective: How many images, equally distributed over the classes, would tell as much; shape (...).
     """
 
     value: Array
     replicates: Array
-    support: NDArray[np.intp]
+    images: NDArray[np.intp]
+    effective: Array
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Metrics or differences of metrics, with what is known of their error; arrays are shaped as `Samples.support`.
+    """Metrics or differences of metrics, with what is known of their error; arrays are shaped as `Samples.images`.
 
     Attributes:
-        value: The estimate; NaN where there is none.
-        low: Lower end of the interval; NaN where there are too few images to tell.
+        value: The estimate; NaN where the metric does not exist.
+        low: Lower end of the interval; NaN where there are too few images for one.
         high: Upper end of the interval.
         p: Two-sided p-value against zero.
         image_variance: The part of the estimate's variance that another set of images would bring (V).
@@ -92,31 +108,32 @@ def estimate(variant: Samples, level: float = 0.95) -> Estimate:
     The interval is for the mean over data sets of as many images. Interpolated precision is biased upwards on few
     objects, and so a little higher there than on a very large set. In a difference that cancels.
     """
-    plain = _estimate([(1.0, variant)], level)
+    plain = _estimate([(1.0, variant)], variant.effective / 2, level)
     return replace(plain, low=np.maximum(plain.low, 0.0), high=np.minimum(plain.high, 1.0))
 
 
 def difference(variant: Samples, baseline: Samples, level: float = 0.95) -> Estimate:
     """Estimate variant minus baseline on the same images, with intervals at the given confidence level."""
-    return _estimate([(1.0, variant), (-1.0, baseline)], level)
+    image_dof = np.minimum(variant.images / 2, variant.effective)
+    return _estimate([(1.0, variant), (-1.0, baseline)], image_dof, level)
 
 
-def _estimate(terms: list[tuple[float, Samples]], level: float) -> Estimate:
+def _estimate(terms: list[tuple[float, Samples]], image_dof: Array, level: float) -> Estimate:
     value = np.sum([sign * samples.value.mean(axis=0) for sign, samples in terms], axis=0)
-    resampled = np.sum([sign * samples.replicates.mean(axis=0) for sign, samples in terms], axis=0)
-    support = np.min([samples.support for _, samples in terms], axis=0)
-    small_sample = support / np.maximum(support - 1, 1)  # a bootstrap of n images understates a variance by (n - 1) / n
-    image_dof = 1 / (2 / np.maximum(support, 2) + 1 / resampled.shape[-1])  # replicates are finite, too
-    images = small_sample * _variance(resampled)
+    replicates = np.sum([sign * samples.replicates.mean(axis=0) for sign, samples in terms], axis=0)
+    image_dof = 1 / (1 / np.maximum(image_dof, 1) + 1 / replicates.shape[-1])  # replicates are finite, too
+    images = replicates.var(axis=-1, ddof=1)
     by_seeds = np.zeros((len(terms), *value.shape))
     interaction = np.zeros_like(value)
     for part, (_, samples) in zip(by_seeds, terms, strict=True):
         if (k := len(samples.value)) > 1:
             part[:] = samples.value.var(axis=0, ddof=1) / k
-            interaction += small_sample * _interaction(samples.replicates) / k
-    unknown = (support < MIN_IMAGES) | np.isnan(value)
-    images[unknown] = by_seeds[:, unknown] = np.nan
+            interaction += _interaction(samples.replicates) / k
     seeds = by_seeds.sum(axis=0)
+    _, samples = terms[0]
+    identical = images + seeds < _ROUNDING
+    unknown = (samples.effective < MIN_IMAGES) | (identical & (samples.images < _MIN_IDENTICAL))
+    images[unknown] = np.nan
     seed_dof = _sum_dof(by_seeds, [max(1, len(samples.value) - 1) for _, samples in terms])
     total = np.maximum(images - interaction, 0.0) + seeds
     share = np.divide(seeds, total, out=np.zeros_like(total), where=total > 0)
@@ -134,7 +151,7 @@ def _estimate(terms: list[tuple[float, Samples]], level: float) -> Estimate:
         high=value + half,
         p=_invert(half_width, np.abs(value)),
         image_variance=images,
-        seed_variance=np.maximum(seeds - interaction, 0.0),
+        seed_variance=np.where(unknown, np.nan, np.maximum(seeds - interaction, 0.0)),
         seeded=all(len(samples.value) > 1 for _, samples in terms),
     )
 
@@ -151,25 +168,10 @@ def _sum_dof(variances: Array, dofs: Sequence[int]) -> Array:
     return np.where(somewhere, (low + high - 2) / 2, 1.0)
 
 
-def _variance(replicates: Array) -> Array:
-    """Variance over the last axis, of the replicates that have a value; NaN for fewer than two of them."""
-    n = (~np.isnan(replicates)).sum(axis=-1)
-    squared = (replicates - _mean(replicates)[..., None]) ** 2
-    return np.where(n > 1, _mean(squared) * n / np.maximum(n - 1, 1), np.nan)
-
-
-def _mean(replicates: Array) -> Array:
-    """Mean over the last axis, of the replicates that have a value; NaN where none has."""
-    n = (~np.isnan(replicates)).sum(axis=-1)
-    total: Array = np.where(np.isnan(replicates), 0.0, replicates).sum(axis=-1)
-    return np.where(n > 0, total / np.maximum(n, 1), np.nan)
-
-
 def _interaction(replicates: Array) -> Array:
     """Residual mean square of the replicate-by-seed layout: how differently the seeds respond to the images."""
-    k = len(replicates)
-    residual: Array = _variance(replicates - replicates.mean(axis=0)).sum(axis=0)
-    return residual / (k - 1)
+    residual: Array = (replicates - replicates.mean(axis=0)).var(axis=-1, ddof=1).sum(axis=0)
+    return residual / (len(replicates) - 1)
 
 
 def _invert(half_width: Callable[[Array], Array], distance: Array) -> Array:

@@ -17,9 +17,9 @@ from gam_yolo.evaluation import (
     GroundTruth,
     Samples,
     difference,
+    draw_weights,
     estimate,
     holm,
-    multiplicities,
     resample,
     verdict,
 )
@@ -73,7 +73,7 @@ def compare_detections(
     Returns:
         One object a variant, as `report.json` has it (see `docs/evaluation.md`).
     """
-    draws = multiplicities(len(truth.ids), statistics.replicates, statistics.seed)
+    draws = draw_weights(len(truth.ids), statistics.replicates, statistics.seed)
     samples: dict[str, Samples] = {}
     for name, seeds in variants.items():
         say(f"{name}: {statistics.replicates} bootstrap replicates of {len(seeds)} seed(s)")

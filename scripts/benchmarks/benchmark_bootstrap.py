@@ -84,9 +84,9 @@ def coin_flips(rng: np.random.Generator, n: int) -> tuple[dict[str, object], lis
 
 OURS = """
 import json, sys
-from gam_yolo.evaluation import METRICS, difference, multiplicities, read_coco, read_detections, resample
+from gam_yolo.evaluation import METRICS, difference, draw_weights, read_coco, read_detections, resample
 truth = read_coco(sys.argv[1])
-draws = multiplicities(len(truth.ids), int(sys.argv[4]), seed=0)
+draws = draw_weights(len(truth.ids), int(sys.argv[4]), seed=0)
 a, b = (resample(truth, [read_detections(path, truth)], draws) for path in sys.argv[2:4])
 d = difference(b, a)
 print(json.dumps({m: [d.value[0, j], d.image_variance[0, j] ** 0.5] for j, m in enumerate(METRICS)}))

@@ -25,10 +25,10 @@ from gam_yolo.evaluation import (
     Detections,
     GroundTruth,
     difference,
+    draw_weights,
     estimate,
     holm,
     measure,
-    multiplicities,
     resample,
 )
 
@@ -150,7 +150,7 @@ def simulation(scenario: Scenario, replicates: int, truths: np.ndarray, seed: in
     """Compare the two variants on one data set."""
     rng = np.random.default_rng(seed)
     truth, models = simulate(rng, scenario.images, scenario.skills(rng, scenario.seeds))
-    draws = multiplicities(scenario.images, replicates, int(rng.integers(1 << 32)))
+    draws = draw_weights(scenario.images, replicates, int(rng.integers(1 << 32)))
     baseline = resample(truth, models[: scenario.seeds], draws)
     variant = resample(truth, models[scenario.seeds :], draws)
     found, single = difference(variant, baseline), estimate(baseline)

@@ -11,9 +11,9 @@ from gam_yolo.evaluation import (
     GroundTruth,
     Samples,
     difference,
+    draw_weights,
     estimate,
     holm,
-    multiplicities,
     resample,
     verdict,
 )
@@ -43,12 +43,12 @@ def coin_flips(n: int, hits: np.ndarray) -> tuple[GroundTruth, Detections]:
 
 
 def test_every_draw_has_as_many_images_as_the_data_set() -> None:
-    draws = multiplicities(57, 400, seed=3)
+    draws = draw_weights(57, 400, seed=3)
     assert draws.shape == (57, 400)
     assert (draws.sum(axis=0) == 57).all()
     assert draws.var() == pytest.approx(1 - 1 / 57, rel=0.05)  # multinomial: n p (1 - p)
-    np.testing.assert_array_equal(draws, multiplicities(57, 400, seed=3))
-    assert (draws != multiplicities(57, 400, seed=4)).any()
+    np.testing.assert_array_equal(draws, draw_weights(57, 400, seed=3))
+    assert (draws != draw_weights(57, 400, seed=4)).any()
 
 
 def test_standard_errors_are_those_of_the_closed_form() -> None:
@@ -57,7 +57,7 @@ def test_standard_errors_are_those_of_the_closed_form() -> None:
     a, b = rng.random(n) < 0.6, rng.random(n) < 0.5
     truth, first = coin_flips(n, a)
     _, second = coin_flips(n, b)
-    draws = multiplicities(n, 2000, seed=0)
+    draws = draw_weights(n, 2000, seed=0)
     one, two = resample(truth, [first], draws), resample(truth, [second], draws)
     single, paired = estimate(one), difference(two, one)
     assert single.value[0, AR100] == pytest.approx(a.mean())
@@ -73,7 +73,9 @@ def test_without_image_noise_the_interval_is_students_over_seeds() -> None:
     values_a, values_b = np.array([0.40, 0.42, 0.43]), np.array([0.44, 0.47, 0.46])
 
     def constant(values: np.ndarray) -> Samples:
-        return Samples(values[:, None], np.repeat(values[:, None, None], 50, axis=2), np.array([200]))
+        return Samples(
+            values[:, None], np.repeat(values[:, None, None], 50, axis=2), np.array([200]), np.array([200.0])
+        )
 
     found = difference(constant(values_b), constant(values_a))
     expected = values_b.mean() - values_a.mean()
@@ -109,7 +111,7 @@ def test_intervals_hold_normal_variables_as_often_as_they_promise(k: int, noises
         own, own_again = rng.normal(0, 0.3, trials), rng.normal(0, 0.3, (trials, replicates))
         value = 0.5 + shared + own + rng.normal(0, 0.4, (k, trials)) + rng.normal(0, noise, (k, trials))
         again = value[..., None] + shared_again + own_again + rng.normal(0, 0.4, (k, trials, replicates))
-        return Samples(value, again, np.full(trials, 10_000))
+        return Samples(value, again, np.full(trials, 10_000), np.full(trials, 1e4))
 
     a, b = map(simulated, noises)
     for found, truth in ((difference(b, a), 0.0), (estimate(a), 0.5), (estimate(b), 0.5)):
@@ -124,7 +126,9 @@ def test_spread_that_images_explain_is_not_put_down_to_seeds() -> None:
     shares = []
     for _ in range(200):
         values = rng.normal(0.5, noise, (k, 1))
-        samples = Samples(values, values[..., None] + rng.normal(0, noise, (k, 1, replicates)), np.array([10_000]))
+        samples = Samples(
+            values, values[..., None] + rng.normal(0, noise, (k, 1, replicates)), np.array([10_000]), np.array([1e4])
+        )
         found = estimate(samples)
         assert found.image_variance[0] == pytest.approx(noise**2 / k, rel=0.15)
         shares.append(found.seed_variance[0] / (noise**2 / k))
@@ -134,7 +138,7 @@ def test_spread_that_images_explain_is_not_put_down_to_seeds() -> None:
 
 def test_equal_models_differ_by_nothing() -> None:
     truth, model = coin_flips(50, np.arange(50) % 2 == 0)
-    samples = resample(truth, [model], multiplicities(50, 100, seed=0))
+    samples = resample(truth, [model], draw_weights(50, 100, seed=0))
     found = difference(samples, samples)
     assert found.value[0, 0] == found.low[0, 0] == found.high[0, 0] == 0
     assert found.p[0, 0] == 1
@@ -144,7 +148,7 @@ def test_equal_models_differ_by_nothing() -> None:
 
 def test_a_metric_without_objects_has_no_value_and_few_images_no_interval() -> None:
     truth, model = coin_flips(9, np.ones(9, dtype=bool))
-    found = estimate(resample(truth, [model], multiplicities(9, 100, seed=0)))
+    found = estimate(resample(truth, [model], draw_weights(9, 100, seed=0)))
     assert np.isnan(found.value[0, METRICS.index("APs")])
     assert found.value[0, AR100] == 1
     assert np.isnan(found.low[0, AR100])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gam_yolo.errors import UserError
-from gam_yolo.evaluation import METRICS, difference, holm, multiplicities, read_coco, read_detections, resample
+from gam_yolo.evaluation import METRICS, difference, draw_weights, holm, read_coco, read_detections, resample
 from gam_yolo.report.charts import colour
 from gam_yolo.report.document import _training
 from gam_yolo.report.formatting import MINUS, in_full, short_path, signed_in_full
@@ -52,7 +52,7 @@ def test_the_json_says_what_was_found(report: Path, data_set: DataSet) -> None:
 
 def test_the_json_equals_the_evaluators_own_answer(report: Path, data_set: DataSet) -> None:
     truth = read_coco(data_set.truth)
-    draws = multiplicities(len(truth.ids), 300, seed=0)
+    draws = draw_weights(len(truth.ids), 300, seed=0)
     samples = {
         name: resample(truth, [read_detections(data_set.folder / f"{name}-s{s}.json", truth) for s in seeds], draws)
         for name, seeds in (("plain", (10, 11, 12)), ("same", (20, 21, 22)), ("gam", (30, 31, 32)))
