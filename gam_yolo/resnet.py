@@ -12,7 +12,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from gam_yolo import registry
 from gam_yolo.arguments import bind
 from gam_yolo.blocks.parts import check_choice
-from gam_yolo.errors import UserError, nearest
+from gam_yolo.errors import UserError, similar
 
 __all__ = ["AttendedBasicBlock", "AttendedBottleneck", "AttentionResNet", "attend", "cifar_stem"]
 
@@ -50,9 +50,9 @@ _ATTENDED: dict[type, type[nn.Module]] = {BasicBlock: AttendedBasicBlock, Bottle
 def attend(resnet: nn.Module, block: str, **arguments: Any) -> nn.Module:
     """Put a registered block on the output of every residual block of a torchvision ResNet, before the addition.
 
-    The network is changed in place and stays a torchvision `ResNet`; each residual block gets a child `attention` and
-    the forward pass that uses it. All names and values of its state are kept, so weights of the plain network load
-    before or after, then with `strict=False` and only `attention` missing.
+    The network is changed in place and stays a torchvision `ResNet`. Each residual block gets a child `attention` and a
+    forward pass that uses it. All names and values of its state are kept. Weights of the plain network can be loaded
+    before, or afterwards with `strict=False`; then only the keys of `attention` are missing.
 
     Args:
         resnet: A torchvision ResNet, ResNeXt or Wide ResNet, or any module that holds one.
@@ -63,8 +63,8 @@ def attend(resnet: nn.Module, block: str, **arguments: Any) -> nn.Module:
         The same network.
 
     Raises:
-        UserError: If there is no such block, it refuses its arguments, or the network has no residual block of
-            torchvision's that is without attention.
+        UserError: If there is no such block, it rejects its arguments, or the network has no residual block of
+            torchvision's without attention.
 
     Examples:
         >>> from torchvision.models import resnet18
@@ -76,11 +76,13 @@ def attend(resnet: nn.Module, block: str, **arguments: Any) -> nn.Module:
     residual = [m for m in resnet.modules() if type(m) in _ATTENDED]
     if not residual:
         raise UserError(
-            f"{type(resnet).__name__} has no residual block to put {block} on, expected torchvision's BasicBlock or "
-            "Bottleneck, as in resnet18 or resnet50, without attention yet"
+            f"{type(resnet).__name__} has no residual block to put {block} on",
+            expected="torchvision's BasicBlock or Bottleneck, as in resnet18 or resnet50, without attention yet",
         )
     lasts: list[Any] = [m.conv2 if isinstance(m, BasicBlock) else m.conv3 for m in residual]
-    built = [kind(*bind(block, kind, last.out_channels, [arguments])) for last in lasts]  # all, before any is put in
+    built = [
+        kind(*bind(block, kind, last.out_channels, [arguments])) for last in lasts
+    ]  # all of them before the first is inserted
     for m, last, attention in zip(residual, lasts, built, strict=True):
         m.attention = attention.to(last.weight).train(m.training)
         m.__class__ = _ATTENDED[type(m)]
@@ -88,10 +90,10 @@ def attend(resnet: nn.Module, block: str, **arguments: Any) -> nn.Module:
 
 
 def cifar_stem(resnet: nn.Module) -> nn.Module:
-    """Replace a torchvision ResNet's stem by the one that papers use for 32x32 images, in place.
+    """Replace the stem of a torchvision ResNet by the one that papers use for 32x32 images, in place.
 
-    One 3x3 convolution of stride 1 instead of the 7x7 one of stride 2, and no max-pooling: the first stage works at
-    full resolution.
+    It is one 3x3 convolution of stride 1 instead of a 7x7 one of stride 2, without max-pooling. The first stage works
+    at full resolution.
 
     Returns:
         The same network.
@@ -106,8 +108,8 @@ class AttentionResNet(nn.Module):
     """A torchvision ResNet as the one row of a classification model's YAML: (B, 3, H, W) -> (B, nc).
 
     `[-1, 1, AttentionResNet, [nc, resnet50, {block: GAM, arguments: {preset: paper}, stem: cifar}]]` is the paper's
-    ResNet50 for CIFAR; without `block` it is the plain network. Like Ultralytics' `Classify`, it returns logits in
-    training and `(probabilities, logits)` else.
+    ResNet50 for CIFAR. Without `block` it is the plain network. Like Ultralytics' `Classify`, it returns logits in
+    training and `(probabilities, logits)` otherwise.
 
     Args:
         nc: Number of classes; a row writes `nc`.
@@ -115,11 +117,11 @@ class AttentionResNet(nn.Module):
         block: Registered name of the block on every residual block's output, or None.
         arguments: The block's arguments by name.
         stem: `imagenet`, torchvision's own, or `cifar`, see `cifar_stem`.
-        weights: Name of torchvision's pretrained weights, such as `DEFAULT`, which torchvision downloads; what does
-            not fit (the classes, a CIFAR stem) keeps its random start. None starts from scratch.
+        weights: Name of torchvision's pretrained weights, such as `DEFAULT`, which torchvision downloads. Tensors of
+            another shape (the classes, a CIFAR stem) keep their random start. None starts from scratch.
 
     Raises:
-        UserError: If a name is unknown, or the block refuses its arguments.
+        UserError: If a name is unknown, or the block rejects its arguments.
     """
 
     def __init__(
@@ -137,7 +139,7 @@ class AttentionResNet(nn.Module):
         check_choice("model", model, family)
         check_choice("stem", stem, STEMS)
         if arguments and not block:
-            raise UserError(f"arguments are {arguments!r} but no block is named; write {{block: GAM, arguments: ...}}")
+            raise UserError(f"arguments are {arguments!r}, but no block", fix="Write {block: GAM, arguments: ...}")
         self.resnet: nn.Module = models.get_model(model, num_classes=nc)
         if stem == "cifar":
             cifar_stem(self.resnet)
@@ -147,20 +149,21 @@ class AttentionResNet(nn.Module):
             attend(self.resnet, block, **(arguments or {}))
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Return logits (B, nc) in training, and `(probabilities, logits)` else."""
+        """Return logits (B, nc) in training, and `(probabilities, logits)` otherwise."""
         logits: Tensor = self.resnet(x)
         return logits if self.training else (logits.softmax(1), logits)
 
 
 def _load(resnet: nn.Module, model: str, weights: str) -> None:
-    """Load torchvision's pretrained weights as far as they fit."""
+    """Load the tensors of torchvision's pretrained weights whose shapes fit."""
     known = models.get_model_weights(model)
     if weights not in known.__members__:
-        hint = nearest(weights, known.__members__)
-        raise UserError(f"weights are {weights!r}, expected one of {', '.join(known.__members__)} of {model}{hint}")
+        names = list(known.__members__)
+        expected = f"one of {', '.join(names)} of {model}"
+        raise UserError(f"weights are {weights!r}", expected=expected, similar=similar(weights, names))
     own = resnet.state_dict()
     if own["conv1.weight"].is_meta:
-        return  # built for its arguments and shapes alone
+        return  # built only to check arguments and shapes
     loaded = known[weights].get_state_dict(progress=True, check_hash=True)
     resnet.load_state_dict({k: v for k, v in loaded.items() if v.shape == own[k].shape}, strict=False)
 

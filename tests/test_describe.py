@@ -58,7 +58,7 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
 
 
 def test_a_block_that_cannot_be_built_or_run_says_why() -> None:
-    assert describe("SE", channels=8).problem.startswith("reduction is 16, expected a whole number from 1 to 8")
+    assert describe("SE", channels=8).problem.startswith("reduction is 16. Expected a whole number from 1 to 8")
 
     class Fragile(nn.Module):
         """No paper of its own."""

@@ -101,7 +101,7 @@ def test_a_network_of_which_a_part_refuses_the_block_stays_as_it_was() -> None:
     resnet = net()
     stages = nn.Sequential(resnet.layer4, resnet.layer1)  # type: ignore[arg-type]  # 512 channels wide, then 64
     before = [type(m) for m in stages.modules()]
-    with pytest.raises(UserError, match="reduction is 256, expected a whole number from 1 to 64"):
+    with pytest.raises(UserError, match=r"reduction is 256\. Expected a whole number from 1 to 64"):
         attend(stages, "SE", reduction=256)
     assert [type(m) for m in stages.modules()] == before
 
@@ -110,15 +110,18 @@ def test_a_network_of_which_a_part_refuses_the_block_stays_as_it_was() -> None:
     ("call", "says"),
     [
         (lambda: attend(net(), "GAMM"), "no block is named 'GAMM'; did you mean 'GAM'?"),
-        (lambda: attend(net(), "SE", reduction=100), "reduction is 100, expected a whole number from 1 to 64"),
+        (lambda: attend(net(), "SE", reduction=100), "reduction is 100. Expected a whole number from 1 to 64"),
         (lambda: attend(net(), "SE", reductoin=4), "did you mean 'reduction'?"),
         (lambda: attend(attend(net(), "SE"), "SE"), "ResNet has no residual block to put SE on"),
         (lambda: attend(nn.Conv2d(3, 3, 1), "SE"), "Conv2d has no residual block"),
-        (lambda: AttentionResNet(3, "resnet51"), "did you mean 'resnet50'?"),
-        (lambda: AttentionResNet(3, "vgg11"), "model is 'vgg11', expected one of resnet"),
-        (lambda: AttentionResNet(3, "resnet18", stem="cifr"), "did you mean 'cifar'?"),
-        (lambda: AttentionResNet(3, "resnet18", arguments={"reduction": 4}), "no block is named"),
-        (lambda: AttentionResNet(3, "resnet18", weights="DEFALT"), "did you mean 'DEFAULT'?"),
+        (lambda: AttentionResNet(3, "resnet51"), "Did you mean 'resnet50'?"),
+        (lambda: AttentionResNet(3, "vgg11"), "model is 'vgg11'. Expected one of resnet"),
+        (lambda: AttentionResNet(3, "resnet18", stem="cifr"), "Did you mean 'cifar'?"),
+        (
+            lambda: AttentionResNet(3, "resnet18", arguments={"reduction": 4}),
+            "{'reduction': 4}, but no block. Write {block: GAM",
+        ),
+        (lambda: AttentionResNet(3, "resnet18", weights="DEFALT"), "Did you mean 'DEFAULT'?"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(call: Any, says: str) -> None:
@@ -245,7 +248,7 @@ def test_a_trained_plain_network_is_carried_over_whole() -> None:
     [
         (["nc", "resnet18", {"blok": "SE"}], "not 'blok'; did you mean 'block'?"),
         (["nc", "resnet18", {"block": "SEE"}], "no block is named 'SEE'; did you mean 'SE'?"),
-        (["nc", "resnet17"], "did you mean 'resnet18'?"),
+        (["nc", "resnet17"], "Did you mean 'resnet18'?"),
         ([10, "resnet18"], "its first argument is the number of classes"),
     ],
 )

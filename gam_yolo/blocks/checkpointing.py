@@ -1,16 +1,23 @@
-"""GAM's two products in a training step, with what is cheap computed anew in the backward pass instead of kept.
+"""GAM's products with less memory and time: which way to compute them, and the memory-lean training step.
 
-Autograd would keep, besides the input, the maps of the bottlenecks and the last convolution's, both gates, the batch
-norm's output and the product F2 from the forward to the backward pass. Here these are made again from what is kept
-anyway. That costs some hundredths of the convolutions' arithmetic, and the images are worked through a few at a time,
-so that what is made stays in the cache until it has been used. (Trading arithmetic for memory is the idea of
-arXiv 1604.06174.)
+`economical` chooses among three ways with the same result:
 
-The gradients are those of the plain products. They cannot be differentiated once more: torch says so.
+- as `GAM.forward` writes the two products;
+- for inference on a CPU with grouped convolutions, a few images at a time (`gam_yolo.blocks.chunking`);
+- for training, with what is cheap to compute recomputed in the backward pass instead of kept (this file).
+
+Besides the input, autograd would keep the maps of the bottlenecks and of the last convolution, both gates, the batch
+norm's output and the product F2 from the forward to the backward pass. Here most of these are recomputed from what is
+kept anyway. That costs a few hundredths of the convolutions' arithmetic. The images are processed a few at a time, so
+that what is computed stays in the cache until it is used. (Gradient checkpointing, arXiv 1604.06174.)
+
+The gradients are those of the plain products. They have no second derivative: torch raises an error for one.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,36 +25,78 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.module import _global_forward_hooks
 
+from gam_yolo.blocks import chunking
 from gam_yolo.blocks.chunking import DEVICES, by_images, format_of, pieces, room, working_format
-from gam_yolo.blocks.parts import times, tracing
+from gam_yolo.blocks.parts import ConvBN, Scale, Sigmoid, times, tracing
 
-__all__ = ["Mlp", "applies", "channel_gate", "spatial_gate"]
+__all__ = ["Mlp", "applies", "channel_gate", "economical", "spatial_gate"]
+
+
+def economical(forward: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
+    """Decorate `GAM.forward`, so that each call is computed in the most economical way with the same result.
+
+    Args:
+        forward: Computes `start(x, F3)` with F2 = Mc(x) x and F3 = Ms(F2) F2, Mc and Ms being `channel` and `spatial`.
+    """
+
+    @functools.wraps(forward)
+    def run(self: Any, x: Tensor) -> Tensor:
+        if applies(x):
+            out: Tensor = self.start(x, _products(self.channel, self.spatial, x))
+            return out
+        if not self.training and _grouped(self.spatial) and chunking.applies(x):
+            return by_images(functools.partial(forward, self), x, memory_format=format_of(x))
+        return forward(self, x)
+
+    return run
 
 
 def applies(x: Tensor) -> bool:
-    """Return whether a training step on `x` is to be computed by what is here.
+    """Return whether to compute a training step on `x` with recomputation.
 
-    Not where it is traced or compiled, whose ways are their own, nor on devices that it was not written for; and not
-    for a single image, of which there is little to save.
+    Tracing and compilation need the plain products. A single image has little to save. Other devices are untested.
     """
     if not torch.is_grad_enabled() or tracing() or torch.compiler.is_compiling():
         return False
     return len(x) > 1 and x.device.type in DEVICES
 
 
+def _grouped(spatial: nn.Sequential | None) -> bool:
+    first: Any = None if spatial is None else spatial[0]
+    return isinstance(first, ConvBN) and first.conv.groups > 1
+
+
+def _products(channel: nn.Sequential | None, spatial: nn.Sequential | None, x: Tensor) -> Tensor:
+    """Return F3 as `GAM.forward` defines it, and keep less of it for the backward pass."""
+    mlp = None if channel is None else Mlp(channel, x)
+    layers: list[Any] = [None] * 3 if spatial is None else list(spatial)
+    first, *inner, last, sigmoid = layers
+    bn = getattr(last, "bn", None)
+    if not (isinstance(sigmoid, Sigmoid) and isinstance(bn, nn.BatchNorm2d) and bn.momentum is not None):
+        # no spatial branch, or a shuffle after its gate, or a batch norm that is fused or of another kind
+        f2 = x if mlp is None else channel_gate(x, mlp)[0]
+        return f2 if spatial is None else times(spatial(f2), f2)
+    if isinstance(first, ConvBN):
+        first, inner = first.conv, [first.bn, *inner]
+    f2, hidden, y = (x, None, first(x)) if mlp is None else channel_gate(x, mlp, first)
+    for layer in inner:
+        y = layer(y)
+    return spatial_gate(last.conv, bn, sigmoid, y, f2, x, hidden, mlp)
+
+
 class Mlp:
-    """The channel branch's MLP, in the autocast mode in which it is first used.
+    """The MLP of the channel branch, in the autocast mode of its first use.
 
     Args:
-        layers: 1x1 convolution, ReLU, 1x1 convolution, and perhaps a sigmoid.
+        layers: 1x1 convolution, ReLU, 1x1 convolution, and perhaps an activation.
         x: The map that it will be used on.
     """
 
     def __init__(self, layers: nn.Sequential, x: Tensor) -> None:
         self.first: nn.Conv2d
         self.second: nn.Conv2d
-        self.first, self._relu, self.second, *self._sigmoid = layers  # type: ignore[assignment]
-        self.has_sigmoid = bool(self._sigmoid)
+        self.activation: list[Sigmoid | Scale]
+        self.first, self._relu, self.second, *self.activation = layers  # type: ignore[assignment]
         device = x.device.type
         self._mode = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
 
@@ -61,7 +110,7 @@ class Mlp:
         """Return the gate of some of the images, (b, C, H, W)."""
         with torch.autocast(*self._mode, cache_enabled=False):
             gate: Tensor = self.second(hidden)
-        for layer in self._sigmoid:
+        for layer in self.activation:
             gate = layer(gate)
         return gate
 
@@ -78,7 +127,7 @@ class Mlp:
 
 
 def channel_gate(x: Tensor, mlp: Mlp, conv: nn.Conv2d | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return F2 = `mlp(x) * x`, the MLP's hidden map and, where there is one, `conv(F2)`; keep `x` and the hidden map.
+    """Return F2 = `mlp(x) * x`, the MLP's hidden map and, if `conv` is given, `conv(F2)`; keep `x` and the hidden map.
 
     Args:
         x: The feature map F1, (B, C, H, W).
@@ -93,38 +142,46 @@ def channel_gate(x: Tensor, mlp: Mlp, conv: nn.Conv2d | None = None) -> tuple[Te
 
 
 def spatial_gate(
-    conv: nn.Conv2d, bn: nn.BatchNorm2d, inner: Tensor, f2: Tensor, x: Tensor, hidden: Tensor | None, mlp: Mlp | None
+    conv: nn.Conv2d,
+    bn: nn.BatchNorm2d,
+    sigmoid: Sigmoid,
+    inner: Tensor,
+    f2: Tensor,
+    x: Tensor,
+    hidden: Tensor | None,
+    mlp: Mlp | None,
 ) -> Tensor:
     """Return F3 = `sigmoid(bn(z)) * f2` with `z = conv(inner)`, update the running statistics, and keep `z` and `x`.
 
     Args:
         conv: The last convolution, C/r -> C.
         bn: Its batch norm, with scale, shift, running statistics and a momentum.
+        sigmoid: The activation after it.
         inner: The bottleneck's map, (B, C/r, H, W).
         f2: What the gate multiplies, (B, C, H, W).
-        x: What `f2` is the product of.
-        hidden: What the other factor is made of again; None where `f2` is `x`.
-        mlp: What makes it.
+        x: The input, of which `f2` is the product with the channel gate.
+        hidden: The MLP's hidden map, from which that gate is recomputed; None where `f2` is `x`.
+        mlp: The channel branch.
     """
     z = conv(inner)
     alone = not (conv._forward_hooks or _global_forward_hooks)  # else a hook may have kept `z`
     if bn.training and bn.num_batches_tracked is not None:
         bn.num_batches_tracked.add_(1)
     factors = (x.detach(),) if hidden is None else (x.detach(), hidden)
-    out: Tensor = _SpatialGate.apply(z, f2, bn.weight, bn.bias, bn, mlp, alone, *factors)
+    out: Tensor = _SpatialGate.apply(z, f2, bn.weight, bn.bias, bn, sigmoid, mlp, alone, *factors)
     return out
 
 
 def _graph_is_kept() -> bool:
-    """Return whether the backward pass under way may be followed by another one over the same graph."""
+    """Return whether another backward pass over the same graph may follow the current one."""
     ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)  # as torch's own compiler does
     return ask is None or bool(ask())
 
 
 def _conv_backward(conv: nn.Conv2d, grad: Tensor, x: Tensor, *needs: bool) -> tuple[Any, ...]:
-    """Return what is needed of a convolution's gradients: for its input `x`, its weight and its bias.
+    """Return the needed gradients of a convolution: for its input `x`, its weight and its bias.
 
-    For the input's alone, `x` may be any map of its shape.
+    For the gradient of the input alone, `x` may be any map of its shape.
     """
     bias = None if conv.bias is None else [conv.out_channels]
     found: tuple[Any, ...] = torch.ops.aten.convolution_backward(
@@ -155,11 +212,13 @@ class _ChannelGate(torch.autograd.Function):
         of_conv: tuple[Any, ...] = ()
         grad_x = None
         if grad_y is not None:
-            # One after the other, so that F2 is gone before the other map is made.
+            # One after the other, so that F2 is freed before the next map is allocated.
             f2 = mlp.products(x, hidden)
             of_conv = _conv_backward(ctx.conv, grad_y, f2, False, *needed[4:])[1:]
             del f2
-            grad_f2 += _conv_backward(ctx.conv, grad_y, grad_f2, True, False, False)[0]  # `_SpatialGate` made it for us
+            grad_f2 += _conv_backward(ctx.conv, grad_y, grad_f2, True, False, False)[
+                0
+            ]  # `_SpatialGate` allocated it for this
             if grad_f2.dtype == x.dtype and grad_f2.stride() == x.stride():
                 grad_x = grad_f2
         if grad_x is None:
@@ -169,8 +228,8 @@ class _ChannelGate(torch.autograd.Function):
         def through_mlp(part: Tensor, of_hidden: Tensor, grad: Tensor) -> Tensor | None:
             gate = mlp.gate(of_hidden)
             g = (grad * part).to(gate.dtype)
-            if mlp.has_sigmoid:
-                g = torch.ops.aten.sigmoid_backward(g, gate)
+            for layer in mlp.activation:  # one at most
+                g = layer.backward_(g, gate)
             g, *of_second = _conv_backward(mlp.second, g, of_hidden, True, *needed[2:4])
             g = torch.ops.aten.threshold_backward(g, of_hidden, 0)
             g, *of_first = _conv_backward(mlp.first, g, part, needs_x, *needed[:2])
@@ -183,27 +242,29 @@ class _ChannelGate(torch.autograd.Function):
             of_part = through_mlp(*parts)
             if of_part is not None:
                 grad_x[piece] = of_part
-            del parts, of_part  # before there are others
+            del parts, of_part  # before the next ones are allocated
         return (grad_x if needs_x else None, None, None, *sums, *of_conv)
 
 
 class _Norm:
-    """A batch norm by given statistics, one number a channel each; computed in single precision at least.
+    """A batch norm with given statistics and the gate after it, computed in single precision at least.
 
     Args:
         eps: What is added to the variance.
+        sigmoid: The activation after it.
         numbers: Weight, bias, mean and variance.
     """
 
-    def __init__(self, eps: float, *numbers: Tensor) -> None:
+    def __init__(self, eps: float, sigmoid: Sigmoid, *numbers: Tensor) -> None:
         exact = torch.promote_types(numbers[0].dtype, torch.float32)
         self.weight, self.bias, self.mean, self.var = (number.to(exact) for number in numbers)
-        self.eps, self.inverse = eps, torch.rsqrt(self.var + eps)
+        self.eps, self.sigmoid, self.inverse = eps, sigmoid, torch.rsqrt(self.var + eps)
 
     def gate(self, z: Tensor) -> Tensor:
-        """Return the sigmoid of what `z` is normalised to."""
+        """Return the gate of the normalised `z`."""
         cudnn = torch.backends.cudnn.enabled
-        return torch.batch_norm(z, self.weight, self.bias, self.mean, self.var, False, 0.0, self.eps, cudnn).sigmoid_()
+        y = torch.batch_norm(z, self.weight, self.bias, self.mean, self.var, False, 0.0, self.eps, cudnn)
+        return self.sigmoid.forward(y)  # without hooks, as in all versions of this step
 
     def sums(self, g: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradients of weight and bias, given that of the output."""
@@ -222,6 +283,7 @@ class _SpatialGate(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor,
         bn: nn.BatchNorm2d,
+        sigmoid: Sigmoid,
         mlp: Mlp | None,
         alone: bool,
         *factors: Tensor,
@@ -233,7 +295,8 @@ class _SpatialGate(torch.autograd.Function):
             mean, var = torch.ops.aten.batch_norm_update_stats(z, mean, var, bn.momentum)
         else:
             mean, var = mean.clone(), var.clone()
-        norm = _Norm(bn.eps, weight, bias, mean, var)
+        norm = _Norm(bn.eps, sigmoid, weight, bias, mean, var)
+        ctx.sigmoid = sigmoid
         ctx.training, ctx.eps, ctx.mlp, ctx.alone, ctx.dtype = bn.training, bn.eps, mlp, alone, f2.dtype
         ctx.save_for_backward(z, weight, bias, mean, var, *factors)
 
@@ -246,27 +309,27 @@ class _SpatialGate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         z, *saved = ctx.saved_tensors
-        norm, factors = _Norm(ctx.eps, *saved[:4]), saved[4:]
-        grad_z = torch.empty_like(z)  # until the second loop that of the batch norm's output
+        norm, factors = _Norm(ctx.eps, ctx.sigmoid, *saved[:4]), saved[4:]
+        grad_z = torch.empty_like(z)  # the gradient of the batch norm's output, until the second loop
         grad_weight, grad_bias = torch.zeros_like(norm.weight), torch.zeros_like(norm.bias)
         for piece, (of_z, of_grad, *parts) in pieces(z, grad, *factors):
             f2 = parts[0] if ctx.mlp is None else ctx.mlp.product(*parts)
             g = torch.mul(of_grad, f2, out=grad_z[piece])
-            del f2, of_grad, parts  # before there is more
-            torch.ops.aten.sigmoid_backward(g, norm.gate(of_z), grad_input=g)
+            del f2, of_grad, parts  # before more is allocated
+            ctx.sigmoid.backward_(g, norm.gate(of_z))
             of_weight, of_bias = norm.sums(g, of_z)
             grad_weight += of_weight
             grad_bias += of_bias
-        # Batch norm's backward pass (arXiv 1502.03167, section 3) is g a + z b + c with three numbers for each channel.
-        share = z.shape[1] / z.numel() if ctx.training else 0.0  # of one value in its channel's statistics
+        # Batch norm's backward pass (arXiv 1502.03167, section 3) is g a + z b + c with three numbers per channel.
+        share = z.shape[1] / z.numel() if ctx.training else 0.0  # of one value in the statistics of its channel
         scale = norm.weight * norm.inverse
         by_z = -scale * norm.inverse * grad_weight * share
         rest = -scale * grad_bias * share - by_z * norm.mean
         scale, by_z, rest = (t.view(-1, 1, 1) for t in (scale, by_z, rest))
-        # Where nobody reads z again, what has been read of it makes room for the other gradient.
+        # Where nothing reads z again, its memory takes the other gradient, piece by piece after it was read.
         reuses = ctx.alone and z.dtype == ctx.dtype and not _graph_is_kept()
         grad_f2 = z.detach() if reuses else torch.empty_like(z, dtype=ctx.dtype)
         for piece, (of_z, g, of_grad) in pieces(z, grad_z, grad):
             torch.addcmul(torch.addcmul(rest, of_z, by_z), g, scale, out=grad_z[piece])
             torch.mul(norm.gate(of_z), of_grad, out=grad_f2[piece])
-        return grad_z, grad_f2, grad_weight, grad_bias, None, None, None, *(None for _ in factors)
+        return grad_z, grad_f2, grad_weight, grad_bias, None, None, None, None, *(None for _ in factors)

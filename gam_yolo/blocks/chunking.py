@@ -1,7 +1,7 @@
-"""A batch worked through a few images at a time, so that what is made of them stays in the cache until it is used.
+"""Process a batch a few images at a time, so that intermediate maps stay in the cache until they are used.
 
-On a CPU the images are also brought into the channels-last format on the way: oneDNN convolves few images in it faster
-than the conversion costs, and by groups up to twice as fast.
+On a CPU the images are also converted to the channels-last format. With few images oneDNN's convolutions gain more from
+that format than the conversion costs: up to twice the speed for grouped convolutions.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from gam_yolo.blocks.parts import tracing
 __all__ = ["DEVICES", "applies", "by_images", "format_of", "pieces", "room", "working_format"]
 
 DEVICES = {"cpu": 1 << 21, "cuda": 1 << 24}
-"""Where this is known to pay, and the bytes of a map worked on at a time: two server cores' second-level caches, a
-third of a large GPU's."""
+"""Device types where this is known to be faster, and the bytes of a map processed at a time: about the second-level
+caches of two server cores, and a third of the cache of a large GPU."""
 
 
 def applies(x: Tensor) -> bool:
-    """Return whether to infer by images for the sake of the format: on a CPU, where it is not traced or compiled."""
+    """Return whether inference by images is faster for the format alone: on a CPU, unless traced or compiled."""
     return x.device.type == "cpu" and not (torch.is_grad_enabled() or tracing() or torch.compiler.is_compiling())
 
 
@@ -33,13 +33,13 @@ def format_of(x: Tensor) -> torch.memory_format:
 
 
 def working_format(x: Tensor) -> torch.memory_format:
-    """Return the memory format in which images of `x` are worked on."""
+    """Return the memory format in which images of `x` are processed."""
     on_onednn = x.device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return torch.channels_last if on_onednn else format_of(x)  # elsewhere the map's own is as good
+    return torch.channels_last if on_onednn else format_of(x)  # elsewhere conversion gains nothing
 
 
 def pieces(x: Tensor, *others: Tensor) -> Iterator[tuple[slice, list[Tensor]]]:
-    """Yield slices of the batch, and what the maps have there, in the format to work in.
+    """Yield slices of the batch and the parts of the maps there, in the working format.
 
     Args:
         x: (B, C, H, W); its size decides how many images are taken at a time.
@@ -47,7 +47,7 @@ def pieces(x: Tensor, *others: Tensor) -> Iterator[tuple[slice, list[Tensor]]]:
     """
     memory = working_format(x)
     fit = max(1, DEVICES[x.device.type] * len(x) // max(1, x.nbytes))
-    step = ceil(len(x) / ceil(len(x) / fit)) if len(x) else 1  # so that all pieces are about equal
+    step = ceil(len(x) / ceil(len(x) / fit)) if len(x) else 1  # pieces of about equal size
     for first in range(0, max(1, len(x)), step):
         piece = slice(first, first + step)
         yield piece, [whole[piece].contiguous(memory_format=memory) for whole in (x, *others)]
@@ -59,12 +59,12 @@ def room(x: Tensor, dtype: torch.dtype, memory_format: torch.memory_format) -> T
 
 
 def by_images(function: Callable[..., Tensor], *maps: Tensor, memory_format: torch.memory_format) -> Tensor:
-    """Return what a function that treats each image by itself makes of maps.
+    """Return the result of a function that treats each image independently, computed a few images at a time.
 
     Args:
-        function: Is given some images of each map.
+        function: Takes some images of each map.
         maps: (B, C, H, W) each; the size of the first decides how many images are taken at a time.
-        memory_format: Of the result.
+        memory_format: Memory format of the result.
     """
     batch = len(maps[0])
     out: Tensor | None = None
@@ -75,5 +75,5 @@ def by_images(function: Callable[..., Tensor], *maps: Tensor, memory_format: tor
         if out is None:
             out = room(made[:1].expand(batch, *made.shape[1:]), made.dtype, memory_format)
         out[piece] = made
-    assert out is not None  # noqa: S101  # for the type checker: there is one piece at least
+    assert out is not None  # noqa: S101  # for the type checker: there is at least one piece
     return out

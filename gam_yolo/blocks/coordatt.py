@@ -20,37 +20,42 @@ class CoordAtt(nn.Module):
     equations 4 to 9. Official code: github.com/houqb/CoordAttention. The paper puts it where MobileNetV2's inverted
     residual blocks would have their SE, before the last 1x1 convolution, with r = 32.
 
-    Parameters: 3Cm + 2C + 3m, multiply-adds: 2Cm (H + W); `start="identity"` adds C parameters. For detection the
-    paper reports gains of SSDLite over SE and CBAM with a MobileNetV2 pretrained with it; for a few blocks added to a
-    YOLO we know of no gain published with more than one seed.
+    Parameters: 3Cm + 2C + 3m, multiply-adds: 2Cm (H + W). For detection the paper reports gains of SSDLite over SE and
+    CBAM with a MobileNetV2 pretrained with it. For a few blocks added to a YOLO we know of no published gain with more
+    than one seed.
 
     Args:
         c: Channels C of the input and of the output.
         reduction: The ratio r of the bottleneck, which keeps at least 8 channels.
-        start: `default`, or `identity`: the block passes its input on unchanged until it has learned (see `Start`).
+        start: `default`, `identity` or `zero` (Wh and Ww start at 0), see `Start`.
+        residual: Whether the output is added to the input, see `Start`.
+        gain: Constant factor on what starts at 0, see `Start`.
 
     Raises:
-        UserError: If the reduction is no whole number of at least 1, or `start` is unknown.
+        UserError: If the reduction is not a whole number of at least 1, or `start` or `gain` is invalid.
 
     Examples:
         >>> sum(p.numel() for p in CoordAtt(256).parameters())
         6680
     """
 
-    def __init__(self, c: int, reduction: int = 32, start: str = "default") -> None:
+    def __init__(
+        self, c: int, reduction: int = 32, start: str = "default", residual: bool = False, gain: float = 1.0
+    ) -> None:
         super().__init__()
         check_whole("reduction", reduction)
         m = max(8, c // reduction)
         self.encode = nn.Sequential(ConvBN(c, m), nn.Hardswish(inplace=True))
         self.h = nn.Conv2d(m, c, 1)
         self.w = nn.Conv2d(m, c, 1)
-        self.start = Start(c, start)
+        self.start = Start(c, start, self.h, self.w, residual=residual, gain=gain)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the attended feature map, of the shape of `x`."""
+        gate = self.start.gate
         along_h, along_w = x.mean(3, keepdim=True), x.mean(2, keepdim=True)  # (B, C, H, 1), (B, C, 1, W)
         both = self.encode(torch.cat((along_h, along_w.transpose(2, 3)), 2))  # (B, m, H + W, 1)
         f_h, f_w = both.split((x.shape[2], x.shape[3]), 2)
-        y = x * self.h(f_h).sigmoid() * self.w(f_w.transpose(2, 3)).sigmoid()
+        y = x * gate(self.h(f_h)) * gate(self.w(f_w.transpose(2, 3)))
         out: Tensor = self.start(x, y)
         return out

@@ -6,10 +6,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gam_yolo.blocks import checkpointing, chunking
+from gam_yolo.blocks.checkpointing import economical
 from gam_yolo.blocks.parts import (
     ChannelShuffle,
     ConvBN,
+    Scale,
     Sigmoid,
     Start,
     check_choice,
@@ -30,10 +31,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "strips": {"reduction": 8, "gate": "sigmoid", "groups": 1, "shuffle": "none", "conv": "strips"},
     "grouped": {"reduction": 4, "gate": "sigmoid", "groups": 16, "shuffle": "between", "conv": "dense"},
 }
-"""The variants in circulation: the articles' reference code, the paper for ResNet18 and MobileNetV2, the paper for
-ResNet50 "with gc" (group convolution), and the YOLO forks' `GAM_Attention`. Then three of our own that keep the idea,
-two gates without pooling and a view of 13 x 13 pixels, for less than a tenth of the multiply-adds of `blog`: 4 to 6 %,
-9 % and 8 % with 64 channels and more."""
+"""The published variants: the articles' reference code, the paper for ResNet18 and MobileNetV2, the paper for ResNet50
+"with gc" (group convolution), and the YOLO forks' `GAM_Attention`. The last three are our own. They keep the idea, two
+gates without pooling and a view of 13 x 13 pixels, for less than a tenth of the multiply-adds of `blog`: 4 to 6 %, 9 %
+and 8 % with 64 channels and more."""
 
 CONVS = ("dense", "separable", "strips")
 
@@ -49,34 +50,37 @@ class GAM(nn.Module):
     over the last axis is a 1x1 convolution, so nothing is permuted here. The paper puts it on each residual block's
     output before the addition.
 
-    Parameters: 2Cm + 98Cm/g + 4(C + m), multiply-adds: HW (2Cm + 98Cm/g), with m = C // r; `start="identity"` adds C
-    parameters. With `conv="separable"` 98Cm/g becomes 2Cm + 98m, with `strips` 14Cm + 14m². For detection it is known
-    to cost much (C 256, r 4: 1.6 M parameters a block) and to gain little or nothing; the raw gate of `blog` and
-    `forks` flips the sign of about half the features at the start, and a pretrained detector needs many epochs to
-    recover from that. `gate="sigmoid"` or `start="identity"` avoid it.
+    Parameters: 2Cm + 98Cm/g + 4(C + m), multiply-adds: HW (2Cm + 98Cm/g), with m = C // r. With `conv="separable"`
+    98Cm/g becomes 2Cm + 98m, with `strips` 14Cm + 14m². For detection it is known to cost much (C 256, r 4: 1.6 M
+    parameters per block) and to gain little or nothing. With the `default` start, the raw gate of `blog` and `forks`
+    flips the sign of about half the features, and a pretrained detector needs many epochs to recover. `start="zero"`
+    and `start="identity"` avoid that.
 
-    Every argument left at None takes its value from the preset.
+    An argument that is None takes its value from the preset.
 
     Args:
         c: Channels C of the input and of the output.
         reduction: The ratio r of both bottlenecks.
-        gate: What the MLP's output passes through before it multiplies F1: `none` or `sigmoid`.
+        gate: Activation of the channel gate: `none` (a raw gate) or `sigmoid`.
         groups: Groups g of both 7x7 convolutions.
         shuffle: Channel shuffle, so that groups mix: `none`, `between` the convolutions, or `after` the spatial gate.
-        channel: Whether the channel branch is there (the paper's ablation).
-        spatial: Whether the spatial branch is there (the paper's ablation).
-        pool: `max` puts a 3x3 max-pool of stride 1 between the 7x7 convolutions: our reading of the paper's ablation
-            "with max-pooling", which states neither its size nor its place; `none` is GAM.
-        start: `default`, or `identity`: the block passes its input on unchanged until it has learned (see `Start`).
+        channel: Whether the block has the channel branch (the paper's ablation).
+        spatial: Whether the block has the spatial branch (the paper's ablation).
+        pool: `max` puts a 3x3 max-pool of stride 1 between the 7x7 convolutions. That is our reading of the paper's
+            ablation "with max-pooling", which states neither size nor place. `none` is GAM.
+        start: `default`, `identity` or `zero` (the last layer of Mc starts at weight 0 and bias 1, or bias 0 with a
+            sigmoid; the scale of the last batch norm starts at 0), see `Start`.
         preset: One of `PRESETS`.
-        shuffle_groups: Groups of the shuffle where they are not `groups`; the forks shuffle by 4 whatever they
-            convolve by.
-        conv: What the 7x7 convolutions are made of: `dense`; `separable`, one value a channel and pixel for each of the
-            49 offsets and a 1x1 convolution (MobileNet, arXiv 1704.04861), the 7x7 on the C/r channels; or `strips`, a
-            1x7 and a 7x1 convolution (Inception-v3, arXiv 1512.00567).
+        shuffle_groups: Groups of the shuffle, if not `groups`. The forks always shuffle by 4.
+        conv: Form of the 7x7 convolutions: `dense`; `separable`, a depthwise 7x7 on the C/r channels and a 1x1
+            convolution (MobileNet, arXiv 1704.04861); or `strips`, a 1x7 and a 7x1 convolution (Inception-v3, arXiv
+            1512.00567).
+        residual: Whether the output is added to the input, as in ResGAM, see `Start`.
+        gain: Constant factor on what starts at 0, see `Start`.
 
     Raises:
-        UserError: If a name is unknown, the reduction exceeds C, or groups do not divide the channels.
+        UserError: If a name is unknown, the reduction exceeds C, groups do not divide the channels, or `gain` is
+            invalid.
 
     Examples:
         >>> import torch
@@ -100,6 +104,8 @@ class GAM(nn.Module):
         preset: str = "blog",
         shuffle_groups: int | None = None,
         conv: str | None = None,
+        residual: bool = False,
+        gain: float = 1.0,
     ) -> None:
         super().__init__()
         check_choice("preset", preset, PRESETS)
@@ -112,15 +118,25 @@ class GAM(nn.Module):
         check_choice("conv", chosen["conv"], CONVS)
         check_choice("pool", pool, ("none", "max"))
         if not (channel or spatial):
-            raise UserError("channel and spatial are both off, expected at least one branch; remove the row instead")
+            raise UserError("channel and spatial are both off", expected="at least one branch", fix="Or remove the row")
         if chosen["conv"] != "dense" and g != 1:
-            raise UserError(f"conv is {chosen['conv']!r} and groups {g}, expected groups 1 with it, or conv dense")
+            raise UserError(f"conv is {chosen['conv']!r} and groups {g}", expected="groups 1 with it, or conv dense")
         m = hidden_channels(c, r)
+
+        peak, slope = (2.0, gain) if start == "zero" else (1.0, 1.0)  # of the gates; `Start` has the rest
+        last: list[nn.Module] = []
+        raw: nn.Module | None = None
 
         self.channel: nn.Sequential | None = None
         if channel:
-            mlp = [nn.Conv2d(c, m, 1), nn.ReLU(inplace=True), nn.Conv2d(m, c, 1)]
-            self.channel = nn.Sequential(*mlp, *([Sigmoid()] if chosen["gate"] == "sigmoid" else []))
+            self.channel = nn.Sequential(nn.Conv2d(c, m, 1), nn.ReLU(inplace=True), nn.Conv2d(m, c, 1))
+            if chosen["gate"] == "sigmoid":
+                last.append(self.channel[2])
+                self.channel.append(Sigmoid(peak, slope))
+            else:
+                raw = self.channel[2]
+                if slope != 1:
+                    self.channel.append(Scale(slope))
         self.spatial: nn.Sequential | None = None
         if spatial:
             check_divides("groups", g, c, "channels of the block's input")
@@ -133,55 +149,29 @@ class GAM(nn.Module):
             elif chosen["shuffle"] == "after":
                 check_divides("shuffle_groups", mixes, c, "channels to shuffle")
                 after.append(ChannelShuffle(c, mixes))
+            squeeze, expand = _convolution(chosen["conv"], c, m, g), _convolution(chosen["conv"], m, c, g)
+            last.append(expand[-1])
             self.spatial = nn.Sequential(
-                *_convolution(chosen["conv"], c, m, g),
+                *squeeze,
                 nn.ReLU(inplace=True),
                 *between,
-                *_convolution(chosen["conv"], m, c, g),
-                Sigmoid(),
+                *expand,
+                Sigmoid(peak, slope),
                 *after,
             )
-        self.start = Start(c, start)
+        self.start = Start(c, start, *last, raw=raw, residual=residual, gain=gain)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the attended feature map, of the shape of `x`."""
-        if checkpointing.applies(x):
-            f3 = self._lean(x)
-        elif not self.training and self._grouped() and chunking.applies(x):
-            f3 = chunking.by_images(self._plain, x, memory_format=chunking.format_of(x))
-        else:
-            f3 = self._plain(x)
-        out: Tensor = self.start(x, f3)
+    @economical
+    def forward(self, f1: Tensor) -> Tensor:
+        """Return the attended feature map, of the shape of `f1`."""
+        f2 = f1 if self.channel is None else times(self.channel(f1), f1)
+        f3 = f2 if self.spatial is None else times(self.spatial(f2), f2)
+        out: Tensor = self.start(f1, f3)
         return out
-
-    def _grouped(self) -> bool:
-        first: Any = None if self.spatial is None else self.spatial[0]
-        return isinstance(first, ConvBN) and first.conv.groups > 1
-
-    def _plain(self, x: Tensor) -> Tensor:
-        f2 = x if self.channel is None else times(self.channel(x), x)
-        return f2 if self.spatial is None else times(self.spatial(f2), f2)
-
-    def _lean(self, x: Tensor) -> Tensor:
-        """Compute the same and keep less of it for the backward pass."""
-        mlp = None if self.channel is None else checkpointing.Mlp(self.channel, x)
-        layers: list[Any] = [None] * 3 if self.spatial is None else list(self.spatial)
-        first, *inner, last, sigmoid = layers
-        bn = getattr(last, "bn", None)
-        if not (isinstance(sigmoid, Sigmoid) and isinstance(bn, nn.BatchNorm2d) and bn.momentum is not None):
-            # no spatial branch, or one that is shuffled behind the gate, fused, or with a batch norm of another kind
-            f2 = x if mlp is None else checkpointing.channel_gate(x, mlp)[0]
-            return f2 if self.spatial is None else times(self.spatial(f2), f2)
-        if isinstance(first, ConvBN):
-            first, inner = first.conv, [first.bn, *inner]
-        f2, hidden, y = (x, None, first(x)) if mlp is None else checkpointing.channel_gate(x, mlp, first)
-        for layer in inner:
-            y = layer(y)
-        return checkpointing.spatial_gate(last.conv, bn, y, f2, x, hidden, mlp)
 
 
 def _convolution(form: str, c1: int, c2: int, groups: int) -> list[nn.Module]:
-    """Return a 7x7 convolution with batch norm, or what stands for it; between two layers lie the fewer channels."""
+    """Return a 7x7 convolution with batch norm, in one of `CONVS`; two layers share the smaller number of channels."""
     if form == "dense":
         return [ConvBN(c1, c2, 7, groups)]
     m = min(c1, c2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from gam_yolo.blocks.parts import Start, hidden_channels
@@ -18,30 +20,39 @@ class SE(nn.Module):
     Official code: github.com/hujie-frank/SENet. The paper puts it on each residual block's output before the
     addition, with r = 16.
 
-    Parameters: 2Cm + C + m, multiply-adds: 2Cm, with m = C // r; `start="identity"` adds C parameters. For detection
-    the paper reports gains of Faster R-CNN over backbones pretrained with it in every block; for a few blocks added to
-    a YOLO we know of no gain published with more than one seed.
+    Parameters: 2Cm + C + m, multiply-adds: 2Cm, with m = C // r. For detection the paper reports gains of Faster
+    R-CNN over backbones pretrained with it in every block. For a few blocks added to a YOLO we know of no published
+    gain with more than one seed.
 
     Args:
         c: Channels C of the input and of the output.
-        reduction: The bottleneck's ratio r.
-        start: `default`, or `identity`: the block passes its input on unchanged until it has learned (see `Start`).
+        reduction: The ratio r of the bottleneck.
+        start: `default`, `identity` or `zero` (W2 starts at 0), see `Start`.
+        residual: Whether the output is added to the input, see `Start`.
+        gain: Constant factor on what starts at 0, see `Start`.
 
     Raises:
-        UserError: If the reduction exceeds C, or `start` is unknown.
+        UserError: If the reduction exceeds C, or `start` or `gain` is invalid.
 
     Examples:
         >>> sum(p.numel() for p in SE(256).parameters())
         8464
     """
 
-    def __init__(self, c: int, reduction: int = 16, start: str = "default") -> None:
+    def __init__(
+        self, c: int, reduction: int = 16, start: str = "default", residual: bool = False, gain: float = 1.0
+    ) -> None:
         super().__init__()
         m = hidden_channels(c, reduction)
-        self.excite = nn.Sequential(nn.Conv2d(c, m, 1), nn.ReLU(inplace=True), nn.Conv2d(m, c, 1), nn.Sigmoid())
-        self.start = Start(c, start)
+        self.excite = nn.Sequential(nn.Conv2d(c, m, 1), nn.ReLU(inplace=True), nn.Conv2d(m, c, 1))
+        self.start = Start(c, start, self.excite[2], residual=residual, gain=gain)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        del self.excite[3:]  # checkpoints of version 0.1.0 have the sigmoid here
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` with each channel scaled by its gate."""
-        out: Tensor = self.start(x, x * self.excite(x.mean((2, 3), keepdim=True)))
+        gate = self.start.gate(self.excite(x.mean((2, 3), keepdim=True)))
+        out: Tensor = self.start(x, x * gate)
         return out

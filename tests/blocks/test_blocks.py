@@ -374,22 +374,26 @@ def test_the_two_cbams_differ() -> None:
 @pytest.mark.parametrize(
     ("block", "kwargs", "says"),
     [
-        (CBAM, {"kernel": 512, "reduction": 7}, "kernel is 512, expected 3, 7; a row's channels come from its input"),
-        (CBAM, {"kernel": 5}, "kernel is 5, expected 3, 7"),
+        (
+            CBAM,
+            {"kernel": 512, "reduction": 7},
+            "kernel is 512. Expected one of 3, 7. Write the kernel alone, or []: the channels",
+        ),
+        (CBAM, {"kernel": 5}, "kernel is 5. Expected one of 3, 7"),
         (UltralyticsCBAM, {"kernel": 1024}, "kernel is 1024"),
-        (CBAM, {"reduction": 65}, "reduction is 65, expected a whole number from 1 to 64"),
-        (SE, {"reduction": 128}, "reduction is 128, expected a whole number from 1 to 64"),
-        (BAM, {"dilation": 0}, "dilation is 0, expected a whole number of at least 1"),
+        (CBAM, {"reduction": 65}, "reduction is 65. Expected a whole number from 1 to 64"),
+        (SE, {"reduction": 128}, "reduction is 128. Expected a whole number from 1 to 64"),
+        (BAM, {"dilation": 0}, "dilation is 0. Expected a whole number of at least 1"),
         (BAM, {"reduction": 0}, "reduction is 0"),
         (Triplet, {"kernel": True}, "kernel is True"),
-        (ECA, {"kernel": 4}, "kernel is 4, expected 1, 3, 5, 7, 9"),
-        (CoordAtt, {"reduction": 0.5}, "reduction is 0.5, expected a whole number"),
-        (SimAM, {"e_lambda": 0}, "e_lambda is 0, expected a number above 0"),
+        (ECA, {"kernel": 4}, "kernel is 4. Expected one of 1, 3, 5, 7, 9"),
+        (CoordAtt, {"reduction": 0.5}, "reduction is 0.5. Expected a whole number"),
+        (SimAM, {"e_lambda": 0}, "e_lambda is 0. Expected a number above 0"),
         (SimAM, {"e_lambda": "1e-4"}, "e_lambda is '1e-4'"),
-        (SE, {"start": "identiy"}, "did you mean 'identity'?"),
+        (SE, {"start": "identiy"}, "Did you mean 'identity'?"),
     ],
 )
-def test_bad_arguments_end_in_one_sentence(block: type[nn.Module], kwargs: dict[str, Any], says: str) -> None:
+def test_bad_arguments_are_reported_in_one_line(block: type[nn.Module], kwargs: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError) as error:
         block(64, **kwargs)
     assert says in str(error.value)
@@ -410,6 +414,6 @@ def test_rows_as_stock_yamls_write_cbam_work_or_say_what_to_write() -> None:
         with pytest.raises(UserError) as error:
             build(name, [1024, 7])
         assert str(error.value) == (
-            f"stock.yaml, row 1 [-1, 1, {name}, [1024, 7]]: kernel is 1024, expected 3, 7; a row's channels come from "
-            "its input and are not written: write the kernel alone, or []"
+            f"stock.yaml, row 1 [-1, 1, {name}, [1024, 7]]: kernel is 1024. Expected one of 3, 7. Write the "
+            "kernel alone, or []: the channels come from the row's input."
         )

@@ -103,7 +103,7 @@ VARIANTS = {name: {"preset": name} for name in PRESETS} | {
 
 
 def expected(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """What a variant's keywords mean, told a second time from the table of variants in the design."""
+    """What a variant's keywords mean, written a second time, from the papers and the forks."""
     table = {
         "blog": ("none", 1, "none"),
         "paper": ("sigmoid", 1, "none"),
@@ -303,24 +303,31 @@ def test_fork_alias_builds_what_the_forks_build() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "says"),
     [
-        ({"reduction": 65}, "reduction is 65, expected a whole number from 1 to 64"),
+        (
+            {"reduction": 65},
+            "reduction is 65. Expected a whole number from 1 to 64, the channels of the block's input.",
+        ),
         ({"reduction": 0}, "reduction is 0"),
         ({"reduction": 2.5}, "reduction is 2.5"),
         ({"reduction": True}, "reduction is True"),
-        ({"groups": 3}, "groups 3 does not divide the 64 channels of the block's input; write one of 1, 2, 4"),
+        ({"groups": 3}, "groups 3 does not divide the 64 channels of the block's input. Write one of 1, 2, 4"),
         ({"groups": 32}, "groups 32 does not divide the 16 channels of the bottleneck"),
-        ({"gate": "sigmoyd"}, "gate is 'sigmoyd', expected one of none, sigmoid; did you mean 'sigmoid'?"),
-        ({"preset": "papr"}, "did you mean 'paper'?"),
-        ({"start": "ident"}, "did you mean 'identity'?"),
+        ({"gate": "sigmoyd"}, "gate is 'sigmoyd'. Expected one of none, sigmoid. Did you mean 'sigmoid'?"),
+        ({"preset": "papr"}, "Did you mean 'paper'?"),
+        ({"start": "ident"}, "Did you mean 'identity'?"),
         ({"shuffle": "before"}, "shuffle is 'before'"),
         ({"pool": "avg"}, "pool is 'avg'"),
-        ({"conv": "seperable"}, "did you mean 'separable'?"),
-        ({"conv": "strips", "groups": 2}, "conv is 'strips' and groups 2, expected groups 1"),
-        ({"channel": False, "spatial": False}, "both off"),
+        ({"conv": "seperable"}, "Did you mean 'separable'?"),
+        ({"conv": "strips", "groups": 2}, "conv is 'strips' and groups 2. Expected groups 1"),
+        ({"channel": False, "spatial": False}, "channel and spatial are both off. Expected at least one branch."),
+        ({"gain": 10}, "gain is 10 with start 'default'. Write start: zero or start: identity."),
+        ({"start": "zero", "gain": 0}, "gain is 0. Expected a number above 0, such as 10."),
+        ({"start": "zero", "gain": "10"}, "gain is '10'"),
+        ({"residual": 64}, "residual is 64. Expected true or false."),
         ({"shuffle": "after", "shuffle_groups": 5}, "shuffle_groups 5 does not divide the 64 channels"),
     ],
 )
-def test_bad_arguments_end_in_one_sentence(kwargs: dict[str, Any], says: str) -> None:
+def test_bad_arguments_are_reported_in_one_line(kwargs: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError) as error:
         GAM(64, **kwargs)
     assert says in str(error.value)
@@ -340,6 +347,6 @@ def test_grouped_presets_infer_by_images_and_keep_the_memory_format(
     with torch.no_grad():
         out = gam(x)
         assert seen == [2, 2, 1]
-        torch.testing.assert_close(out, gam._plain(x))
+        torch.testing.assert_close(out, GAM.forward.__wrapped__(gam, x))  # type: ignore[attr-defined]
         assert out.is_contiguous(memory_format=memory_format)
         assert gam(x[:0]).shape == (0, 64, 7, 13)

@@ -165,15 +165,15 @@ def test_plain_model_takes_the_original_path(monkeypatch: pytest.MonkeyPatch) ->
     ("row", "says"),
     [
         ([-1, 1, "GAM", [{"redction": 4}]], "not 'redction'; did you mean 'reduction'?"),
-        ([-1, 1, "GAM", [999]], "reduction is 999, expected a whole number from 1 to 256"),
+        ([-1, 1, "GAM", [999]], "reduction is 999. Expected a whole number from 1 to 256"),
         ([-1, 1, "GAM", [{"groups": 7}]], "groups 7 does not divide the 256 channels"),
         ([[-1, 4], 1, "GAM", []], "'from' is [-1, 4], but GAM has one input"),
         ([99, 1, "GAM", []], "'from' is 99, but only rows before row 22 can be read"),
         ([-1, 0, "GAM", []], "repeats is 0"),
         ([-1, 1, "GAM"], "a row has 4 parts, not 3; write [-1, 1, GAM, []]"),
         (
-            [-1, 1, "GAM", [1, "none", 1, "none", True, True, "none", "default", "blog", 4, "dense", 5]],
-            "takes at most 11 arguments",
+            [-1, 1, "GAM", [1, "none", 1, "none", True, True, "none", "default", "blog", 4, "dense", False, 1, 5]],
+            "takes at most 13 arguments",
         ),
         ([-1, 1, "GAM", [4, {"reduction": 4}]], "'reduction' is given twice"),
         ([-1, 1, "GAM", {"reduction": 4}], "expected a list; write [] or [{key: value}]"),
