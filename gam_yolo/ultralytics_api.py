@@ -39,6 +39,7 @@ __all__ = [
     "tasks",
     "validated_arguments",
     "version",
+    "warn",
 ]
 
 
@@ -216,6 +217,11 @@ def download_checkpoint(name: str) -> Path:
 def info(text: str) -> None:
     """Log a line as Ultralytics does."""
     get("LOGGER").info(text)
+
+
+def warn(text: str) -> None:
+    """Log a warning as Ultralytics does."""
+    get("LOGGER").warning(text)
 
 
 _silent: set[int] = set()

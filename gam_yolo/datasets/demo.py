@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gam_yolo.datasets.prepared import Box, Picture, Split, prepare, yaml_name
+from gam_yolo.annotations.rules import class_index
+from gam_yolo.datasets.prepared import Picture, Split, prepare, yaml_name
 from gam_yolo.errors import UserError
 
 __all__ = ["CLASSES", "SIZE", "VISIBLE_SHARE", "Layer", "Scene", "prepare_demo", "read_demo", "render"]
@@ -29,6 +30,7 @@ CLASSES = ("ball", "ring", "crate", "star", "cross", "cone")
 DISTRACTORS = ("slab", "dome")
 
 Field = NDArray[np.floating[Any]]
+Edges = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,12 @@ class Scene(NamedTuple):
     Attributes:
         image: (SIZE, SIZE, 3) uint8, channels in OpenCV's order (BGR).
         layers: What was painted, the lowest first.
-        boxes: Class name, box and visible area in pixels of each labelled object.
+        boxes: Class name, edges (left, top, right, bottom) and visible area in pixels of each labelled object.
     """
 
     image: NDArray[np.uint8]
     layers: list[Layer]
-    boxes: list[tuple[str, Box, int]]
+    boxes: list[tuple[str, Edges, int]]
 
 
 def prepare_demo(data: Mapping[str, Any]) -> None:
@@ -79,13 +81,15 @@ def prepare_demo(data: Mapping[str, Any]) -> None:
     """
     scenes, seed = data.get("scenes"), data.get("seed")
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise UserError(f"{yaml_name(data)}: key 'seed' is {seed!r}; expected a whole number from 0")
+        raise UserError(f"is {seed!r:.80}", at=f"{yaml_name(data)}, key 'seed'", expected="a whole number from 0")
 
     def read(split: Split) -> Iterator[Picture]:
         count = scenes.get(split.name) if isinstance(scenes, dict) else None
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise UserError(
-                f"{yaml_name(data)}: key 'scenes' is {scenes!r}; expected a number of images for split '{split.name}'"
+                f"is {scenes!r:.80}",
+                at=f"{yaml_name(data)}, key 'scenes'",
+                expected=f"a number of images for split '{split.name}'",
             )
         return read_demo(split, count, seed)
 
@@ -105,20 +109,23 @@ def read_demo(split: Split, count: int, seed: int) -> Iterator[Picture]:
         name = f"{number:06d}.jpg"
         truth["images"].append({"id": number, "file_name": name, "width": SIZE, "height": SIZE})
         labels = []
-        for kind, box, area in scene.boxes:
-            index = split.class_index(kind, "the demo set")
+        for kind, (left, top, right, bottom), area in scene.boxes:
+            box = (left, top, right - left, bottom - top)
+            index = class_index(kind, split.classes, "the demo set")
             labels.append((index, box))
-            left, top, right, bottom = box
             truth["annotations"].append(
                 {
                     "id": len(truth["annotations"]) + 1,
                     "image_id": number,
                     "category_id": index + 1,
-                    "bbox": [left, top, right - left, bottom - top],
+                    "bbox": list(box),
                     "area": area,
                     "iscrowd": 0,
                 }
             )
+        split.tally.images += 1
+        split.tally.boxes += len(labels)
+        split.tally.empty += not labels
         jpeg = cv2.imencode(".jpg", scene.image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
         yield Picture(name, jpeg, SIZE, SIZE, labels)
     split.annotations.mkdir(exist_ok=True)
@@ -158,7 +165,7 @@ def _distractor(rng: np.random.Generator) -> Layer:
     return Layer(kind, texture, x, y, long, short, rng.uniform(-np.pi, np.pi))
 
 
-def _visible_boxes(layers: list[Layer], areas: list[float], owner: NDArray[np.int_]) -> list[tuple[str, Box, int]]:
+def _visible_boxes(layers: list[Layer], areas: list[float], owner: NDArray[np.int_]) -> list[tuple[str, Edges, int]]:
     boxes = []
     for number, (layer, area) in enumerate(zip(layers, areas, strict=True)):
         rows, columns = np.nonzero(owner == number)

@@ -1,7 +1,7 @@
-"""The folder that Ultralytics reads, written once and all at once, whatever the format it is read from.
+"""The folder that Ultralytics reads, written completely or not at all, whatever the format it is read from.
 
     <path>/images/<split>/       the photographs, linked
-    <path>/labels/<split>/       one text file a photograph: class, centre x, centre y, width, height in shares of its
+    <path>/labels/<split>/       one text file per photograph: class, then centre and size relative to the image
     <path>/annotations/          the original annotations, linked, for evaluators that need what labels leave out
     <path>/<split>.txt           the list of photographs, where the YAML names a split so (as Ultralytics' coco.yaml)
     <path>/summary.txt           where it came from and what was left out
@@ -16,20 +16,22 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from gam_yolo import ultralytics_api
-from gam_yolo.errors import UserError, nearest
+from gam_yolo.annotations.images import is_safe_name
+from gam_yolo.annotations.rules import AnnotatedImage, Box, Tally, apply_rules, class_index, unique_names
+from gam_yolo.errors import UserError
+from gam_yolo.io import file_sha256
 
-__all__ = ["Box", "Picture", "Reader", "Split", "Tally", "is_safe_name", "link", "prepare", "source_folder"]
-
-Box = tuple[float, float, float, float]
-"""Left, top, right and bottom edge in pixels from the image's top left corner; right and bottom lie outside the box."""
+__all__ = ["Picture", "Reader", "Split", "link", "prepare", "read_summary", "source_folder", "splits_of", "yaml_name"]
 
 
 class Picture(NamedTuple):
@@ -51,25 +53,8 @@ class Picture(NamedTuple):
 
 
 @dataclass
-class Tally:
-    """What became of a split's images and boxes; a box is one of written, difficult, crowd and degenerate."""
-
-    images: int = field(default=0, metadata={"text": "images"})
-    boxes: int = field(default=0, metadata={"text": "boxes written"})
-    difficult: int = field(default=0, metadata={"text": "difficult left out"})
-    crowd: int = field(default=0, metadata={"text": "crowd left out"})
-    degenerate: int = field(default=0, metadata={"text": "degenerate left out"})
-    clipped: int = field(default=0, metadata={"text": "clipped to the image"})
-    empty: int = field(default=0, metadata={"text": "images without boxes"})
-    missing: int = field(default=0, metadata={"text": "images whose file is missing"})
-
-    def __str__(self) -> str:
-        return ", ".join(f"{getattr(self, f.name)} {f.metadata['text']}" for f in fields(self))
-
-
-@dataclass
 class Split:
-    """One split on its way in: what a reader is given, and where it counts what it leaves out.
+    """One split that is being prepared: what a reader is given, and where it counts what it leaves out.
 
     Attributes:
         name: The split's name, as in `images/<name>` or `<name>.txt` of the dataset YAML.
@@ -83,32 +68,25 @@ class Split:
     annotations: Path
     tally: Tally = field(default_factory=Tally)
 
-    def class_index(self, name: str, where: str) -> int:
-        """Return the index of a class, or raise a UserError that begins with `where` and names the nearest class."""
-        if name not in self.classes:
-            raise UserError(
-                f"{where}: class '{name}' is none of the {len(self.classes)} 'names' of the dataset YAML"
-                f"{nearest(name, self.classes)}"
-            )
-        return self.classes[name]
+    def picture(self, image: AnnotatedImage) -> Picture:
+        """Apply the rules to an image whose file is known, and return its labels.
 
-    def clip(self, box: Box, width: float, height: float) -> Box | None:
-        """Return the part of a box that lies in the image, or None where that has no area; both are counted."""
-        left, top, right, bottom = box
-        inside = (max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height))
-        if inside[0] >= inside[2] or inside[1] >= inside[3]:
-            self.tally.degenerate += 1
-            return None
-        # COCO's x + width is a rounded sum: a box that ends 1e-13 beyond the border was not annotated so.
-        self.tally.clipped += max(abs(a - b) for a, b in zip(box, inside, strict=True)) > 1e-6
-        return inside
+        Raises:
+            UserError: Its file cannot be read, or a class is not one of the YAML's.
+        """
+        if image.file is None:
+            raise ValueError(f"the file of {image.name} is not known")
+        indices = {o.row: class_index(o.name, self.classes, f"{image.at}[{o.row}]") for o in image.objects}
+        found = apply_rules(image, self.tally)
+        boxes = [(indices[o.row], o.box) for o in found.objects if not (o.crowd or o.difficult)]
+        return Picture(image.name, image.file, *found.size, boxes)
 
 
 Reader = Callable[[Split], Iterable[Picture]]
 
 
 def prepare(data: Mapping[str, Any], read: Reader, origin: str) -> None:
-    """Write the folder of a dataset YAML, every split of it, and log one summary line a split.
+    """Write the folder of a dataset YAML, every split of it, and log one summary line per split.
 
     Args:
         data: The YAML as `ultralytics.data.utils.check_det_dataset` hands it to a `download:` key: splits are absolute
@@ -117,28 +95,83 @@ def prepare(data: Mapping[str, Any], read: Reader, origin: str) -> None:
         origin: Where the data comes from, in words, for the summary.
 
     Raises:
-        UserError: If the YAML names a split otherwise than `images/<split>` or `<split>.txt`, if a split holds no
-            image, if a file cannot be read or written, or if another folder is in the way.
+        UserError: The YAML names a split otherwise than `images/<split>` or `<split>.txt`, a split holds no image, an
+            image has another frame than its annotation, a file cannot be read or written, or another folder is in the
+            way.
     """
     yaml = yaml_name(data)
     target = Path(data["path"]).resolve()
     entries = _entries(data, target)
-    classes = {name: index for index, name in data["names"].items()}
-    lines = [f"source: {origin}"]
+    names = unique_names((name for _, name in sorted(data["names"].items())), f"{yaml}, key 'names'")
+    classes = dict(zip(names, sorted(data["names"]), strict=True))
+    lines, warnings = [], []
     with _staged(target, entries, yaml) as folder:
         if folder is None:
             return
-        for split in {entry.stem: None for entry in entries}:  # a set that keeps the YAML's order
+        for split in splits_of(entries):
             job = Split(split, classes, folder / "annotations")
-            listed = [f"./images/{split}/{_write(folder, split, picture, job.tally)}" for picture in read(job)]
+            listed = [f"./images/{split}/{_write(folder, split, picture)}" for picture in read(job)]
+            job.tally.reject_wrong_frames(f"{origin}, split '{split}'")
             if not listed:
-                raise UserError(f"{yaml}: split '{split}' has no image in {origin} ({job.tally})")
+                raise UserError(f"split '{split}' has no image in {origin} ({job.tally})", at=yaml)
             if target / f"{split}.txt" in entries:
                 (folder / f"{split}.txt").write_text("\n".join(listed) + "\n", encoding="utf-8")
             lines.append(f"{split}: {job.tally}")
-        (folder / "summary.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    for line in lines[1:]:
+            warnings += [f"{split}: {warning}" for warning in job.tally.warnings()]
+        warnings += shared_images({s: sorted((folder / "images" / s).rglob("*.*")) for s in splits_of(entries)})
+        (folder / "summary.txt").write_text(
+            "\n".join([f"source: {origin}", *lines, *warnings]) + "\n", encoding="utf-8"
+        )
+    for line in lines:
         ultralytics_api.info(f"{yaml}: {line}")
+    for warning in warnings:
+        ultralytics_api.warn(f"{yaml}: {warning}")
+
+
+def splits_of(entries: Iterable[Path]) -> list[str]:
+    """Return the names of the splits that a YAML's entries name, each once and in order."""
+    return list(dict.fromkeys(entry.stem if entry.suffix == ".txt" else entry.name for entry in entries))
+
+
+def read_summary(folder: Path) -> tuple[dict[str, Tally], list[str]]:
+    """Return the counts of each split of a prepared folder, and the warnings, from its summary."""
+    tallies, warnings = {}, []
+    for line in (folder / "summary.txt").read_text(encoding="utf-8").splitlines()[1:]:
+        split, _, text = line.partition(": ")
+        if split not in tallies and " images, " in text and "boxes written" in text:
+            tallies[split] = Tally.parse(text)
+        else:
+            warnings.append(line)
+    return tallies, warnings
+
+
+def shared_images(splits: Mapping[str, Iterable[Path]]) -> list[str]:
+    """Return a warning for each pair of splits that have images in common, by content.
+
+    Images of one size in bytes are compared by their last 4 kB, and what then still agrees completely.
+    """
+    by_size: dict[int, list[tuple[str, Path]]] = {}
+    for split, files in splits.items():
+        for file in files:
+            by_size.setdefault(file.stat().st_size, []).append((split, file))
+    suspects = [one for group in by_size.values() if len({split for split, _ in group}) > 1 for one in group]
+    for key in (_ending, file_sha256):
+        groups: dict[Any, list[tuple[str, Path]]] = {}
+        for split, file in suspects:
+            groups.setdefault((file.stat().st_size, key(file)), []).append((split, file))
+        suspects = [one for group in groups.values() if len({split for split, _ in group}) > 1 for one in group]
+    content = {split: Counter(file_sha256(file) for s, file in suspects if s == split) for split in splits}
+    return [
+        f"{len(shared)} images of '{a}' are also in '{b}'"
+        for a, b in combinations(splits, 2)
+        if (shared := content[a].keys() & content[b].keys())
+    ]
+
+
+def _ending(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - 4096))
+        return stream.read()
 
 
 def yaml_name(data: Mapping[str, Any]) -> str:
@@ -154,40 +187,36 @@ def source_folder(data: Mapping[str, Any], expected: str) -> Path:
         expected: What the folder has to be, in words, for messages.
 
     Raises:
-        UserError: If the key or a variable in it is not set, or if there is no such folder.
+        UserError: The key or a variable in it is not set, or there is no such folder.
     """
-    yaml, text = yaml_name(data), data.get("source")
+    at, text = f"{yaml_name(data)}, key 'source'", data.get("source")
     if not isinstance(text, str) or not text:
-        raise UserError(f"{yaml}: key 'source' is {text!r}; expected the path of {expected}")
-    expanded = os.path.expandvars(text)
-    if unset := re.search(r"\$\{?(\w+)", expanded or text):  # an empty variable counts as one not set
+        raise UserError(f"is {text!r}", at=at, expected=f"the path of {expected}")
+    for path in (text, os.path.expandvars(text)):  # a folder may have a '$' in its name
+        folder = Path(path).expanduser()
+        if path and folder.is_dir():
+            return folder.resolve()
+    unset = [name for name in re.findall(r"\$\{?(\w+)", text) if not os.environ.get(name)]
+    if unset:
         raise UserError(
-            f"{yaml}: 'source: {text}' is not set; set the environment variable {unset[1]} to the path of {expected}, "
-            "or write that path into your own copy of the YAML"
+            f"'{text}' is not set",
+            at=at,
+            expected=f"the path of {expected}",
+            fix=f"Set the environment variable {unset[0]} to it, or write it into your own copy of the YAML",
         )
-    folder = Path(expanded).expanduser().resolve()
-    if not folder.is_dir():
-        raise UserError(f"{yaml}: 'source: {text}' names {folder}, where there is no folder; expected {expected}")
-    return folder
-
-
-def is_safe_name(name: str) -> bool:
-    """Return whether a file name read from an annotation stays below the folder it is joined to, on any system."""
-    return (
-        bool(name)
-        and "\0" not in name
-        and not any(p.anchor or ".." in p.parts or not p.name for p in (PurePosixPath(name), PureWindowsPath(name)))
-    )
+    raise UserError(f"'{text}' names {folder.resolve()}, where there is no folder", at=at, expected=expected)
 
 
 def link(source: Path, target: Path) -> None:
     """Make a file appear at a second place: hard link, else symbolic link, else copy.
 
-    A hard link needs no rights on Windows and outlives the original; a symbolic link reaches another disk. JPEGs
-    without their end marker are copied: Ultralytics mends those where they lie, and might mend the original with them.
+    A hard link needs no rights on Windows and outlives the original; a symbolic link reaches another disk. Where the
+    source is itself a link, the file that it leads to is linked. JPEGs without their end marker are copied: Ultralytics
+    repairs those where they lie, and older releases would repair the original with them.
     """
+    source = source.resolve(strict=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    if source.suffix.lower() in {".jpg", ".jpeg"} and not _ends_as_jpeg(source):
+    if target.suffix.lower() in {".jpg", ".jpeg"} and not _ends_as_jpeg(source):
         shutil.copyfile(source, target)
         return
     for make in (os.link, os.symlink):
@@ -214,45 +243,50 @@ def _entries(data: Mapping[str, Any], target: Path) -> list[Path]:
             is_list = entry.suffix == ".txt" and entry.parent == target
             if not is_list and entry.parent != target / "images":
                 raise UserError(
-                    f"{yaml_name(data)}: '{key}: {os.path.relpath(entry, target)}' cannot be prepared; "
-                    "expected 'images/<split>' or '<split>.txt'"
+                    f"'{os.path.relpath(entry, target)}' cannot be prepared",
+                    at=f"{yaml_name(data)}, key '{key}'",
+                    expected="'images/<split>' or '<split>.txt'",
                 )
-            entries.append(entry if is_list else entry.parent / entry.name)
+            entries.append(entry)
     return entries
 
 
-def _write(folder: Path, split: str, picture: Picture, tally: Tally) -> str:
+def _write(folder: Path, split: str, picture: Picture) -> str:
     """Write one image and its label file; return the image's name."""
+    if not is_safe_name(picture.name):
+        raise UserError(f"the image name {picture.name!r:.120} leaves the image folder", expected="a name below it")
     image = folder / "images" / split / picture.name
     label = (folder / "labels" / split / picture.name).with_suffix(".txt")
     label.parent.mkdir(parents=True, exist_ok=True)
     image.parent.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for index, (left, top, right, bottom) in picture.boxes:
-        x, y = (left + right) / 2 / picture.width, (top + bottom) / 2 / picture.height
-        w, h = (right - left) / picture.width, (bottom - top) / picture.height
-        rows.append(f"{index} {x:.9g} {y:.9g} {w:.9g} {h:.9g}\n")
     try:
         with label.open("x", encoding="utf-8") as stream:
-            stream.writelines(rows)
+            for index, (x, y, w, h) in picture.boxes:
+                # Within rounding a box may still reach beyond its image; Ultralytics drops images with such labels.
+                left, top = max(x, 0.0), max(y, 0.0)
+                right, bottom = min(x + w, picture.width), min(y + h, picture.height)
+                shares = (
+                    (left + right) / 2 / picture.width,
+                    (top + bottom) / 2 / picture.height,
+                    (right - left) / picture.width,
+                    (bottom - top) / picture.height,
+                )
+                stream.write(f"{index} {' '.join(f'{share:.9g}' for share in shares)}\n")
     except FileExistsError:
         raise UserError(
-            f"split '{split}': two images are called '{picture.name}' but for the suffix; "
-            "Ultralytics would give both the same labels"
+            f"split '{split}': two images have the name '{picture.name}' but for the suffix. "
+            "Ultralytics would give both the same labels."
         ) from None
     if isinstance(picture.image, bytes):
         image.write_bytes(picture.image)
     else:
         link(picture.image, image)
-    tally.images += 1
-    tally.boxes += len(rows)
-    tally.empty += not rows
     return picture.name
 
 
 @contextmanager
 def _staged(target: Path, entries: list[Path], yaml: str) -> Iterator[Path | None]:
-    """Give a folder that takes target's place when the block ends well; None where another process has been faster."""
+    """Yield a folder that takes target's place when the block ends well; None where target is already complete."""
     try:
         if _is_ready(target, entries, yaml):
             yield None
@@ -268,7 +302,7 @@ def _staged(target: Path, entries: list[Path], yaml: str) -> Iterator[Path | Non
                 if not _is_ready(target, entries, yaml):
                     raise
     except OSError as error:
-        raise UserError(f"{yaml}: {error.filename or target} cannot be read or written: {error.strerror}") from error
+        raise UserError(f"{error.filename or target} cannot be read or written ({error.strerror})", at=yaml) from error
 
 
 def _is_ready(target: Path, entries: list[Path], yaml: str) -> bool:
@@ -281,6 +315,7 @@ def _is_ready(target: Path, entries: list[Path], yaml: str) -> bool:
     if target.is_dir() and not any(target.iterdir()):
         return False
     raise UserError(
-        f"{yaml}: {target} is there already but has no {absent[0].relative_to(target)}; "
-        "move it away to have it prepared anew, or give the YAML another 'path:'"
+        f"{target} exists but has no {absent[0].relative_to(target)}",
+        at=yaml,
+        fix="Move it away to have it prepared again, or give the YAML another 'path:'",
     )

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from gam_yolo.annotations import (
+    Detections,
+    GroundTruth,
+    parse_detections,
+    read_coco,
+    read_detections,
+    read_truth,
+    read_voc,
+    read_yolo,
+)
 from gam_yolo.evaluation.bootstrap import METRICS, draw_weights, measure, resample
-from gam_yolo.evaluation.coco import parse_detections, read_coco, read_detections
-from gam_yolo.evaluation.data import Detections, GroundTruth
 from gam_yolo.evaluation.matching import MatchTable, match_coco, match_voc
 from gam_yolo.evaluation.metrics import (
     COCO_METRICS,
@@ -15,9 +23,6 @@ from gam_yolo.evaluation.metrics import (
     voc_metrics,
 )
 from gam_yolo.evaluation.statistics import Estimate, Samples, difference, estimate, holm, verdict
-from gam_yolo.evaluation.truth import read_truth
-from gam_yolo.evaluation.voc import read_voc
-from gam_yolo.evaluation.yolo import read_yolo
 
 __all__ = [
     "COCO_METRICS",

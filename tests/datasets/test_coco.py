@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -11,13 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gam_yolo.datasets import prepare_coco
-from gam_yolo.datasets.coco import read_coco
+from gam_yolo.datasets.coco import pictures
 from gam_yolo.datasets.prepared import Split
 from gam_yolo.errors import UserError
 
 from .conftest import dataset, labels
 
 NAMES = ["person", "traffic light", "zebra"]
+IDS = itertools.count(1)
 CATEGORIES = [{"id": 90, "name": "person"}, {"id": 7, "name": "zebra"}, {"id": 11, "name": "traffic light"}]
 
 
@@ -26,7 +28,7 @@ def image(number: int, name: str, **keys: Any) -> dict[str, Any]:
 
 
 def box(number: int, category: int, *xywh: float, **keys: Any) -> dict[str, Any]:
-    return {"image_id": number, "category_id": category, "bbox": list(xywh), "iscrowd": 0, **keys}
+    return {"id": next(IDS), "image_id": number, "category_id": category, "bbox": list(xywh), "iscrowd": 0, **keys}
 
 
 def document(images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> dict[str, Any]:
@@ -90,37 +92,49 @@ def test_images_may_lie_where_ultralytics_puts_them(tmp_path: Path) -> None:
     [
         (
             json.dumps(document([image(5, "a.jpg")], [])).encode()[:-9],
-            r"instances_val\.json: is not valid JSON at line 1, column \d+ .*; was it cut off",
+            r"instances_val\.json, line 1, column \d+: is not valid JSON .*Was the file cut off",
         ),
         (b"", "not valid JSON"),
-        (b"\xff\xfe\x00", "is not text; expected a JSON file"),
+        (b"\xff\xfe\x00", "is not UTF-8 text. Expected a JSON file"),
         (b"[" * 200_000, "cannot be read as JSON"),
-        ([], "the document is a list; expected COCO's mapping"),
-        ({"images": []}, "instances_val.json: key 'categories' is missing; expected list"),
-        ({"images": {}, "categories": []}, "key 'images' is {}; expected list"),
-        (document([image(5, "a.jpg"), image(5, "b.jpg")], []), r"images\[1\]: id 5 is an earlier image's too"),
+        ([], "the document is a list. Expected COCO's mapping"),
+        ({"images": []}, "instances_val.json: key 'categories' is missing. Expected a list of records"),
+        ({"images": {}, "categories": []}, "key 'images' is {}. Expected a list of records"),
+        (
+            document([image(5, "a.jpg"), image(5, "b.jpg")], []),
+            r"images: ids must be unique, but 5 occur more than once",
+        ),
         (document([image(5, "../a.jpg")], []), r"images\[0\]: file_name '\.\./a\.jpg' leaves the image folder"),
         (document([image(5, "/etc/a.jpg")], []), "leaves the image folder"),
         (document([image(5, "C:\\a.jpg")], []), "leaves the image folder"),
         (document([image(5, "a.jpg", width=0)], []), r"images\[0\]: size is 0 x 100"),
-        (document([image(5, "a.jpg", height="100")], []), r"images\[0\]: height is '100'; expected a number"),
-        (document([{"id": 5}], []), r"images\[0\]: key 'file_name' is missing; expected str"),
-        (document([image(5, "a.jpg")], [box(6, 90, 1, 1, 1, 1)]), r"annotations\[0\]: image_id 6 is no image's id"),
+        (document([image(5, "a.jpg", height="100")], []), r"images\[0\]: 'height' is '100'\. Expected a finite number"),
+        (document([{"id": 5}], []), r"images\[0\]: key 'file_name' is missing"),
+        (document([image(5, "a.jpg")], [box(6, 90, 1, 1, 1, 1)]), r"annotations\[0\]: image_id 6 is not the id of"),
         (
             document([image(5, "a.jpg")], [box(5, 1, 1, 1, 1, 1)]),
-            r"annotations\[0\]: category_id 1 is no category's id",
+            r"annotations\[0\]: category_id 1 is not the id of",
         ),
-        (document([image(5, "a.jpg")], [box(5, 90, 1, 1, 1)]), "bbox has 3 numbers; expected x, y, width, height"),
-        (document([image(5, "a.jpg")], [box(5, 90, 1, 1, float("nan"), 1)]), "bbox is nan; expected a number"),
-        (document([image(5, "a.jpg")], [box(5, 90, 1, 1, 10**400, 1)]), r"annotations\[0\]: bbox is 1000"),
-        (document([image(5, "a.jpg"), image(6, "a.png")], []), "two images are called 'a.png' but for the suffix"),
-        (document([image(6, "gone.jpg")], []), "split 'val' has no image in .*1 images whose file is missing"),
+        (
+            document([image(5, "a.jpg")], [box(5, 90, 1, 1, 1)]),
+            r"\'bbox\' is \[1, 1, 1\]\. Expected four finite numbers \[x, y, width, height\]",
+        ),
+        (
+            document([image(5, "a.jpg")], [box(5, 90, 1, 1, float("nan"), 1)]),
+            r"\'bbox\' is \[1, 1, nan, 1\]\. Expected four finite numbers",
+        ),
+        (document([image(5, "a.jpg")], [box(5, 90, 1, 1, 10**400, 1)]), r"annotations\[0\]: 'bbox' is \[1, 1, 1000"),
+        (document([image(5, "a.jpg"), image(6, "a.png")], []), "two images have the name 'a.png' but for the suffix"),
+        (
+            document([image(6, "gone.jpg")], []),
+            "none of the 1 images of .*instances_val.json: .* neither at .*coco/val/gone.jpg nor at .*images/val/gone",
+        ),
         (
             {
                 **document([image(5, "a.jpg")], [box(5, 1, 1, 1, 1, 1)]),
                 "categories": [{"id": 1, "name": "traficlight"}],
             },
-            r"annotations\[0\]: class 'traficlight' is none of the 3 'names' .*; did you mean 'traffic light'\?",
+            r"annotations\[0\]: class 'traficlight' is not one of the 3 'names' .*Did you mean 'traffic light'\?",
         ),
     ],
 )
@@ -135,7 +149,10 @@ def test_bad_documents_are_told(tmp_path: Path, content: object, says: str) -> N
 def test_missing_split_is_told(tmp_path: Path) -> None:
     data = folder(tmp_path, document([image(5, "a.jpg")], []))
     data["train"] = str(tmp_path / "out/mine/vall.txt")
-    with pytest.raises(UserError, match=r"instances_vall\.json: missing, for split 'vall'; did you mean 'val'\?"):
+    with pytest.raises(
+        UserError,
+        match=r"coco: has no annotations for split 'vall'\. Expected annotations/instances_vall.*Did you mean 'val'\?",
+    ):
         prepare_coco(data)
 
 
@@ -172,10 +189,12 @@ def test_malformed_documents_end_in_a_user_error_or_in_valid_labels(tmp_path: Pa
     split = Split("val", {name: i for i, name in enumerate(NAMES)}, tmp_path / "annotations")
     said = ""
     try:
-        for picture in read_coco(tmp_path / "coco", split):
-            for _, (left, top, right, bottom) in picture.boxes:
-                assert 0 <= left < right <= picture.width
-                assert 0 <= top < bottom <= picture.height
+        for picture in pictures(tmp_path / "coco", split):
+            for _, (x, y, w, h) in picture.boxes:
+                assert w > 0
+                assert h > 0
+                assert -0.01 <= x < x + w <= picture.width + 0.01
+                assert -0.01 <= y < y + h <= picture.height + 0.01
     except UserError as error:
         said = str(error)
     assert not said or ("instances_val.json" in said and "\n" not in said)

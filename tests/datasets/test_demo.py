@@ -149,10 +149,10 @@ def test_colour_does_not_tell_the_class() -> None:
 @pytest.mark.parametrize(
     ("keys", "says"),
     [
-        ({"seed": None}, "mine.yaml: key 'seed' is None; expected a whole number"),
-        ({"seed": -1}, "key 'seed' is -1"),
-        ({"seed": True}, "key 'seed' is True"),
-        ({"scenes": 5}, "key 'scenes' is 5; expected a number of images for split 'train'"),
+        ({"seed": None}, "mine.yaml, key 'seed': is None. Expected a whole number"),
+        ({"seed": -1}, "key 'seed': is -1"),
+        ({"seed": True}, "key 'seed': is True"),
+        ({"scenes": 5}, "key 'scenes': is 5. Expected a number of images for split 'train'"),
         ({"scenes": {"train": 2}}, "for split 'val'"),
         ({"scenes": {"train": 0, "val": 1}}, "for split 'train'"),
     ],

@@ -12,8 +12,9 @@ import pytest
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import YAML
 
+from gam_yolo.annotations.images import is_safe_name
 from gam_yolo.datasets import prepared
-from gam_yolo.datasets.prepared import Picture, Split, is_safe_name, link, prepare
+from gam_yolo.datasets.prepared import Picture, Split, link, prepare
 from gam_yolo.errors import UserError
 
 from .conftest import dataset, labels
@@ -77,14 +78,14 @@ def test_the_slower_of_two_preparations_leaves_the_faster_ones(tmp_path: Path) -
 
 def test_a_folder_in_the_way_is_told_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out/mine/images/train").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"out/mine is there already but has no images/val; move it away"):
+    with pytest.raises(UserError, match=r"out/mine exists but has no images/val\. Move it away"):
         prepare(mine(tmp_path), pictures, "here")
     assert [p.name for p in (tmp_path / "out/mine").rglob("*")] == ["images", "train"]
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file, not a folder")
-    with pytest.raises(UserError, match=r"^mine\.yaml: .*out cannot be read or written: "):
+    with pytest.raises(UserError, match=r"^mine\.yaml: .*out cannot be read or written \("):
         prepare(mine(tmp_path), pictures, "here")
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from gam_yolo.datasets import prepare_voc
 from gam_yolo.datasets.prepared import Split
-from gam_yolo.datasets.voc import read_voc
+from gam_yolo.datasets.voc import pictures
 from gam_yolo.errors import UserError
 
 from .conftest import dataset, labels
@@ -81,7 +81,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
             thing("cat", 9, 5, 3, 9),  # inverted
             thing("cat", 101, 5, 120, 9),  # outside
             thing("cat", 91, 41, 120, 70, "<difficult>0</difficult>"),  # reaches out
-            thing("cat", 3, 3, 3, 3, DIFFICULT),  # both: counted once
+            thing("cat", 3, 3, 3, 3, DIFFICULT),  # both: counted once, as degenerate
         ),
         "b": annotation(thing("cat", 1, 1, 9, 9, DIFFICULT)),
         "c": annotation(),
@@ -95,7 +95,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
         "c": [],
     }
     assert summary(tmp_path).splitlines()[1] == (
-        "train: 3 images, 2 boxes written, 3 difficult left out, 0 crowd left out, 3 degenerate left out, "
+        "train: 3 images, 2 boxes written, 2 difficult left out, 0 crowd left out, 4 degenerate left out, "
         "1 clipped to the image, 2 images without boxes, 1 images whose file is missing"
     )
 
@@ -153,23 +153,24 @@ OUTSIDE = '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><annotation><na
     [
         (
             annotation(thing("potted plant", 1, 1, 9, 9)),
-            r"a\.xml: object 0: class 'potted plant' is none of the 3 'names'",
+            r"a\.xml, object\[0\]: class 'potted plant' is not one of the 3 'names'",
         ),
-        (annotation(thing("potted plant", 1, 1, 9, 9)), r"did you mean 'pottedplant'\?$"),
+        (annotation(thing("potted plant", 1, 1, 9, 9)), r"Did you mean 'pottedplant'\?$"),
         (annotation(thing("zebra", 1, 1, 9, 9, DIFFICULT)), r"class 'zebra'"),
-        (annotation(thing("cat", 1, 1, 9, 9))[:-30], r"a\.xml: not an XML annotation that can be read: "),
-        ("", "not an XML annotation"),
-        (b"\xff\xfe\x00garbage", "not an XML annotation"),
-        ('<?xml version="1.0" encoding="klingon"?><annotation/>', "not an XML annotation"),
-        (BOMB, "not an XML annotation that can be read: EntitiesForbidden"),
-        (OUTSIDE, "not an XML annotation that can be read: EntitiesForbidden"),
-        ("<annotation/>", r"a\.xml: <size><width> is None; expected a number"),
+        (annotation(thing("cat", 1, 1, 9, 9))[:-30], r"a\.xml: is not valid XML \(.*Expected a VOC annotation"),
+        ("", "is not valid XML"),
+        (b"\xff\xfe\x00garbage", "is not valid XML"),
+        ('<?xml version="1.0" encoding="klingon"?><annotation/>', "is not valid XML"),
+        (BOMB, r"is not valid XML \(EntitiesForbidden\)"),
+        (OUTSIDE, r"is not valid XML \(EntitiesForbidden\)"),
+        ("<annotation/>", r"a\.xml: <size><width> is None\. Expected a number"),
         (annotation(width=0), "size is 0 x 50"),
         (annotation(height="nan"), "<size><height> is 'nan'"),
-        (annotation(thing("dog", 1, 1, 9, 9), thing("cat", 1, "x", 9, 9)), "object 1: <bndbox><ymin> is 'x'"),
-        (annotation("<object><name>cat</name></object>"), "object 0: <bndbox><xmin> is None"),
-        (annotation(thing("cat", 1, 1, 9, 9, "<difficult>yes</difficult>")), "object 0: <difficult> is 'yes'"),
-        (annotation("<object/>"), "object 0: class ''"),
+        (annotation(thing("dog", 1, 1, 9, 9), thing("cat", 1, "x", 9, 9)), r"object\[1\]: <bndbox><ymin> is 'x'"),
+        (annotation("<object><name>cat</name></object>"), r"object\[0\]: <bndbox><xmin> is None"),
+        (annotation(thing("cat", 1, 1, 9, 9, "<difficult>yes</difficult>")), r"object\[0\]: <difficult> is 'yes'"),
+        (annotation("<object/>"), r"object\[0\]: <bndbox><xmin> is None"),
+        (annotation(thing("", 1, 1, 9, 9)), r"object\[0\]: class ''"),
     ],
 )
 def test_bad_annotations_are_told(tmp_path: Path, text: str | bytes, says: str) -> None:
@@ -178,24 +179,29 @@ def test_bad_annotations_are_told(tmp_path: Path, text: str | bytes, says: str) 
 
 def test_missing_pieces_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     devkit(tmp_path / "kit", "train", {"a": annotation()})
-    with pytest.raises(UserError, match=r"no ImageSets/Main/trainn\.txt for split 'trainn'; did you mean 'train'\?"):
+    with pytest.raises(UserError, match=r"no ImageSets/Main/trainn\.txt for split 'trainn'\. Did you mean 'train'\?"):
         prepare_voc(voc(tmp_path, train="images/trainn"))
-    with pytest.raises(UserError, match=r"kat, where there is no folder; expected a VOCdevkit folder"):
+    with pytest.raises(UserError, match=r"kat, where there is no folder\. Expected a VOCdevkit folder"):
         prepare_voc(voc(tmp_path, "kat"))
-    with pytest.raises(UserError, match=r"^mine\.yaml: key 'source' is None; expected the path of a VOCdevkit folder"):
+    with pytest.raises(UserError, match=r"^mine\.yaml, key 'source': is None\. Expected the path of a VOC"):
         prepare_voc(voc(tmp_path, source=None) | {"source": None})
     monkeypatch.delenv("SOME_VOC", raising=False)
     for value in (None, ""):
         if value is not None:
             monkeypatch.setenv("SOME_VOC", value)
         with pytest.raises(
-            UserError, match=r"'source: \$SOME_VOC' is not set; set the environment variable SOME_VOC to"
+            UserError, match=r"'source': '\$SOME_VOC' is not set\. .*Set the environment variable SOME_VOC to"
         ):
             prepare_voc(voc(tmp_path) | {"source": "$SOME_VOC"})
-    with pytest.raises(UserError, match=r"'train: pictures/train' cannot be prepared; expected 'images/<split>'"):
+    with pytest.raises(
+        UserError, match=r"key 'train': 'pictures/train' cannot be prepared\. Expected 'images/<split>'"
+    ):
         prepare_voc(voc(tmp_path, train="pictures/train"))
     (tmp_path / "kit/Annotations/a.xml").unlink()
-    with pytest.raises(UserError, match=r"a\.xml: missing, but the image set for split 'train' names it"):
+    with pytest.raises(
+        UserError,
+        match=r"a\.xml: cannot be read \(No such file or directory\)\. Expected the annotation of an image",
+    ):
         prepare_voc(voc(tmp_path))
     (tmp_path / "kit/JPEGImages/a.jpg").unlink()
     with pytest.raises(UserError, match=r"split 'train' has no image in .*1 images whose file is missing"):
@@ -205,7 +211,7 @@ def test_missing_pieces_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(UserError, match="is not an image's name"):
             prepare_voc(voc(tmp_path))
     (tmp_path / "kit/ImageSets/Main/train.txt").write_bytes(b"\xff\xff")
-    with pytest.raises(UserError, match=r"train\.txt: is not text; expected a list of image names"):
+    with pytest.raises(UserError, match=r"train\.txt: is not UTF-8 text\. Expected a list of image names"):
         prepare_voc(voc(tmp_path))
     assert not list((tmp_path / "out").iterdir())
 
@@ -238,10 +244,12 @@ def test_malformed_annotations_end_in_a_user_error_or_in_valid_labels(tmp_path: 
     (tmp_path / "annotations/train/a.xml").unlink(missing_ok=True)
     said = ""
     try:
-        for picture in read_voc(folder, split):
-            for _, (left, top, right, bottom) in picture.boxes:
-                assert 0 <= left < right <= picture.width
-                assert 0 <= top < bottom <= picture.height
+        for picture in pictures(folder, split):
+            for _, (x, y, w, h) in picture.boxes:
+                assert w > 0
+                assert h > 0
+                assert -0.01 <= x < x + w <= picture.width + 0.01
+                assert -0.01 <= y < y + h <= picture.height + 0.01
     except UserError as error:
         said = str(error)
     assert not said or ("a.xml" in said and "\n" not in said)

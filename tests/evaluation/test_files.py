@@ -54,7 +54,12 @@ def test_the_digest_changes_with_any_object(truth_file: Path) -> None:
 def test_ultralytics_predictions_are_matched_by_file_name(truth_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "predictions.json"
     path.write_text(
-        json.dumps([{**RESULT, "image_id": "b", "file_name": "b.jpg"}, {**RESULT, "image_id": 3, "score": 1}])
+        json.dumps(
+            [
+                {**RESULT, "image_id": "b", "file_name": "b.jpg", "category_id": 5},
+                {**RESULT, "image_id": 3, "category_id": 5, "score": 1},
+            ]
+        )
     )
     found = read_detections(path, read_coco(truth_file))
     assert found.image.tolist() == [1, 0]
@@ -77,13 +82,13 @@ def refused(read: object, match: str) -> None:
     [
         ([], "holds no detections"),
         ({"annotations": []}, "not a list of records"),
-        ([{**RESULT, "image_id": 8}], "'8'.* are not in .*truth.json.*another data set"),
-        ([{**RESULT, "file_name": "c.jpg"}], "'c.jpg'.*another data set"),
-        ([{**RESULT, "image_id": [7]}], "another data set"),
+        ([{**RESULT, "image_id": 8}], r"'8'\) are not in .*truth.json\. Expected predictions of the same dataset"),
+        ([{**RESULT, "file_name": "c.jpg"}], "'c.jpg'.*Expected predictions of the same dataset"),
+        ([{**RESULT, "image_id": [7]}], r"'\[7\]'.*Expected predictions of the same dataset"),
         ([{**RESULT, "category_id": 1}], "category_id '1' are not in .*2 to 5"),
-        ([RESULT, {**RESULT, "score": float("nan")}], r"record 1: 'score' is nan; expected a finite number"),
+        ([RESULT, {**RESULT, "score": float("nan")}], r"record 1: 'score' is nan\. Expected a finite number"),
         ([{**RESULT, "score": None}], "'score' is None"),
-        ([{**RESULT, "bbox": [1, 2, 3]}], r"record \[0\]: 'bbox' is \[1, 2, 3\]"),
+        ([{**RESULT, "bbox": [1, 2, 3]}], r"record 0: 'bbox' is \[1, 2, 3\]\. Expected four finite numbers"),
         ([{**RESULT, "bbox": [1, 2, -3, 4]}], "four finite numbers"),
         ([{**RESULT, "bbox": [1, float("inf"), 3, 4]}], "four finite numbers"),
         ([{**RESULT, "bbox": [120, 2, 30, 40]}], "beside image 7 of 100 x 50 pixels"),
@@ -110,10 +115,10 @@ def test_predictions_of_a_part_of_the_split_are_refused(tmp_path: Path) -> None:
 def test_a_truncated_file_is_told_from_a_whole_one(truth_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "predictions.json"
     path.write_text(json.dumps([RESULT] * 3)[:-20])
-    refused(lambda: read_detections(path, read_coco(truth_file)), "not valid JSON at line 1.*cut off")
+    refused(lambda: read_detections(path, read_coco(truth_file)), "line 1, column [0-9]+: is not valid JSON.*cut off")
     refused(lambda: read_detections(tmp_path / "none.json", read_coco(truth_file)), "No such file")
     path.write_bytes(b"\xff\xfe\x00")
-    refused(lambda: read_coco(path), "not text")
+    refused(lambda: read_coco(path), "not UTF-8 text")
 
 
 @pytest.mark.parametrize(
@@ -121,18 +126,21 @@ def test_a_truncated_file_is_told_from_a_whole_one(truth_file: Path, tmp_path: P
     [
         ({"images": [TRUTH["images"][0]] * 2}, "images: ids must be unique, but 7"),
         ({"annotations": [TRUTH["annotations"][0]] * 2}, "annotations: ids must be unique, but 1"),
-        ({"images": TRUTH["images"][:1]}, "annotations name image_id '3', which the file does not list"),
-        ({"categories": TRUTH["categories"][:1]}, "annotations name category_id '2'"),
+        ({"images": TRUTH["images"][:1]}, r"annotations\[1\]: image_id 3 is not the id of one of the file's records"),
+        ({"categories": TRUTH["categories"][:1]}, r"annotations\[0\]: category_id 2 is not the id of"),
         ({"images": []}, "lists no images"),
-        ({"categories": None}, "no list 'categories'"),
+        ({"categories": None}, "key 'categories' is None. Expected a list of records"),
         ({"annotations": [{**TRUTH["annotations"][0], "area": float("nan")}]}, "'area' is nan"),
         (
             {"annotations": [{k: v for k, v in TRUTH["annotations"][0].items() if k != "id"}]},
-            "has the id None; expected a number",
+            "has the id None. Expected a number",
         ),
-        ({"images": [{**TRUTH["images"][0], "id": [7]}]}, r"images\[0\] has the id \[7\]"),
-        ({"images": [{**TRUTH["images"][0], "width": "x"}, TRUTH["images"][1]]}, "image 7: 'width' is 'x'"),
-        ({"annotations": [{**TRUTH["annotations"][0], "image_id": {}}]}, "annotations name image_id"),
+        ({"images": [{**TRUTH["images"][0], "id": [7]}]}, r"images\[0\]: has the id \[7\]"),
+        ({"images": [{**TRUTH["images"][0], "width": "x"}, TRUTH["images"][1]]}, r"images\[0\]: 'width' is 'x'"),
+        (
+            {"annotations": [{**TRUTH["annotations"][0], "image_id": {}}]},
+            r"annotations\[0\]: image_id \{\} is not the id of",
+        ),
     ],
 )
 def test_bad_annotations_are_told_in_one_sentence(truth_file: Path, change: dict, match: str) -> None:
@@ -143,7 +151,8 @@ def test_bad_annotations_are_told_in_one_sentence(truth_file: Path, change: dict
 VOC = """<annotation><filename>000005.jpg</filename><size><width>50</width><height>40</height></size>
 <object><name>cat</name><difficult>1</difficult><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>10</xmax><ymax>40</ymax></bndbox></object>
 <object><name>dog</name><bndbox><xmin>9</xmin><ymin>9</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>
-<object><name>dog</name><bndbox><xmin>9</xmin><ymin>9</ymin><xmax>8</xmax><ymax>9</ymax></bndbox></object></annotation>"""
+<object><name>dog</name><bndbox><xmin>9</xmin><ymin>9</ymin><xmax>8</xmax><ymax>9</ymax></bndbox></object>
+<object><name>dog</name><bndbox><xmin>9</xmin><ymin>9</ymin><xmax>10</xmax><ymax>10</ymax></bndbox></object></annotation>"""
 
 
 @pytest.fixture
@@ -159,12 +168,15 @@ def test_voc_pixels_count_from_one_and_include_the_last(voc: Path) -> None:
     truth = read_voc(voc)
     assert truth.ids == (5,)
     assert truth.classes == ("cat", "dog")
-    assert truth.box.tolist() == [[0, 1, 10, 39], [8, 8, 1, 1]]  # the object without extent is left out
+    assert truth.box.tolist() == [[0, 1, 10, 39], [8, 8, 2, 2]]  # those without extent are left out
     assert truth.difficult.tolist() == [True, False]
 
 
 def test_bad_voc_is_told_in_one_sentence(voc: Path) -> None:
-    refused(lambda: read_voc(voc, classes=["cat", "dogs"]), "000005.xml: has an object 'dog'.*did you mean 'dogs'")
+    refused(
+        lambda: read_voc(voc, classes=["cat", "dogs"]),
+        r"000005.xml, object\[1\]: class 'dog' is not one of the 2 .*Did you mean 'dogs'",
+    )
     refused(lambda: read_voc(voc, "test"), "test.txt: cannot be read")
     path = voc / "Annotations" / "000005.xml"
     path.write_text(VOC.replace("<xmin>1</xmin>", "<xmin>one</xmin>"))
@@ -176,7 +188,7 @@ def test_bad_voc_is_told_in_one_sentence(voc: Path) -> None:
     path.unlink()
     refused(lambda: read_voc(voc), "000005.xml: cannot be read")
     (voc / "ImageSets/Main/val.txt").write_bytes(b"\xff\xfe\x00")
-    refused(lambda: read_voc(voc), "val.txt: is not text; expected the split's image names")
+    refused(lambda: read_voc(voc), "val.txt: is not UTF-8 text. Expected a list of image names")
 
 
 @pytest.fixture
@@ -208,7 +220,7 @@ def test_yolo_labels_become_pixels(yolo: Path) -> None:
 def test_bad_yolo_data_is_told_in_one_sentence(yolo: Path) -> None:
     label = yolo.parent / "labels/val/9.txt"
     for text, match in (
-        ("2 0.5 0.5 0.1 0.1", "line 1: has class 2; expected 0 to 1"),
+        ("2 0.5 0.5 0.1 0.1", "line 1: has class 2. Expected 0 to 1"),
         ("0 50 50 10 10", "relative to the image"),
         ("0 0.5 0.5 0.1", "has 4 numbers"),
         ("cat 0.5 0.5 0.1 0.1", "reads 'cat 0.5"),
@@ -216,14 +228,14 @@ def test_bad_yolo_data_is_told_in_one_sentence(yolo: Path) -> None:
         label.write_text(text)
         refused(lambda: read_yolo(yolo), match)
     label.write_bytes(b"\xff\xfe\x00")
-    refused(lambda: read_yolo(yolo), "9.txt: is not text; expected labels")
+    refused(lambda: read_yolo(yolo), "9.txt: is not UTF-8 text. Expected labels")
     label.write_text("")
-    refused(lambda: read_yolo(yolo.parent / "none.yaml"), "none.yaml: cannot be read as a dataset YAML")
-    refused(lambda: read_yolo(yolo, "test"), "'test'")
+    refused(lambda: read_yolo(yolo.parent / "none.yaml"), "none.yaml: no such dataset YAML")
+    refused(lambda: read_yolo(yolo, "test"), "has no split 'test'. Expected one of train, val")
     (yolo.parent / "images/val/9.png").write_bytes(b"")
     refused(lambda: read_yolo(yolo), "must be unique, but 9")
     (yolo.parent / "images/val/9.jpg").unlink()
-    refused(lambda: read_yolo(yolo), "cannot be read as an image")
+    refused(lambda: read_yolo(yolo), "9.png: is empty")
 
 
 def test_original_annotations_come_before_labels(yolo: Path, voc: Path, truth_file: Path) -> None:
@@ -231,6 +243,8 @@ def test_original_annotations_come_before_labels(yolo: Path, voc: Path, truth_fi
     assert read_truth(str(yolo), truth_file).source == str(truth_file)
     folder = yolo.parent
     text = yolo.read_text()
+    for name, size in {"000005.jpg": (50, 40), "a.jpg": (100, 50), "b.jpg": (100, 50)}.items():
+        Image.new("RGB", size).save(folder / "images/val" / name)
     (folder / "annotations/val").mkdir(parents=True)
     (folder / "annotations/val/000005.xml").write_text(VOC)
     yolo.write_text(text + "protocol: voc\n")
@@ -239,7 +253,7 @@ def test_original_annotations_come_before_labels(yolo: Path, voc: Path, truth_fi
     yolo.write_text(text + "protocol: coco\n")
     assert read_truth(str(yolo), None).crowd.tolist() == [False, True]
     yolo.write_text(text + "protocol: kitti\n")
-    refused(lambda: read_truth(str(yolo), None), "protocol is 'kitti'; expected 'coco' or 'voc'")
+    refused(lambda: read_truth(str(yolo), None), "protocol is 'kitti'. Expected 'coco' or 'voc'")
     refused(lambda: read_truth(None, None), "no ground truth")
     assert read_truth(None, voc).classes == ("cat", "dog")
 

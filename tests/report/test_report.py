@@ -199,7 +199,7 @@ def test_images_without_detections_are_told(data_set: DataSet, tmp_path: Path) -
     [
         ([], "is not a protocol"),
         ({"imgsz": 640, "size": 1}, "is not a protocol; expected an object with the keys conf, data"),
-        ({"imgsz": "640"}, "'imgsz' is '640'; expected a finite number"),
+        ({"imgsz": "640"}, "'imgsz' is '640'. Expected a finite number"),
         ({"iou": float("nan")}, "'iou' is nan"),
         ({"data": 7}, "'data' is 7; expected a text"),
         ({"own": [1]}, r"'own' is \[1\]; expected an object of numbers"),

@@ -1,0 +1,260 @@
+"""Read detections: COCO result files, and the `predictions.json` of Ultralytics.
+
+Which image and which class a number stands for is proven, not guessed. Ultralytics numbers classes from 1 in the
+model's order, up to release 8.3.120 names images by number alone, and may do both in a set whose COCO file uses the
+same numbers for something else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gam_yolo.annotations.data import Detections, GroundTruth
+from gam_yolo.annotations.images import base_name, image_id_of
+from gam_yolo.annotations.records import box_of, number_of, shown
+from gam_yolo.errors import UserError
+from gam_yolo.io import read_json
+
+__all__ = ["parse_detections", "read_detections"]
+
+Records = Sequence[dict[str, Any]]
+
+
+def read_detections(path: str | Path, truth: GroundTruth, whole: bool = False) -> Detections:
+    """Read a COCO result file, or the `predictions.json` that Ultralytics' validation writes with `save_json=True`.
+
+    A record's image is the one that its `file_name` names, as Ultralytics writes it, else the one with its `image_id`.
+
+    Args:
+        path: The file: a list of records with `image_id`, `category_id`, `bbox` and `score`.
+        truth: What the detections are compared with.
+        whole: Whether `gam_yolo` wrote the file: it then covers all images, and its numbers are those of `truth`. If
+            not, a file without detections, or with some on less than half of the images with objects, is rejected.
+
+    Raises:
+        UserError: The file is incomplete, a value in it is wrong, or it belongs to another dataset.
+    """
+    path = Path(path)
+    records = read_json(path)
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise UserError("is not a list of records", at=path, expected="a COCO result file")
+    detections = parse_detections(records, truth, str(path), proven=whole)
+    if not whole:
+        _refuse_partial(detections, truth)
+    return detections
+
+
+def parse_detections(records: Records, truth: GroundTruth, source: str, proven: bool = True) -> Detections:
+    """Turn the records of a COCO result file into `Detections`; see `read_detections`.
+
+    Args:
+        records: The records.
+        truth: What the detections are compared with.
+        source: Where the records are from, for messages.
+        proven: Whether `category_id` is known to be that of `truth`.
+
+    Raises:
+        UserError: As in `read_detections`.
+    """
+    image = np.array(_images(records, truth, source), dtype=np.intp)
+    score = [number_of(record, "score", f"{source}, record {i}") for i, record in enumerate(records)]
+    box = np.array([box_of(record, f"{source}, record {i}") for i, record in enumerate(records)], dtype=float)
+    unlabelled = Detections(source, image, np.zeros_like(image), box.reshape(-1, 4), np.array(score, dtype=float))
+    label = _labels(records, truth, unlabelled, proven)
+    detections = Detections(source, image, label, unlabelled.box, unlabelled.score)
+    _refuse_beside(detections, truth)
+    return detections
+
+
+def _images(records: Records, truth: GroundTruth, source: str) -> list[int]:
+    """Return the index of each record's image."""
+    by_name = _unique_index([base_name(file) for file in truth.files])
+    by_stem = _unique_index([Path(base_name(file)).stem for file in truth.files])
+    by_id = {image_id: i for i, image_id in enumerate(truth.ids)}
+    by_number = _unique_index([image_id_of(base_name(file)) for file in truth.files])
+    found: list[int] = []
+    numbered: list[int] = []  # records that bear an id alone
+    for row, record in enumerate(records):
+        name = record.get("file_name")
+        index = -1
+        if isinstance(name, str):
+            index = by_name.get(base_name(name), -1)
+            if index < 0 and base_name(name) not in by_name:
+                index = by_stem.get(Path(base_name(name)).stem, -1)
+        if name is None or index == _SEVERAL:
+            numbered.append(row)
+        found.append(index)
+    readings = [[_look_up(records[row].get("image_id"), known) for row in numbered] for known in (by_id, by_number)]
+    complete = [reading for reading in readings if min(reading, default=0) >= 0]
+    if len(complete) == 2 and complete[0] != complete[1]:
+        row = next(row for row, a, b in zip(numbered, *complete, strict=True) if a != b)
+        raise UserError(
+            f"image_id {shown([records[row].get('image_id')])} may be an id in {truth.source} or the name of an image, "
+            "and these are different images",
+            at=f"{source}, record {row}",
+            fix="Add the 'file_name' to each record, as Ultralytics after 8.3.120 writes it, or compare the checkpoint",
+        )
+    for row, index in zip(numbered, (complete or readings)[0], strict=True):
+        found[row] = index
+    strange = sorted({str(r.get("file_name", r.get("image_id"))) for r, i in zip(records, found, strict=True) if i < 0})
+    if strange:
+        raise UserError(
+            f"{len(strange)} of its images ({shown(strange)}) are not in {truth.source}",
+            at=source,
+            expected="predictions of the same dataset and split",
+        )
+    return found
+
+
+_SEVERAL = -2
+
+
+def _unique_index(keys: Sequence[Any]) -> dict[Any, int]:
+    """Return the index of each key; `_SEVERAL` for one that occurs more than once."""
+    count = Counter(keys)
+    return {key: i if count[key] == 1 else _SEVERAL for i, key in enumerate(keys)}
+
+
+def _look_up(key: Any, known: dict[Any, int]) -> int:
+    """Look up an id from a file, whatever it may be; -1 where it is unknown."""
+    return known.get(key, -1) if isinstance(key, (int, str)) and not isinstance(key, bool) else -1
+
+
+def _labels(records: Records, truth: GroundTruth, detections: Detections, proven: bool) -> NDArray[np.intp]:
+    """Return the class of each record.
+
+    A `category_id` is one of two things: the id in the COCO file, as COCO's format has it, or the class's place in the
+    model's order, counted from 1, as Ultralytics writes it. Ultralytics' records bear a `file_name`, and the dataset
+    YAML's `names` tell the model's order. What that leaves open, the objects decide that the detections overlap.
+    """
+    ids = [record.get("category_id") for record in records]
+    as_coco = _classes(ids, {category: i for i, category in enumerate(truth.category_ids)})
+    if not proven:
+        index = {name: i for i, name in enumerate(truth.classes)}
+        order = enumerate(truth.names or truth.classes, 1)
+        as_model = _classes(ids, {place: index.get(name, -1) for place, name in order})
+        found = _choose(as_coco, as_model, records, truth, detections)
+        if found is not None:
+            return found
+    if (as_coco < 0).any():
+        unknown = sorted({str(value) for value, label in zip(ids, as_coco, strict=True) if label < 0})
+        raise UserError(
+            f"category_id {shown(unknown)} are not in {truth.source}",
+            at=detections.source,
+            expected=f"{min(truth.category_ids, default=0)} to {max(truth.category_ids, default=0)} "
+            f"({len(truth.classes)} classes)",
+        )
+    return as_coco
+
+
+def _choose(
+    as_coco: NDArray[np.intp], as_model: NDArray[np.intp], records: Records, truth: GroundTruth, detections: Detections
+) -> NDArray[np.intp] | None:
+    """Return the one of two readings of the class numbers that is right; None if neither can be.
+
+    Raises:
+        UserError: It cannot be told.
+    """
+    by_ultralytics = any("file_name" in record for record in records)
+    pair = (as_model, as_coco) if by_ultralytics and truth.names else (as_coco, as_model)
+    possible = [reading for reading in pair if (reading >= 0).all()]
+    if len(possible) == 2 and (as_coco == as_model).all():
+        possible = [as_coco]
+    evidence = [_evidence(reading, truth, detections) for reading in possible]
+    if evidence.count(True) == 1:
+        return possible[evidence.index(True)]
+    if not possible or (possible[0] is as_model and not (by_ultralytics and truth.names)):
+        return None
+    # Which numbers Ultralytics writes for COCO's own classes depends on a path.
+    has_both = len(truth.classes) == 80 and max(truth.category_ids) == 90
+    settled = len(possible) == 1 or (not by_ultralytics or (truth.names and not has_both))
+    if settled and evidence[0] is not False:
+        return possible[0]
+    raise UserError(
+        "its category_id numbers do not fit the classes of the objects that its boxes overlap"
+        if False in evidence
+        else f"its category_id numbers may be ids of {truth.source} or places in the model's order",
+        at=detections.source,
+        fix="Name the dataset YAML with --data, or compare the checkpoint instead of its predictions",
+    )
+
+
+def _classes(ids: list[Any], known: dict[int, int]) -> NDArray[np.intp]:
+    return np.array([_look_up(value, known) for value in ids], dtype=np.intp)
+
+
+def _evidence(label: NDArray[np.intp], truth: GroundTruth, detections: Detections) -> bool | None:
+    """Return whether detections have the classes of the objects that they overlap; None where that is not known.
+
+    Of each class with five objects found or more, the winner is the class that most of their detections have. A weak
+    detector confuses classes, but takes several for one that it knows. Wrong numbers swap or shift: each class has
+    another winner, which is none that is its own.
+    """
+    found = _overlapped(truth, detections)
+    winner = {}
+    for own in np.unique(truth.label[found >= 0]):
+        seen = label[found[(truth.label == own) & (found >= 0)]]
+        count = np.bincount(seen)
+        if len(seen) >= 5 and 2 * count.max() > len(seen):
+            winner[int(own)] = int(count.argmax())
+    if not winner:
+        return None
+    right = {own for own, other in winner.items() if own == other}
+    moved = [other for own, other in winner.items() if own != other and other not in right]
+    if len(set(moved)) == len(moved) and (len(moved) > 1 or (moved and not right)):
+        return False
+    return True if 2 * len(right) > len(winner) else None
+
+
+def _overlapped(truth: GroundTruth, detections: Detections) -> NDArray[np.intp]:
+    """Return, for each object, the most confident detection with an IoU of 0.5 or more, whatever its class; else -1."""
+    found = np.full(len(truth.image), -1, dtype=np.intp)
+    by_score = np.lexsort((-detections.score, detections.image))
+    bounds = np.searchsorted(detections.image[by_score], np.arange(len(truth.ids) + 1))
+    for row in np.flatnonzero(~truth.crowd):
+        own = by_score[bounds[truth.image[row]] : bounds[truth.image[row] + 1]]
+        x, y, w, h = truth.box[row]
+        left, top, width, height = detections.box[own].T
+        across = np.minimum(left + width, x + w) - np.maximum(left, x)
+        down = np.minimum(top + height, y + h) - np.maximum(top, y)
+        shared = np.clip(across, 0, None) * np.clip(down, 0, None)
+        enough = np.flatnonzero(2 * shared >= w * h + width * height - shared)
+        if len(enough):
+            found[row] = own[enough[0]]
+    return found
+
+
+def _refuse_beside(detections: Detections, truth: GroundTruth) -> None:
+    """Reject what the ids do not show: boxes beside their images."""
+    width, height = truth.sizes[detections.image].T
+    x, y, w, h = detections.box.T
+    beside = np.flatnonzero((x >= width) | (y >= height) | (x + w <= 0) | (y + h <= 0))
+    beside = beside[(w[beside] > 0) & (h[beside] > 0)]
+    if len(beside):
+        i = int(beside[0])
+        image = int(detections.image[i])
+        raise UserError(
+            f"its box {np.round(detections.box[i], 1).tolist()} is beside image {truth.ids[image]!r:.120} of "
+            f"{width[i]:g} x {height[i]:g} pixels ({len(beside)} such records)",
+            at=f"{detections.source}, record {i}",
+            expected="pixels of the original image",
+        )
+
+
+def _refuse_partial(detections: Detections, truth: GroundTruth) -> None:
+    """Reject detections of images most of which were never looked at."""
+    if not len(detections.image):
+        raise UserError("holds no detections", at=detections.source)
+    without, images = detections.left_out(truth)
+    if 2 * without > images:
+        raise UserError(
+            f"has detections on {images - without} of the {images} images with objects in {truth.source}",
+            at=detections.source,
+            expected="predictions of the whole split",
+        )

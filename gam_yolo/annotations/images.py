@@ -1,0 +1,138 @@
+"""Image files: which there are, how Ultralytics identifies them, and what size they have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from PIL import Image
+
+from gam_yolo import ultralytics_api
+from gam_yolo.annotations.data import ImageId
+from gam_yolo.errors import UserError
+from gam_yolo.io import read_text
+
+__all__ = ["Frame", "ImageFinder", "base_name", "image_files", "image_id_of", "is_file", "is_safe_name", "read_frame"]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The size of an image file.
+
+    Attributes:
+        width: Width in pixels as displayed and trained on, that is after EXIF rotation.
+        height: Height likewise.
+        stored: Width and height as stored.
+        rotated: Whether its EXIF data ask for a rotation or reflection.
+    """
+
+    width: int
+    height: int
+    stored: tuple[int, int]
+    rotated: bool
+
+
+def read_frame(file: Path) -> Frame:
+    """Read the size of an image from its header.
+
+    Raises:
+        UserError: It cannot be read as an image.
+    """
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror})", at=file, expected="an image") from None
+    return _read_frame(file, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=200_000)
+def _read_frame(file: Path, size: int, _changed: int) -> Frame:
+    if not size:  # Ultralytics would look for a package that can read it
+        raise UserError("is empty (0 bytes)", at=file, expected="an image")
+    try:
+        with Image.open(file) as image:
+            width, height = ultralytics_api.image_size(image)
+            return Frame(width, height, image.size, image.getexif().get(0x0112, 1) != 1)
+    except Exception as error:  # Pillow's plug-ins raise what they like; Ultralytics adds ImportError for odd formats
+        reason = "too many pixels" if isinstance(error, Image.DecompressionBombError) else "not a known image format"
+        raise UserError(f"cannot be read as an image ({reason})", at=file, expected="an image") from None
+
+
+def image_files(entry: str | list[str], where: str) -> list[Path]:
+    """List the images of a split: folders, searched through, and lists of files, as Ultralytics reads them.
+
+    Raises:
+        UserError: There are none, or a list cannot be read.
+    """
+    found: list[Path] = []
+    for path in map(Path, entry if isinstance(entry, list) else [entry]):
+        if path.is_dir():
+            found += path.rglob("*.*")
+        else:
+            lines = read_text(path, "a list of images").split("\n")
+            found += [path.parent / line.strip() for line in lines if line.strip()]
+    images = [path for path in found if path.suffix[1:].lower() in ultralytics_api.image_formats()]
+    if not images:
+        raise UserError(f"has no images under {entry}", at=where)
+    return images
+
+
+def image_id_of(file: str | Path) -> ImageId:
+    """Return the image id that Ultralytics gives a file: its stem, as a number where it consists of digits.
+
+    Examples:
+        >>> image_id_of("val/000139.jpg"), image_id_of("frame_1.jpg")
+        (139, 'frame_1')
+    """
+    stem = Path(file).stem
+    return int(stem) if stem.isdecimal() and len(stem) < 1000 else stem
+
+
+def base_name(name: str) -> str:
+    r"""Return a file name without its folders, whichever system wrote it.
+
+    Examples:
+        >>> base_name(r"C:\images\a.jpg"), base_name("val2017/a.jpg")
+        ('a.jpg', 'a.jpg')
+    """
+    return re.split(r"[\\/]", name)[-1]
+
+
+def is_safe_name(name: str) -> bool:
+    """Return whether a file name read from an annotation stays below the folder it is joined to, on any system."""
+    return (
+        bool(name)
+        and "\0" not in name
+        and not any(p.anchor or ".." in p.parts or not p.name for p in (PurePosixPath(name), PureWindowsPath(name)))
+    )
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path is a file, followed through links; a path that no system can hold is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+class ImageFinder:
+    """Finds the file of an annotation's image among the files of a split.
+
+    A file fits by its name without folders. Where several files have that name, its folders decide.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._by_name: dict[str, list[Path]] = {}
+        for file in files:
+            self._by_name.setdefault(file.name, []).append(file)
+
+    def find(self, name: str) -> Path | None:
+        """Return the file of an image, or None."""
+        known: Sequence[Path] = self._by_name.get(base_name(name), ())
+        if len(known) > 1:
+            parts = tuple(re.split(r"[\\/]", name))
+            known = [file for file in known if file.parts[-len(parts) :] == parts]
+        return known[0] if len(known) == 1 else None

@@ -1,0 +1,65 @@
+"""Checks of the records in a JSON file: each is right, or a one-line error names it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from gam_yolo.annotations.rules import Box
+from gam_yolo.errors import UserError
+from gam_yolo.io import is_number
+
+__all__ = ["box_of", "is_id", "number_of", "refuse_repeats", "shown"]
+
+
+def number_of(record: dict[str, Any], key: str, at: str) -> float:
+    """Return a finite number of a record.
+
+    Raises:
+        UserError: There is none.
+    """
+    value = record.get(key)
+    if not is_number(value):
+        raise UserError(f"'{key}' is {value!r:.80}", at=at, expected="a finite number")
+    return float(value)
+
+
+def box_of(record: dict[str, Any], at: str, inverted: bool = False) -> Box:
+    """Return a record's `bbox`.
+
+    Args:
+        record: The record.
+        at: Where it is, for messages.
+        inverted: Whether a negative width or height passes, for a rule to deal with.
+
+    Raises:
+        UserError: It is not a box.
+    """
+    box = record.get("bbox")
+    if isinstance(box, list) and len(box) == 4 and all(map(is_number, box)) and (inverted or min(box[2:]) >= 0):
+        return float(box[0]), float(box[1]), float(box[2]), float(box[3])
+    raise UserError(f"'bbox' is {box!r:.80}", at=at, expected="four finite numbers [x, y, width, height] in pixels")
+
+
+def is_id(value: object, kinds: tuple[type, ...] = (int, str)) -> bool:
+    """Return whether a value from a JSON file may be an id."""
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def refuse_repeats(values: Iterable[object], at: str, what: str) -> None:
+    """Reject a list in which anything that should be unique occurs twice."""
+    repeated = [value for value, count in Counter(values).items() if count > 1]
+    if repeated:
+        raise UserError(f"{what} must be unique, but {shown(repeated)} occur more than once", at=at)
+
+
+def shown(values: Sequence[object], limit: int = 3) -> str:
+    """List the first few values for a message.
+
+    Examples:
+        >>> shown([1, 2, 3, 4, 5])
+        '1, 2, 3 and 2 more'
+    """
+    more = f" and {len(values) - limit} more" if len(values) > limit else ""
+    return ", ".join(f"{value!r:.120}" for value in values[:limit]) + more

@@ -1,0 +1,122 @@
+"""Read what Ultralytics reads: a dataset YAML, image folders, and label files beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gam_yolo import ultralytics_api
+from gam_yolo.annotations.data import GroundTruth
+from gam_yolo.annotations.images import image_files, image_id_of, is_file, read_frame
+from gam_yolo.annotations.records import refuse_repeats
+from gam_yolo.annotations.rules import AnnotatedImage, Object, Tally, ground_truth, unique_names
+from gam_yolo.errors import UserError, similar
+from gam_yolo.io import read_text
+from gam_yolo.resources import shipped_names
+
+__all__ = ["class_names", "dataset", "read_yolo"]
+
+
+def read_yolo(data: str | Path, split: str = "val") -> GroundTruth:
+    """Read one split of a dataset YAML.
+
+    As in Ultralytics, an image without a label file has no objects, a row of more than five numbers is a polygon of
+    which the enclosing box counts, and a row that occurs twice counts once. An object's area is its box's, since the
+    format has no masks; it has neither crowds nor difficult objects.
+
+    Raises:
+        UserError: The YAML, an image or a label file is missing or broken.
+    """
+    content = dataset(data, split)
+    classes = class_names(content, data)
+    at = f"{data}, split '{split}'"
+    files = image_files(content[split], at)
+    refuse_repeats((image_id_of(path) for path in files), at, "image names (without folder and ending)")
+    files.sort(key=lambda path: (isinstance(image_id_of(path), str), image_id_of(path)))
+    labels = ultralytics_api.label_files([str(path) for path in files])
+    images = [_read_image(file, Path(label), classes) for file, label in zip(files, labels, strict=True)]
+    return ground_truth(images, classes, str(data), tally=Tally(), names=classes)
+
+
+def dataset(data: str | Path, split: str) -> dict[str, Any]:
+    """Read a dataset YAML as Ultralytics does, but never download: that may run a script that the YAML names.
+
+    Raises:
+        UserError: It cannot be read, or the split's images are missing.
+    """
+    try:
+        content = ultralytics_api.load_dataset_yaml(str(data))
+    except Exception as error:
+        if ultralytics_api.find_yaml(str(data)) is None:
+            raise UserError(
+                "no such dataset YAML", at=data, similar=similar(Path(data).name, shipped_names(("data",)))
+            ) from None
+        reason = " ".join(str(error).split())
+        if isinstance(error, FileNotFoundError):
+            raise UserError(
+                f"its images are missing ({reason})", at=data, fix=f"Prepare it with: gam-yolo prepare {data}"
+            ) from None
+        raise UserError(f"cannot be read ({reason})", at=data, expected="a dataset YAML of Ultralytics") from None
+    if not content.get(split):
+        known = [key for key in ("train", "val", "test") if content.get(key)]
+        raise UserError(f"has no split '{split}'", at=data, expected=f"one of {', '.join(known)}")
+    missing = [p for p in _entries(content[split]) if not p.exists()]
+    if missing:
+        raise UserError(
+            f"its '{split}' images are missing at {missing[0]}",
+            at=data,
+            fix=f"Prepare it with: gam-yolo prepare {data}",
+        )
+    return content
+
+
+def _entries(value: str | list[str]) -> list[Path]:
+    return [Path(entry) for entry in ([value] if isinstance(value, str) else value)]
+
+
+def class_names(content: dict[str, Any], data: str | Path) -> tuple[str, ...]:
+    """Return the class names of a dataset YAML in the model's order.
+
+    Raises:
+        UserError: Two classes have one name.
+    """
+    return unique_names((name for _, name in sorted(content["names"].items())), f"{data}, key 'names'")
+
+
+def _read_image(file: Path, label: Path, classes: tuple[str, ...]) -> AnnotatedImage:
+    """Read an image's size and its label file."""
+    frame = read_frame(file)
+    width, height = frame.width, frame.height
+    objects = []
+    for row, (index, x, y, w, h) in enumerate(_read_labels(label, len(classes))):
+        box = ((x - w / 2) * width, (y - h / 2) * height, w * width, h * height)
+        objects.append(Object(row, classes[int(index)], box))
+    return AnnotatedImage(image_id_of(file), str(file), (width, height), objects, f"{label}, row", file)
+
+
+def _read_labels(path: Path, n_classes: int) -> list[tuple[float, float, float, float, float]]:
+    """Read the distinct rows of a label file: class, then centre and size relative to the image."""
+    rows: dict[tuple[float, float, float, float, float], None] = {}
+    lines = read_text(path, "labels").splitlines() if is_file(path) else []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        at = f"{path}, line {number}"
+        try:
+            label, *values = map(float, line.split())
+        except ValueError:
+            raise UserError(
+                f"reads {line.strip()!r:.120}", at=at, expected="a class and the box's four numbers"
+            ) from None
+        if len(values) > 5 and len(values) % 2 == 0:
+            xs, ys = values[::2], values[1::2]
+            low, high = (min(xs), min(ys)), (max(xs), max(ys))
+            values = [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, high[0] - low[0], high[1] - low[1]]
+        if len(values) != 4:
+            raise UserError(f"has {len(values) + 1} numbers", at=at, expected="a class and the box's four")
+        if label not in range(n_classes):
+            raise UserError(f"has class {label:g}", at=at, expected=f"0 to {n_classes - 1}")
+        if not all(-0.01 <= value <= 1.01 for value in values) or min(values[2:]) < 0:
+            raise UserError(f"has a box {values}", at=at, expected="numbers relative to the image, from 0 to 1")
+        rows[label, values[0], values[1], values[2], values[3]] = None
+    return list(rows)
