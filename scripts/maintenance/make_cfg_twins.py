@@ -22,10 +22,11 @@ def twins() -> dict[Path, str]:
         head, body = source.read_text(encoding="utf-8").split("\n\n", 1)
         title = head.partition("\n")[0]
         for block in BLOCKS:
+            article = "an" if block in ("ECA", "SE", "UltralyticsCBAM") else "a"
             found[source.with_stem(source.stem.replace("-gam", f"-{block.lower()}"))] = (
-                f"{title.replace('a GAM block', f'a block {block}')}\n"
-                f"# Generated from {source.name} by scripts/maintenance/make_cfg_twins.py: GAM is {block} here.\n"
-                "# Arguments, where the defaults are not wanted, go between the brackets; docs/blocks.md has them.\n\n"
+                f"{title.replace('a GAM block', f'{article} {block} block')}\n"
+                f"# Generated from {source.name} by scripts/maintenance/make_cfg_twins.py, {block} in place of GAM.\n"
+                "# Write arguments between the brackets; docs/blocks.md lists them.\n\n"
                 + re.sub(r"\bGAM\b", block, body)
             )
     return found
