@@ -71,7 +71,7 @@ def train(
 ) -> dict[str, Any]:
     """Train one case; return the first and last loss and the counts of what was not finite."""
     torch.manual_seed(0)
-    cfg = get_cfg(overrides={"imgsz": options.imgsz, "batch": options.batch, "task": "detect", "mode": "train"})
+    cfg: Any = get_cfg(overrides={"imgsz": options.imgsz, "batch": options.batch, "task": "detect", "mode": "train"})
     dataset = build_yolo_dataset(cfg, data["train"], options.batch, data, mode="train", stride=32)
     loader = build_dataloader(dataset, options.batch, workers=0, shuffle=True)
     yaml = yaml_model_load("yolov8n-gam.yaml")

@@ -53,7 +53,7 @@ def main() -> int:
 
 def train(block: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Run one training and return its outcome."""
-    command = [Path(sys.executable).with_name("yolo"), "detect", "train", f"model=yolov8n-{block.lower()}.yaml"]
+    command = [str(Path(sys.executable).with_name("yolo")), "detect", "train", f"model=yolov8n-{block.lower()}.yaml"]
     command += [f"data={options.data}", f"fraction={options.fraction}", f"device={options.device}"]
     command += [f"pretrained={options.pretrained}", "epochs=1", "imgsz=256", "batch=32", "workers=2", "seed=0"]
     command += ["plots=False", f"project={folder}", "name=run"]

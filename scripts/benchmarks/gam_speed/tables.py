@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from rich.markup import escape
 from rich.table import Table
@@ -73,15 +74,12 @@ def model_sheets(models: Json) -> list[Sheet]:
     parts = [("train", record) for record in models["train"]] + [("val", record) for record in models["val"]]
     for kind, record in parts:
         what = f"batch {record['batch']}, {record['imgsz']} px, {record['dtype']}"
-        figures = record["models"]
-        rates[f"{kind} images/s, {what} (time over YOLOv8n's)"] = lambda name, f=figures: (
-            f"{told(f[name].get('images_per_s'))} ({ratio(f[name].get('over_plain'))})"
-        )
+        rates[f"{kind} images/s, {what} (time over YOLOv8n's)"] = partial(rate_cell, record["models"])
         if kind == "train":
-            rates[f"train peak MiB, {what}"] = lambda name, f=figures: told(mib(f[name].get("peak_bytes")))
+            rates[f"train peak MiB, {what}"] = partial(peak_cell, record["models"])
     latencies: dict[str, Callable[[str], str]] = {
-        f"{r['runtime']} ms, {r['imgsz']} px": lambda name, f=r["models"]: time_cell(f.get(name, {}), "over_plain")
-        for r in models["latency"]
+        f"{record['runtime']} ms, {record['imgsz']} px": partial(latency_cell, record["models"])
+        for record in models["latency"]
     }
     return [
         Sheet(title, ["model", *columns], [[name, *(cell(name) for cell in columns.values())] for name in names])
@@ -111,6 +109,21 @@ def time_cell(figure: Json, base: str = "over_limit") -> str:
 def memory_cell(figure: Json) -> str:
     """Return the memory of a training step."""
     return f"{told(mib(figure.get('peak_bytes')))} ({told(mib(figure.get('kept_bytes')))})"
+
+
+def rate_cell(figures: Json, name: str) -> str:
+    """Return a model's images per second with its time over the plain model's."""
+    return f"{told(figures[name].get('images_per_s'))} ({ratio(figures[name].get('over_plain'))})"
+
+
+def peak_cell(figures: Json, name: str) -> str:
+    """Return the peak memory of a model's training step."""
+    return told(mib(figures[name].get("peak_bytes")))
+
+
+def latency_cell(figures: Json, name: str) -> str:
+    """Return a model's latency with its ratio to the plain model's."""
+    return time_cell(figures.get(name, {}), "over_plain")
 
 
 def mib(value: float | None) -> float | None:
