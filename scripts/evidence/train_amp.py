@@ -53,11 +53,10 @@ def main() -> int:
         "batch": options.batch,
         "cases": cases,
     }
-    text = json.dumps(result, indent=2)
-    print(text)
+    print(json.dumps(result, indent=2))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
+        options.out.write_text(json.dumps(result, separators=(",", ":")) + "\n", encoding="utf-8")
     return any(case["losses_not_finite"] or case["weights_not_finite"] for case in cases.values())
 
 

@@ -46,7 +46,7 @@ def main() -> int:
         print(json.dumps(results[-1]), flush=True)
         written = {"settings": vars(options) | {"output": str(options.output)}, "results": results}
         partial = options.output.with_suffix(".partial")
-        partial.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(written, separators=(",", ":")) + "\n", encoding="utf-8")
         partial.replace(options.output)
     return int(not all(result["trained"] for result in results))
 

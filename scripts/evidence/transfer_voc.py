@@ -90,7 +90,7 @@ def main() -> None:
     report = {"versions": versions, "weights": options.weights.name, "recipe": shown, "results": results}
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(report, indent=2) + "\n")
+        options.out.write_text(json.dumps(report, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
