@@ -2,11 +2,12 @@
 
     python scripts/maintenance/make_cfg_twins.py
 
-Run it after a change of a GAM model YAML or after adding a block; `tests/test_cfg_twins.py` fails when it is due.
+Run it after a change of a GAM model YAML or after adding a block; `tests/test_cfg_twins.py` fails while the files are out of date.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def twins() -> dict[Path, str]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for path, text in twins().items():
         path.write_text(text, encoding="utf-8")
     print(f"wrote {len(twins())} files to {CFG}")
