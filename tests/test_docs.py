@@ -55,7 +55,7 @@ SUBSTITUTES = {
 
 NOT_RUN = {
     r"pip install|python3? -m venv": "installs: .ci/run does so",
-    r"-m pytest|ruff |mypy": "this very test run, and what .ci/run runs beside it",
+    r"-m pytest": "this very test run",
     r"torchrun|--ray ": "needs more than one machine",
     r"benchmark_gam\.py|transfer_voc\.py|studies/(?:voc|bccd)[\w-]*\.yaml": "takes from minutes to hours",
 }

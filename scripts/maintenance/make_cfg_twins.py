@@ -2,7 +2,7 @@
 
     python scripts/maintenance/make_cfg_twins.py
 
-Run it after a change of a GAM model YAML or after adding a block; `tests/test_cfg_twins.py` fails while the files are out of date.
+Run it after a change of a GAM model YAML or after adding a block; `tests/test_cfg_twins.py` fails when it is due.
 """
 
 from __future__ import annotations
