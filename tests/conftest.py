@@ -1,4 +1,4 @@
-"""What every test may use: the real images and weights beside the checkout, and a quiet, network-free Ultralytics."""
+"""What every test may use: the real images and weights, and an Ultralytics that installs and downloads nothing."""
 
 from __future__ import annotations
 
@@ -7,22 +7,37 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # a test that needs a package says so; none comes behind its back
-os.environ.setdefault("YOLO_OFFLINE", "true")
+import gam_yolo
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent / "shared"
+
+os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # a missing package is an error; Ultralytics would install it
+os.environ.setdefault("YOLO_OFFLINE", "true")
+os.environ.setdefault("GAM_YOLO_TEST_DATA", str(ROOT.parent / "shared"))
+
+
+def pytest_report_header() -> str:
+    """Say which package is tested."""
+    return f"gam_yolo {gam_yolo.__version__} from {Path(gam_yolo.__file__).parent}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that read the repository, which are those that use `root`."""
+    for item in items:
+        if "root" in getattr(item, "fixturenames", ()):
+            item.add_marker("checkout")
 
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """The checkout's top folder."""
+    """The repository's top folder; what a test reads there is not part of the installed package."""
     return ROOT
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with real images, annotations and weights; tests that need it are skipped where it is absent."""
-    if not SHARED.is_dir():
-        pytest.skip(f"needs the real images and weights in {SHARED}, which are not part of the repository")
-    return SHARED
+    """The folder with real images, annotations and weights: `GAM_YOLO_TEST_DATA`, see CONTRIBUTING.md."""
+    folder = Path(os.environ["GAM_YOLO_TEST_DATA"])
+    if not folder.is_dir():
+        pytest.skip(f"needs the real images and weights in {folder} (GAM_YOLO_TEST_DATA, see CONTRIBUTING.md)")
+    return folder

@@ -109,8 +109,8 @@ def test_every_preset_is_measured_over_its_own_convolutions() -> None:
     x = torch.rand(1, 256, 4, 4)
     for name, module in modules.items():
         assert module(x.repeat(2, 1, 1, 1)).shape == (2, 256, 4, 4)
-        count = [conv.weight.numel() for conv in arithmetic[name][0]]
-        assert [m.weight.numel() for m in modules[limits[name]]] == count
+        limit: Any = modules[limits[name]]
+        assert [m.weight.numel() for m in limit] == [conv.weight.numel() for conv in arithmetic[name][0]]
 
 
 @pytest.fixture

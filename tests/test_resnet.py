@@ -146,7 +146,7 @@ def sizes(model: str, nc: int, stem: str, size: int, **gam: Any) -> tuple[int, i
         seen += out.numel()
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        built = AttentionResNet(nc, model, **({"block": "GAM", "arguments": gam} if gam else {}), stem=stem).eval()
+        built = AttentionResNet(nc, model, block="GAM" if gam else None, arguments=gam or None, stem=stem).eval()
         for name, m in built.named_modules():
             if isinstance(m, nn.BatchNorm2d) and "attention" not in name:
                 m.register_forward_hook(count)
@@ -202,7 +202,7 @@ def test_the_ablations_sizes(gam: dict[str, Any], parameters: int, macs: int) ->
 def test_cifar_stem_keeps_the_resolution() -> None:
     resnet = cifar_stem(models.resnet18())
     seen: list[torch.Size] = []
-    resnet.layer1.register_forward_hook(lambda _m, _x, out: seen.append(out.shape))  # type: ignore[union-attr, arg-type]
+    resnet.layer1.register_forward_hook(lambda _m, _x, out: seen.append(out.shape))
     resnet.eval()(torch.rand(1, 3, 32, 32))
     assert seen == [(1, 64, 32, 32)]
 
@@ -289,7 +289,7 @@ def crops(voc: Path, folder: Path) -> None:
 
 def test_plain_yolo_classify_trains_and_the_checkpoint_loads_safely(shared: Path, tmp_path: Path) -> None:
     crops(shared / "data" / "VOC2007", tmp_path / "data")
-    yolo = Path(sys.executable).with_name("yolo")
+    yolo = str(Path(sys.executable).with_name("yolo"))
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [yolo, "classify", "train", "model=resnet18-gam-cls.yaml", f"data={tmp_path / 'data'}", "imgsz=32"]
     command += ["epochs=1", "batch=6", "workers=0", "plots=False", "device=cpu", f"project={tmp_path}", "name=run"]

@@ -18,13 +18,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 IMAGES, CLASSES, OBJECTS, DETECTIONS = 5_000, 80, 36_000, 150_000
 
 
-def ground_truth(rng: np.random.Generator) -> dict[str, object]:
+def ground_truth(rng: np.random.Generator) -> dict[str, Any]:
     """Make a COCO ground truth whose classes are as unequal in number as COCO's and whose objects differ in size."""
     share = 1 / np.arange(1, CLASSES + 1)
     image = rng.integers(1, IMAGES + 1, OBJECTS)
@@ -44,13 +45,13 @@ def ground_truth(rng: np.random.Generator) -> dict[str, object]:
     }
 
 
-def detections(rng: np.random.Generator, truth: dict[str, object], skill: float) -> list[dict[str, object]]:
+def detections(rng: np.random.Generator, truth: dict[str, Any], skill: float) -> list[dict[str, Any]]:
     """Make one model's detections: most objects found more or less exactly, the rest of the boxes anywhere."""
-    objects: list[dict[str, object]] = truth["annotations"]  # type: ignore[assignment]
+    objects: list[dict[str, Any]] = truth["annotations"]
     found = [o for o in objects if rng.random() < skill]
     rows = []
     for o in found:
-        x, y, w, h = o["bbox"]  # type: ignore[misc]
+        x, y, w, h = o["bbox"]
         dx, dy, dw, dh = rng.normal(0, 0.06, 4) * (w, h, w, h)
         rows.append((o["image_id"], o["category_id"], [x + dx, y + dy, w + dw, h + dh], rng.beta(4, 2)))
     share = 1 / np.arange(1, CLASSES + 1)
@@ -65,10 +66,10 @@ def detections(rng: np.random.Generator, truth: dict[str, object], skill: float)
     ]
 
 
-def coin_flips(rng: np.random.Generator, n: int) -> tuple[dict[str, object], list[list[dict[str, object]]]]:
+def coin_flips(rng: np.random.Generator, n: int) -> tuple[dict[str, Any], list[list[dict[str, Any]]]]:
     """Make a one-class set of `n` images with an object each, and two models that find it with chance 0.6 and 0.5."""
     box = [10.0, 10.0, 100.0, 100.0]
-    truth: dict[str, object] = {
+    truth: dict[str, Any] = {
         "images": [{"id": i, "file_name": f"{i}.jpg", "width": 640, "height": 640} for i in range(1, n + 1)],
         "categories": [{"id": 1, "name": "object"}],
         "annotations": [

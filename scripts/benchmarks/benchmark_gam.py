@@ -3,7 +3,9 @@
     python scripts/benchmarks/benchmark_gam.py --out docs/results/gam-speed-cpu.json   13 minutes, two cores
     python scripts/benchmarks/benchmark_gam.py --device 0 --out docs/results/gam-speed-gpu.json   500 s
     python scripts/benchmarks/benchmark_gam.py --quick   every part once, two minutes
-    python scripts/benchmarks/benchmark_gam.py --show docs/results/gam-speed-cpu.json   its tables as Markdown
+    python scripts/benchmarks/benchmark_gam.py --show docs/results/gam-speed-cpu.json   print its tables again
+
+Writes the figures as JSON and, beside it, the tables as Markdown.
 
 All candidates of a case take turns in one process, so that whatever else the machine does falls on all of them alike;
 ratios are medians over the turns of the ratio within a turn. What the time does not suffice for is left out and listed.
@@ -38,7 +40,7 @@ from gam_speed.bench import Bench, console
 from gam_speed.blocks import measure_blocks
 from gam_speed.floor import peaks
 from gam_speed.models import measure_models
-from gam_speed.tables import markdown, tables, terminal
+from gam_speed.tables import document, tables, terminal
 from ultralytics.utils import LOGGER
 
 
@@ -52,10 +54,10 @@ def main() -> int:
     parser.add_argument(
         "--budget", type=float, help="seconds for everything; default 1200 (CPU), 500 (GPU), 110 (quick)"
     )
-    parser.add_argument("--show", type=Path, metavar="FILE", help="print the tables of a result as Markdown and end")
+    parser.add_argument("--show", type=Path, metavar="FILE", help="print the tables of a result as Markdown and exit")
     options = parser.parse_args()
     if options.show:
-        print("\n".join(map(markdown, tables(json.loads(options.show.read_text(encoding="utf-8"))))))
+        print(document(json.loads(options.show.read_text(encoding="utf-8"))), end="")
         return 0
     device = torch.device("cpu" if options.device == "cpu" else f"cuda:{options.device}")
     if device.type == "cuda":
@@ -83,7 +85,8 @@ def main() -> int:
     bench.save()
     for table in tables(bench.results):
         console.print(terminal(table))
-    console.print(f"written to {out}")
+    out.with_suffix(".md").write_text(document(bench.results), encoding="utf-8")
+    console.print(f"written to {out} and {out.with_suffix('.md')}")
     return 0
 
 

@@ -67,7 +67,7 @@ def main() -> None:
         "yolov8n.yaml, Ultralytics' function bare": bare,
         "added by the plug-in to yolov8n-gam.yaml": whole - bare - blocks,
     }
-    print(json.dumps(result, indent=2))
+    print(json.dumps(result, separators=(",", ":")))
 
 
 def seconds(code: str, extra: dict[str, str]) -> float:

@@ -53,11 +53,10 @@ def main() -> int:
         "batch": options.batch,
         "cases": cases,
     }
-    text = json.dumps(result, indent=2)
-    print(text)
+    print(json.dumps(result, indent=2))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
+        options.out.write_text(json.dumps(result, separators=(",", ":")) + "\n", encoding="utf-8")
     return any(case["losses_not_finite"] or case["weights_not_finite"] for case in cases.values())
 
 
@@ -71,7 +70,7 @@ def train(
 ) -> dict[str, Any]:
     """Train one case; return the first and last loss and the counts of what was not finite."""
     torch.manual_seed(0)
-    cfg = get_cfg(overrides={"imgsz": options.imgsz, "batch": options.batch, "task": "detect", "mode": "train"})
+    cfg: Any = get_cfg(overrides={"imgsz": options.imgsz, "batch": options.batch, "task": "detect", "mode": "train"})
     dataset = build_yolo_dataset(cfg, data["train"], options.batch, data, mode="train", stride=32)
     loader = build_dataloader(dataset, options.batch, workers=0, shuffle=True)
     yaml = yaml_model_load("yolov8n-gam.yaml")

@@ -46,14 +46,14 @@ def main() -> int:
         print(json.dumps(results[-1]), flush=True)
         written = {"settings": vars(options) | {"output": str(options.output)}, "results": results}
         partial = options.output.with_suffix(".partial")
-        partial.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(written, separators=(",", ":")) + "\n", encoding="utf-8")
         partial.replace(options.output)
     return int(not all(result["trained"] for result in results))
 
 
 def train(block: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Run one training and return its outcome."""
-    command = [Path(sys.executable).with_name("yolo"), "detect", "train", f"model=yolov8n-{block.lower()}.yaml"]
+    command = [str(Path(sys.executable).with_name("yolo")), "detect", "train", f"model=yolov8n-{block.lower()}.yaml"]
     command += [f"data={options.data}", f"fraction={options.fraction}", f"device={options.device}"]
     command += [f"pretrained={options.pretrained}", "epochs=1", "imgsz=256", "batch=32", "workers=2", "seed=0"]
     command += ["plots=False", f"project={folder}", "name=run"]

@@ -11,13 +11,13 @@ loss that loading by index brings is far beyond what seeds do.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import ultralytics
@@ -37,16 +37,11 @@ RUNS: dict[str, tuple[list[Any] | None, bool]] = {  # arguments of GAM, or None 
 }
 
 
-@contextlib.contextmanager
-def loading(by_structure: bool) -> Iterator[None]:
-    """Take our part out of `BaseModel.load` for a while."""
-    ours = vars(tasks.BaseModel)["load"]
-    if not by_structure:
-        tasks.BaseModel.load = ours.__wrapped__
-    try:
-        yield
-    finally:
-        tasks.BaseModel.load = ours
+def loading(by_structure: bool) -> AbstractContextManager[object]:
+    """Use our `BaseModel.load`, or Ultralytics' own."""
+    if by_structure:
+        return nullcontext()
+    return mock.patch.object(tasks.BaseModel, "load", vars(tasks.BaseModel)["load"].__wrapped__)
 
 
 def run(folder: Path, weights: Path, variant: str, recipe: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +55,7 @@ def run(folder: Path, weights: Path, variant: str, recipe: dict[str, Any]) -> di
     model.write_text(text)
     begin = time.perf_counter()
     with loading(by_structure):
-        detector = YOLO(model)
+        detector: Any = YOLO(model)
         detector.train(pretrained=str(weights), project=str(folder), name="run", exist_ok=True, **recipe)
     box = detector.metrics.box
     return {
@@ -95,7 +90,7 @@ def main() -> None:
     report = {"versions": versions, "weights": options.weights.name, "recipe": shown, "results": results}
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(report, indent=2) + "\n")
+        options.out.write_text(json.dumps(report, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ Run it after a change of a GAM model YAML or after adding a block; `tests/test_c
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def twins() -> dict[Path, str]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for path, text in twins().items():
         path.write_text(text, encoding="utf-8")
     print(f"wrote {len(twins())} files to {CFG}")

@@ -61,7 +61,7 @@ class Bench:
         self.out.parent.mkdir(parents=True, exist_ok=True)
         new = self.out.with_suffix(".part")
         short = json.loads(json.dumps(self.results), parse_float=lambda text: float(f"{float(text):.5g}"))
-        new.write_text(json.dumps(short, indent=1) + "\n", encoding="utf-8")
+        new.write_text(json.dumps(short, separators=(",", ":")) + "\n", encoding="utf-8")
         new.replace(self.out)
 
     def interleaved(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +84,7 @@ def measure_block(bench: Bench, case: Case) -> Json:
 class FusedGate(nn.Module):
     """GAM in inference with its channel gate as one kernel, see `gam_speed/fused_gate.py`."""
 
-    def __init__(self, gam: nn.Module) -> None:
+    def __init__(self, gam: Any) -> None:
         super().__init__()
         self.gam = gam
 
@@ -92,7 +93,8 @@ class FusedGate(nn.Module):
         from gam_speed.fused_gate import fused_gate  # Triton is not everywhere
 
         f2 = fused_gate(x, self.gam.channel)
-        return self.gam.spatial(f2).mul_(f2)
+        attended: Tensor = self.gam.spatial(f2).mul_(f2)
+        return attended
 
 
 def candidates(case: Case) -> tuple[dict[str, nn.Module], dict[str, str], dict[str, tuple[list[nn.Conv2d], int]]]:

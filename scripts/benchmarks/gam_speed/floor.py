@@ -93,4 +93,5 @@ def rate_of(case: Case, device: torch.device) -> str:
 
 def floor(work: list[tuple[int, int]], measured: Json, dtype: str) -> float:
     """Return the seconds that passes need at least, given the measured peaks of the device."""
-    return sum(max(f / measured["flops_per_s"][dtype], b / measured["bytes_per_s"]) for f, b in work)
+    flops_per_s, bytes_per_s = float(measured["flops_per_s"][dtype]), float(measured["bytes_per_s"])
+    return sum(max(f / flops_per_s, b / bytes_per_s) for f, b in work)

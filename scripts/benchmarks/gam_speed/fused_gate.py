@@ -19,8 +19,8 @@ __all__ = ["fused_gate"]
 PIXELS, CHANNELS = 64, 32  # of a tile
 
 
-@triton.jit
-def _kernel(
+@triton.jit  # type: ignore[untyped-decorator]
+def _kernel(  # type: ignore[no-untyped-def]  # a language of its own
     x, out, w1, b1, w2, b2, pixels, channels, hidden,
     image_stride, channel_stride, pixel_stride,
     sigmoid_gate: tl.constexpr, precision: tl.constexpr, tile_pixels: tl.constexpr, tile_channels: tl.constexpr,

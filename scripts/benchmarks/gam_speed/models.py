@@ -24,7 +24,7 @@ from gam_yolo.blocks.gam import PRESETS
 try:
     from ultralytics.utils.nms import non_max_suppression
 except ImportError:  # Ultralytics before 8.3.200
-    from ultralytics.utils.ops import non_max_suppression
+    from ultralytics.utils.ops import non_max_suppression  # type: ignore[attr-defined, no-redef]
 
 __all__ = ["detectors", "measure_models"]
 

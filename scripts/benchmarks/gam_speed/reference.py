@@ -38,7 +38,8 @@ class ReferenceGAM(nn.Module):
         b, c, h, w = x.shape
         pixels = x.permute(0, 2, 3, 1).reshape(b, h * w, c)
         x = x * self.mlp(pixels).view(b, h, w, c).permute(0, 3, 1, 2)
-        return x * self.convolutions(x).sigmoid()
+        gate: Tensor = self.convolutions(x).sigmoid()
+        return x * gate
 
 
 @torch.no_grad()

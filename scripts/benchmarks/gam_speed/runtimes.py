@@ -6,6 +6,7 @@ import copy
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,8 +36,8 @@ def lacking(form: str, device: torch.device) -> str | None:
 
 def exported(model: DetectionModel, image: Tensor, path: Path, form: str) -> str:
     """Export a model into the folder of `path` and return the file's name."""
-    yolo = YOLO("yolov8n.yaml", verbose=False)
-    model = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format)
+    yolo: Any = YOLO("yolov8n.yaml", verbose=False)
+    model = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format)
     model.args, model.task = yolo.model.args, yolo.task
     model.pt_path = str(path.with_suffix(".pt"))  # what an export is named after
     yolo.model = model
@@ -46,7 +47,7 @@ def exported(model: DetectionModel, image: Tensor, path: Path, form: str) -> str
 
 def in_torch(model: DetectionModel, image: Tensor, _: Path) -> Step:
     """Return the forward pass of the fused model."""
-    fused = copy.deepcopy(model).to(image.device, memory_format=torch.contiguous_format).eval().fuse(verbose=False)
+    fused = copy.deepcopy(model).to(image.device).to(memory_format=torch.contiguous_format).eval().fuse(verbose=False)
     return torch.inference_mode()(lambda: fused(image))
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from rich.markup import escape
 from rich.table import Table
 
 from gam_speed.results import Json
 
-__all__ = ["Sheet", "markdown", "ratio", "tables", "terminal", "time_cell"]
+__all__ = ["Sheet", "document", "ratio", "tables", "terminal", "time_cell"]
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ def tables(results: Json) -> list[Sheet]:
     if results["left_out"]:
         sheets.append(Sheet("Left out", ["what", "why"], [[x["what"], x["why"]] for x in results["left_out"]]))
     keys = ("figure", "case", "aim", "measured", "verdict")
-    sheets.append(Sheet("Aims", list(keys), [[told(row[key]) for key in keys] for row in results["aims"]]))
+    sheets.append(Sheet("Aims", list(keys), [[text(row[key]) for key in keys] for row in results["aims"]]))
     about = results["machine"] | results["versions"] | results["arguments"]
-    sheets.append(Sheet("Taken with", ["what", "value"], [[key, told(value)] for key, value in about.items()]))
+    sheets.append(Sheet("Taken with", ["what", "value"], [[key, text(value)] for key, value in about.items()]))
     return sheets
 
 
@@ -48,7 +49,7 @@ def block_sheets(records: list[Json]) -> list[Sheet]:
     names.sort(key=lambda name: not name.startswith("limit"))
     rows = []
     for record in records:
-        floor_ms = told(1e3 * record["candidates"]["blog"].get("floor_s", float("nan")))
+        floor_ms = text(1e3 * record["candidates"]["blog"].get("floor_s", float("nan")))
         cells = [time_cell(record["candidates"].get(name, {})) for name in names]
         rows.append([shape_cell(record), floor_ms, *cells])
     title = f"Block, {what}: ms, median and quartiles' half distance (times its limit)"
@@ -67,21 +68,18 @@ def model_sheets(models: Json) -> list[Sheet]:
     names = list(models["counts"])
     rates: dict[str, Callable[[str], str]] = {
         "parameters": lambda name: f"{models['counts'][name]['parameters']:,}",
-        "GFLOPs": lambda name: told(models["counts"][name]["gflops"]),
-        "GFLOPs by torch": lambda name: told(models["counts"][name]["gflops_torch"]),
+        "GFLOPs": lambda name: text(models["counts"][name]["gflops"]),
+        "GFLOPs by torch": lambda name: text(models["counts"][name]["gflops_torch"]),
     }
     parts = [("train", record) for record in models["train"]] + [("val", record) for record in models["val"]]
     for kind, record in parts:
         what = f"batch {record['batch']}, {record['imgsz']} px, {record['dtype']}"
-        figures = record["models"]
-        rates[f"{kind} images/s, {what} (time over YOLOv8n's)"] = lambda name, f=figures: (
-            f"{told(f[name].get('images_per_s'))} ({ratio(f[name].get('over_plain'))})"
-        )
+        rates[f"{kind} images/s, {what} (time over YOLOv8n's)"] = partial(rate_cell, record["models"])
         if kind == "train":
-            rates[f"train peak MiB, {what}"] = lambda name, f=figures: told(mib(f[name].get("peak_bytes")))
+            rates[f"train peak MiB, {what}"] = partial(peak_cell, record["models"])
     latencies: dict[str, Callable[[str], str]] = {
-        f"{r['runtime']} ms, {r['imgsz']} px": lambda name, f=r["models"]: time_cell(f.get(name, {}), "over_plain")
-        for r in models["latency"]
+        f"{record['runtime']} ms, {record['imgsz']} px": partial(latency_cell, record["models"])
+        for record in models["latency"]
     }
     return [
         Sheet(title, ["model", *columns], [[name, *(cell(name) for cell in columns.values())] for name in names])
@@ -105,12 +103,27 @@ def time_cell(figure: Json, base: str = "over_limit") -> str:
     if "median_s" not in figure:
         return "failed" if "error" in figure else "-"
     spread = (figure["q3_s"] - figure["q1_s"]) / 2
-    return f"{told(1e3 * figure['median_s'])} ±{1e3 * spread:.2g} ({ratio(figure[base])})"
+    return f"{text(1e3 * figure['median_s'])} ±{1e3 * spread:.2g} ({ratio(figure[base])})"
 
 
 def memory_cell(figure: Json) -> str:
     """Return the memory of a training step."""
-    return f"{told(mib(figure.get('peak_bytes')))} ({told(mib(figure.get('kept_bytes')))})"
+    return f"{text(mib(figure.get('peak_bytes')))} ({text(mib(figure.get('kept_bytes')))})"
+
+
+def rate_cell(figures: Json, name: str) -> str:
+    """Return a model's images per second with its time over the plain model's."""
+    return f"{text(figures[name].get('images_per_s'))} ({ratio(figures[name].get('over_plain'))})"
+
+
+def peak_cell(figures: Json, name: str) -> str:
+    """Return the peak memory of a model's training step."""
+    return text(mib(figures[name].get("peak_bytes")))
+
+
+def latency_cell(figures: Json, name: str) -> str:
+    """Return a model's latency with its ratio to the plain model's."""
+    return time_cell(figures.get(name, {}), "over_plain")
 
 
 def mib(value: float | None) -> float | None:
@@ -119,15 +132,24 @@ def mib(value: float | None) -> float | None:
 
 
 def ratio(value: float | None) -> str:
-    """Return a ratio in words short enough for a table."""
+    """Return a ratio with two decimals, or a dash."""
     return "-" if value is None else f"{value:.2f}"
 
 
-def told(value: object) -> str:
-    """Return a value as a table has it: numbers with three digits at least, a dash for what is not there."""
+def text(value: object) -> str:
+    """Return a table's text for a value: three digits or more of a number, a dash for a missing value."""
     if isinstance(value, float):
         return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return "-" if value is None else str(value)
+
+
+def document(results: Json) -> str:
+    """Return all tables as one Markdown document."""
+    head = (
+        "# GAM's time and memory: all measurements\n\nGenerated by `scripts/benchmarks/benchmark_gam.py`, "
+        "whose docstring defines each figure. The findings: [speed.md](../speed.md).\n"
+    )
+    return "\n".join([head, *map(markdown, tables(results))])
 
 
 def markdown(sheet: Sheet) -> str:

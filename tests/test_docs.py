@@ -1,0 +1,382 @@
+"""The documents' commands and examples run as written, against the installed package, from a folder of their own.
+
+Every block with commands or Python code in README, `docs/` and the other documents is executed, block after block in
+the order of its document. What differs from a reader's terminal is listed here and nowhere else: `QUICK` (trainings are
+cut short), `STAND_INS` (files that a reader has), `SUBSTITUTES` (text that is replaced) and `NOT_RUN` (what cannot run
+here, of which the arguments are parsed). An entry that no document needs any more fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ultralytics
+import yaml
+from PIL import Image
+from typer.main import get_command
+from ultralytics.cfg import entrypoint, get_cfg
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils import YAML, SettingsManager
+
+from gam_yolo.cli import app
+from gam_yolo.resources import STUDIES, shipped
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ["GAM_YOLO_TEST_DATA"])  # tests/conftest.py sets it
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+QUICK: dict[str, Any] = {"epochs": 1, "imgsz": 64, "batch": 16, "workers": 0, "device": "cpu"}
+"""Arguments that every training gets on top of the documented ones."""
+PART = {"fraction": 0.1}
+"""And a training on a data set that matches `LARGE`."""
+LARGE = "gam-demo|-local"
+
+SUBSTITUTES = {
+    r"\.venv/bin/": "",  # the environment under test takes the place of a new one
+    r"/data/(?:VOC2007|VOCdevkit)": "{shared}/data/VOC2007",
+    r"/data/imagenet|path/to/imagenet": "imagenet",
+}
+"""Regular expressions and what takes the place of their matches; {shared} is the folder of real images."""
+
+NOT_RUN = {
+    r"pip install|python3? -m venv": "installs: .ci/run does so",
+    r"-m pytest": "this very test run",
+    r"torchrun|--ray ": "needs more than one machine",
+    r"benchmark_gam\.py|transfer_voc\.py|studies/(?:voc|bccd)[\w-]*\.yaml": "takes from minutes to hours",
+}
+"""Regular expressions of commands that are parsed instead of run, each with the reason."""
+
+
+def image(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def weights(path: Path) -> None:
+    real = SHARED / "weights" / path.name
+    if real.is_file():
+        shutil.copy(real, path)
+    else:
+        ultralytics.YOLO(f"{path.stem}.yaml").save(path)
+
+
+def detection_set(path: Path) -> None:
+    """Write an Ultralytics YAML with the names of the one that it shadows, and four images."""
+    for number in range(4):
+        image(path.parent / "images" / f"{number}.jpg")
+        label = path.parent / "labels" / f"{number}.txt"
+        label.parent.mkdir(exist_ok=True)
+        label.write_text("0 0.5 0.5 0.4 0.4\n")
+    names = YAML.load(Path(ultralytics.__file__).parent / "cfg" / "datasets" / path.name)["names"]
+    path.write_text(json.dumps({"path": str(path.parent), "train": "images", "val": "images", "names": names}))
+
+
+def classification_set(path: Path) -> None:
+    for split in ("train", "val"):
+        for number in range(16):
+            image(path / split / "ab"[number % 2] / f"{number}.png")
+
+
+def demo_study(path: Path) -> None:
+    """Write the shipped study with one seed and one epoch."""
+    file = shipped("demo.yaml", STUDIES)
+    assert file
+    study = yaml.safe_load(file.read_text("utf-8"))
+    study["recipe"] |= {"epochs": 1, "imgsz": 32, "fraction": 0.1}
+    path.write_text(yaml.safe_dump(study | {"seeds": [0]}))
+
+
+def link(path: Path) -> None:
+    path.symlink_to(ROOT / path.name)
+
+
+STAND_INS: dict[str, Callable[[Path], None]] = {
+    "image.jpg": image,
+    "yolov8n.pt": weights,
+    "coco8.yaml": detection_set,
+    "cifar100": classification_set,
+    "imagenet": classification_set,
+    "demo.yaml": demo_study,
+    "cfg": link,
+    "scripts": link,
+}
+"""What a reader has in the working folder, by name; made where a document's commands name it."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a document.
+
+    Attributes:
+        place: Document and line.
+        language: As the document gives it; empty for an indented block.
+        text: The content.
+        file: The name under which the text before it says to save it, or "".
+    """
+
+    place: str
+    language: str
+    text: str
+    file: str
+
+    @property
+    def is_shell(self) -> bool:
+        starts = re.search(r"^(\w+=\S* )*(yolo|gam-yolo|torchrun|python3?|pip) ", self.text, re.M)
+        return self.language in {"bash", "sh", "console"} or bool(starts and self.language in {"", "text"})
+
+    @property
+    def runs(self) -> bool:
+        return self.is_shell or self.language == "python"
+
+    def commands(self) -> list[str]:
+        """The block's simple commands, without comments, with continued lines joined."""
+        lines = self.text.replace("\\\n", " ").splitlines()
+        return [part for line in lines for part in re.sub(r"(^|\s+)#.*", "", line).split(" && ") if part.strip()]
+
+
+def blocks(document: Path) -> list[Block]:
+    """Find the fenced and the indented blocks of a document."""
+    found, before = [], ""
+    pattern = r"^```(?P<language>\w*)\n(?P<fenced>.*?)^```$|(?<=\n\n)(?P<indented>(?:    \S.*\n(?:(?=\n    )\n)?)+)"
+    text = document.read_text("utf-8")
+    for match in re.finditer(pattern, text, re.M | re.S):
+        content = match["fenced"] if match["indented"] is None else re.sub("^    ", "", match["indented"], flags=re.M)
+        before = text[: match.start()].rstrip().rpartition("\n\n")[2]
+        file = re.match(r"`([\w-]+\.(?:py|ya?ml))`.*:$", before, re.S)
+        place = f"{document.relative_to(ROOT)}, line {text[: match.start()].count(chr(10)) + 1}"
+        found.append(Block(place, match["language"] or "", content, file[1] if file else ""))
+    return found
+
+
+EXAMPLES = {document: blocks(document) for document in DOCUMENTS}
+COMMANDS = "\n".join(block.text for found in EXAMPLES.values() for block in found if block.runs)
+
+
+def test_readers_of_documents_find_the_blocks() -> None:
+    places = [block.place for found in EXAMPLES.values() for block in found if block.is_shell]
+    assert len(places) > 15
+    assert sum(place.startswith("README.md") for place in places) > 4
+
+
+@pytest.mark.parametrize("pattern", [*SUBSTITUTES, *NOT_RUN, *STAND_INS])
+def test_every_exception_is_needed(pattern: str) -> None:
+    assert re.search(pattern, COMMANDS), f"no document's command has {pattern}: remove the entry"
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ultralytics' settings of a user whose environment is in no repository; data sets are shared by all documents."""
+    folder = tmp_path_factory.mktemp("settings")
+    file = folder / "Ultralytics" / "settings.json"
+    file.parent.mkdir()
+    SettingsManager(file).update(
+        {"datasets_dir": str(folder / "datasets"), "runs_dir": "runs", "weights_dir": "weights"}
+    )
+    return folder
+
+
+@pytest.mark.checkout
+@pytest.mark.parametrize("document", [file for file in DOCUMENTS if any(b.runs for b in EXAMPLES[file])], ids=str)
+def test_the_examples_run(document: Path, settings: Path, tmp_path: Path) -> None:
+    text = "\n".join(block.text for block in EXAMPLES[document])
+    for name, make in STAND_INS.items():
+        if re.search(rf"(?<![\w-]){name}\b", text):
+            make(tmp_path / name)
+    problems = [problem for block in EXAMPLES[document] for problem in failures(block, tmp_path, settings)]
+    assert not problems, "\n\n".join(problems)
+    for name in re.findall(r"`(runs/[\w./-]+\.\w+)`", document.read_text("utf-8")):
+        assert (tmp_path / name).is_file(), f"{document.name} names {name}, which its commands did not leave"
+
+
+def failures(block: Block, folder: Path, settings: Path) -> Iterator[str]:
+    """Run a block in the folder; yield what went wrong."""
+    if block.file:
+        (folder / block.file).write_text(block.text)
+    elif block.is_shell:
+        yield from run_shell(block, folder, settings)
+    elif block.language == "python":
+        (folder / "example.py").write_text(block.text)
+        quick = ["quick.py"] if "train(" in block.text else []
+        (folder / "quick.py").write_text(QUICK_PYTHON)
+        yield from run([sys.executable, *quick, "example.py"], block.place, folder, settings)
+
+
+QUICK_PYTHON = f"""
+import re, runpy
+from ultralytics.engine import trainer
+full = trainer.get_cfg
+def quick(cfg, overrides):
+    part = {PART} if re.search({LARGE!r}, str(overrides.get("data"))) else {{}}
+    return full(cfg, {{**overrides, **{QUICK}, **part}})
+trainer.get_cfg = quick
+runpy.run_path("example.py", run_name="__main__")
+"""
+
+
+def options(arguments: dict[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in arguments.items())
+
+
+# `command yolo` is the executable; this function of the same name is what a block's line calls.
+QUICK_SHELL = f"""
+yolo() {{
+  [[ "$*" =~ {LARGE} ]] && part={options(PART)} || part=
+  case " $1 $2 " in
+    *" train "*) command yolo "$@" {options(QUICK)} $part ;;
+    *) command yolo "$@" {options({key: QUICK[key] for key in ("imgsz", "device")})} ;;
+  esac
+}}
+"""
+
+
+def run_shell(block: Block, folder: Path, settings: Path) -> Iterator[str]:
+    """Run a block of commands in one shell; parse instead those that cannot run."""
+    lines = []
+    for command in block.commands():
+        if any(re.search(pattern, command) for pattern in NOT_RUN):
+            try:
+                parse(command)
+            except (Exception, SystemExit) as error:
+                yield f"{block.place}: {command}\n{error!r}"
+        else:
+            lines.append(command)
+    script = "\n".join(lines)
+    for pattern, replacement in SUBSTITUTES.items():
+        script = re.sub(pattern, replacement.format(shared=SHARED), script)
+    if str(SHARED) in script and not SHARED.is_dir():
+        return  # no real images here
+    if script:
+        yield from run(["bash", "-euo", "pipefail", "-c", QUICK_SHELL + script], block.place, folder, settings)
+
+
+def run(command: list[str], place: str, folder: Path, settings: Path) -> Iterator[str]:
+    """Run one process; yield its output if it failed."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}  # Ultralytics heeds it
+    env |= {"PATH": path, "YOLO_CONFIG_DIR": str(settings), "MPLBACKEND": "agg"}
+    done = subprocess.run(command, cwd=folder, env=env, text=True, capture_output=True, timeout=900, check=False)
+    if done.returncode:
+        yield f"{place}: exit status {done.returncode}\n{command[-1]}\n{done.stdout[-1000:]}{done.stderr[-2000:]}"
+
+
+class Parsed(Exception):  # noqa: N818  not an error
+    """Raised where a command has read its arguments, before it does anything."""
+
+
+def parse(command: str) -> None:
+    """Read a command's arguments as the command itself would, and do nothing.
+
+    Raises:
+        Exception: What the command's own parser says of them.
+    """
+    words = [word for word in shlex.split(command) if not re.match(r"[A-Z_]+=", word)]
+    name, arguments = Path(words[0]).name, words[1:]
+    if name == "torchrun":
+        from torch.distributed.run import get_args_parser
+
+        known = get_args_parser().parse_args([word for word in arguments if word != "$(which"])
+        assert known.training_script == "yolo)"
+        name, arguments = "yolo", known.training_script_args
+    if name == "yolo":
+        parse_yolo(arguments)
+    elif name == "gam-yolo":
+        group: Any = get_command(app)
+        context = group.make_context(name, list(arguments))
+        _, sub, rest = group.resolve_command(context, [*context._protected_args, *context.args])
+        sub.make_context(sub.name, rest, parent=context)
+    elif name.startswith("python") and arguments[0].endswith(".py"):
+        parse_script(ROOT / arguments[0], arguments[1:])
+
+
+def parse_yolo(arguments: list[str]) -> None:
+    """Let Ultralytics read the arguments, with a model that only notes what it is asked for."""
+    asked: dict[str, Any] = {}
+
+    class Model:
+        task = "detect"
+
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def __getattr__(self, mode: str) -> Callable[..., None]:
+            return lambda **overrides: asked.update(overrides)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ultralytics, "YOLO", Model)
+        entrypoint(" ".join(["yolo", *arguments]))
+    assert asked
+    get_cfg(overrides={key: value for key, value in asked.items() if key != "mode"})
+
+
+def parse_script(script: Path, arguments: list[str]) -> None:
+    """Start a script and stop it when it has read its arguments."""
+    original = argparse.ArgumentParser.parse_args
+
+    def parse_args(self: argparse.ArgumentParser, *args: Any) -> Any:
+        original(self, *args)
+        raise Parsed
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Parsed):
+        patch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+        patch.setattr(sys, "argv", [str(script), *arguments])
+        patch.syspath_prepend(script.parent)
+        runpy.run_path(str(script), run_name="__main__")
+        raise AssertionError(f"{script.name} reads no arguments")
+
+
+@pytest.mark.checkout
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*/*.py")), ids=lambda path: path.name)
+def test_every_script_reads_its_arguments(script: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        parse_script(script, ["--help"])
+    assert done.value.code == 0
+    assert "usage:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["gam-yolo place x --blokc GAM", "gam-yolo plaice x", "yolo train epoch=3"])
+def test_a_wrong_argument_is_seen(command: str) -> None:
+    with pytest.raises((Exception, SystemExit), match=r"--blokc|plaice|epoch"):
+        parse(command)
+
+
+@pytest.mark.checkout
+def test_commands_within_sentences_can_be_parsed() -> None:
+    for document in DOCUMENTS:
+        sentences = re.sub(r"```.*?```", "", document.read_text("utf-8"), flags=re.S)
+        for command in re.findall(r"`((?:gam-yolo|yolo) [^`]+)`", sentences):
+            if len(command.split()) > 2 and not re.search(r"\.\.\.|[<>|]|[A-Z]{3}", command):
+                parse(command)
+
+
+@pytest.mark.checkout
+def test_yaml_examples_are_valid() -> None:
+    for block in (block for found in EXAMPLES.values() for block in found if block.language == "yaml"):
+        content = yaml.safe_load(block.text)
+        if isinstance(content, list):  # rows of a model
+            rows = [[-1, 1, "Conv", [64, 3, 2]], *content]
+            DetectionModel({"nc": 2, "backbone": rows, "head": [[[-1], 1, "Detect", ["nc"]]]}, verbose=False)
+        else:
+            assert isinstance(content, dict), block.place
+
+
+@pytest.mark.checkout
+def test_the_chinese_readme_has_the_same_commands() -> None:
+    chinese = [document for document in DOCUMENTS if document.name == "README.zh-CN.md"]
+    english = [command for block in EXAMPLES[ROOT / "README.md"] if block.is_shell for command in block.commands()]
+    for block in (block for document in chinese for block in EXAMPLES[document] if block.is_shell):
+        assert set(block.commands()) <= set(english), block.place
