@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from gam_yolo.evaluation import Detections, GroundTruth, match_coco
+from gam_yolo.report.result import Panel, Picture
 
-__all__ = ["Panel", "Picture", "differing_images"]
+__all__ = ["differing_images"]
 
 CONFIDENCE = 0.25
 """Detections below it are neither drawn nor counted, as in Ultralytics' prediction."""
@@ -21,23 +22,6 @@ CONFIDENCE = 0.25
 _SIDE = 380  # longer side of a panel in pixels
 # Colours that colour-blind readers tell apart.
 _FOUND, _FALSE, _OBJECT, _IGNORED = (0, 158, 115), (213, 94, 0), (0, 114, 178), (130, 130, 130)
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One drawing of an image: a caption, and a JPEG as a data URL."""
-
-    caption: str
-    url: str
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One image of the gallery: its file name, what happened on it, and its panels."""
-
-    name: str
-    note: str
-    panels: list[Panel]
 
 
 @dataclass(frozen=True)
@@ -94,7 +78,7 @@ def differing_images(
                 _panel(files[index], caption, seen.detections.box[own], colours, truth, seen.detections.label[own])
             )
         note = f"{variant[0]} is {'ahead' if gain[index] > 0 else 'behind'} by {abs(int(gain[index]))}"
-        pictures.append(Picture(Path(truth.files[index]).name, note, panels))
+        pictures.append(Picture(variant[0], Path(truth.files[index]).name, note, tuple(panels)))
     return pictures
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ class Predicted:
 
 
 def collect(
-    variants: list[Variant], truth: GroundTruth, settings: Settings, cache: Path, say: Callable[[str], None]
+    variants: Sequence[Variant], truth: GroundTruth, settings: Settings, cache: Path, progress: Callable[[str], None]
 ) -> dict[str, list[Predicted]]:
     """Get the predictions of all variants and refuse what differs in protocol.
 
@@ -72,7 +72,7 @@ def collect(
         truth: What to compare it with.
         settings: What the user chose.
         cache: Folder for predictions made here; those found in it are used if weights and protocol are the same.
-        say: Is told what is going on.
+        progress: Called with a line of text at each step.
 
     Raises:
         UserError: A file is unfit, or protocols differ.
@@ -82,10 +82,10 @@ def collect(
     total = sum(len(variant.paths) for variant in variants)
     result: dict[str, list[Predicted]] = {variant.name: [] for variant in variants}
     for number, (name, path) in enumerate(((v.name, path) for v in variants for path in v.paths), 1):
-        say(f"[{number}/{total}] {name}: {path}")
+        progress(f"[{number}/{total}] {name}: {path}")
         of_file = path.suffix == ".json"
         result[name].append(
-            _read(path, truth) if of_file else _validated(path, truth, settings, imgsz, cache / name, say)
+            _read(path, truth) if of_file else _validated(path, truth, settings, imgsz, cache / name, progress)
         )
     refuse_differences(
         [
@@ -97,7 +97,7 @@ def collect(
     return result
 
 
-def _refuse_copies(variants: list[Variant]) -> None:
+def _refuse_copies(variants: Sequence[Variant]) -> None:
     """Refuse copies of one file, which would pass for seeds that agree to the last digit."""
     seen: dict[str, Path] = {}
     for path in (path for variant in variants for path in variant.paths):
@@ -122,7 +122,7 @@ def _per_image(detections: Detections) -> NDArray[np.intp]:
     return np.bincount(detections.image)
 
 
-def _common_imgsz(variants: list[Variant], settings: Settings) -> int:
+def _common_imgsz(variants: Sequence[Variant], settings: Settings) -> int:
     """The image size of all checkpoints; 0 where there are none."""
     checkpoints = [path for variant in variants for path in variant.paths if path.suffix == ".pt"]
     if not checkpoints:
@@ -162,7 +162,7 @@ def _trained_imgsz(path: Path) -> int:
 
 
 def _validated(
-    path: Path, truth: GroundTruth, settings: Settings, imgsz: int, cache: Path, say: Callable[[str], None]
+    path: Path, truth: GroundTruth, settings: Settings, imgsz: int, cache: Path, progress: Callable[[str], None]
 ) -> Predicted:
     """Return a checkpoint's predictions from the cache, or validate it and put them there."""
     protocol = Protocol(
@@ -177,10 +177,10 @@ def _validated(
     key = hashlib.sha256(repr(protocol).encode()).hexdigest()[:16]
     stored = cache / f"{key}.json"
     if stored.is_file():
-        say("its predictions are at hand")
+        progress("its predictions are at hand")
         known, own = read_protocol(stored)
         return Predicted(path, read_detections(stored, truth, whole=True), known, own)
-    say(f"validating on {len(truth.ids)} images at {imgsz} pixels")
+    progress(f"validating on {len(truth.ids)} images at {imgsz} pixels")
     records, own, max_det = _validate(path, truth, settings, imgsz)
     protocol = replace(protocol, max_det=max_det)
     detections = parse_detections(records, truth, str(path))

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from gam_yolo.evaluation import GroundTruth, read_truth
-from gam_yolo.report.comparison import Statistics, compare_detections
+from gam_yolo.report.comparison import compare_detections
 from gam_yolo.report.cost import measure_costs
 from gam_yolo.report.document import build
 from gam_yolo.report.gallery import differing_images
 from gam_yolo.report.predictions import Settings, collect
-from gam_yolo.report.render import write
+from gam_yolo.report.result import Comparison, Statistics
 from gam_yolo.report.variants import Variant
 
-__all__ = ["run"]
+__all__ = ["evaluate", "run"]
 
 
 def run(
@@ -25,46 +25,68 @@ def run(
     settings: Settings,
     statistics: Statistics,
     folder: Path,
-    say: Callable[[str], None],
-) -> dict[str, Any]:
-    """Compare variants and write the report.
+    progress: Callable[[str], None],
+) -> Comparison:
+    """Compare variants and write the report; arguments and errors are those of `evaluate`.
 
     Args:
         variants: What to compare; the first is the baseline.
         gt: Ground truth, if not the one of the dataset YAML.
-        control: Name of a second variant to take differences to.
+        control: Name of a second variant to subtract.
         settings: How to validate.
         statistics: How to compare.
-        folder: For the report, and for the predictions made on the way.
-        say: Is told what is going on.
+        folder: Where the report goes, and in its `predictions` the predictions made on the way.
+        progress: Called with a line of text at each step.
+    """
+    comparison = evaluate(variants, gt, control, settings, statistics, folder / "predictions", progress)
+    comparison.save(folder)
+    return comparison
 
-    Returns:
-        The content of `report.json`.
+
+def evaluate(
+    variants: list[Variant],
+    gt: Path | None,
+    control: str | None,
+    settings: Settings,
+    statistics: Statistics,
+    cache: Path,
+    progress: Callable[[str], None],
+) -> Comparison:
+    """Compare variants.
+
+    Args:
+        variants: What to compare; the first is the baseline.
+        gt: Ground truth, if not the one of the dataset YAML.
+        control: Name of a second variant to subtract.
+        settings: How to validate.
+        statistics: How to compare.
+        cache: Folder of predictions: where they are looked for, and where new ones are stored.
+        progress: Called with a line of text at each step.
 
     Raises:
-        UserError: What is given cannot be read or must not be compared.
+        UserError: An input cannot be read, or results must not be compared.
     """
     truth = read_truth(settings.data, gt, settings.split)
-    predicted = collect(variants, truth, settings, folder / "predictions", say)
+    predicted = collect(variants, truth, settings, cache, progress)
     references = [variants[0].name, *([control] if control else [])]
     detections = {name: [seed.detections for seed in seeds] for name, seeds in predicted.items()}
-    compared = compare_detections(truth, detections, references, statistics, say)
+    compared = compare_detections(truth, detections, references, statistics, progress)
     checkpoints = {v.name: v.paths[0] for v in variants if v.paths[0].suffix == ".pt"}
     costs = {}
     if checkpoints:
-        say("measuring latency")
+        progress("measuring latency")
         imgsz = next(p.protocol.imgsz for seeds in predicted.values() for p in seeds if p.path in checkpoints.values())
         costs = measure_costs(checkpoints, imgsz or 640, settings.device)
-    report = build(truth, predicted, costs, references, statistics, settings, compared)
+    comparison = build(truth, predicted, costs, references, statistics, settings, compared)
     files = _image_files(truth, settings)
     base = variants[0].name
-    gallery = [
-        (name, differing_images(truth, files, (base, detections[base][0]), (name, seeds[0])))
+    pictures = [
+        picture
         for name, seeds in detections.items()
         if name != base
+        for picture in differing_images(truth, files, (base, detections[base][0]), (name, seeds[0]))
     ]
-    write(report, gallery, folder)
-    return report
+    return replace(comparison, pictures=tuple(pictures))
 
 
 def _image_files(truth: GroundTruth, settings: Settings) -> dict[int, Path]:
