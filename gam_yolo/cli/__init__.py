@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -10,10 +9,9 @@ import typer
 from gam_yolo import __version__
 from gam_yolo.cli.blocks import blocks
 from gam_yolo.cli.compare import compare
-from gam_yolo.cli.console import print_error
+from gam_yolo.cli.console import exit_on_error
 from gam_yolo.cli.graph import check, place, transfer
 from gam_yolo.cli.study import study
-from gam_yolo.errors import EXIT_STATUS, UserError
 
 __all__ = ["app", "main"]
 
@@ -45,8 +43,5 @@ def _root(
 
 def main() -> None:
     """Run the command. Bad input is one line on standard error and exit status 2."""
-    try:
+    with exit_on_error():
         app()
-    except UserError as error:
-        print_error(error)
-        sys.exit(EXIT_STATUS)

@@ -35,11 +35,11 @@ def compare(
         str | None, typer.Option(help="A second variant to subtract from the others, such as one of equal cost.")
     ] = None,
     imgsz: Annotated[
-        int | None, typer.Option(min=1, help="Image size; else the size the checkpoints were trained at.")
+        int | None, typer.Option(help="Image size; else the size the checkpoints were trained at.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 16,
+    batch: Annotated[int, typer.Option(help="Images per batch.")] = 16,
     device: Annotated[str, typer.Option(help="Device as Ultralytics names it: 0, cpu, mps.")] = "",
-    replicates: Annotated[int, typer.Option(min=100, help="Bootstrap samples of the images.")] = 1000,
+    replicates: Annotated[int, typer.Option(help="Bootstrap samples of the images.")] = 1000,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the report and the predictions made.")
     ] = Path("runs/compare"),
@@ -62,6 +62,8 @@ def compare(
         output=output,
         progress=lambda text: out.print(text, style="dim"),
     )
+    for warning in found.warnings:
+        out.print(warning, style="bold red")
     out.print(_table(found))
     out.print(found.headline, style="bold")
     for note in found.notes:

@@ -14,6 +14,8 @@ from gam_yolo.report.variants import Paths, find_variants
 
 __all__ = ["compare"]
 
+MIN_REPLICATES = 100  # fewer say too little of a variance
+
 
 def compare(
     variants: Mapping[str, Paths],
@@ -83,6 +85,8 @@ def compare(
             expected=f"one of the variants after the baseline, {', '.join(names[1:])}",
             similar=similar(control, names[1:]),
         )
+    if replicates < MIN_REPLICATES:
+        raise UserError(f"there are {replicates} replicates", expected=f"{MIN_REPLICATES} or more")
     settings = Settings(str(data) if data is not None else None, split, imgsz, batch, device)
     truth = Path(gt) if gt is not None else None
     statistics, told = Statistics(replicates=replicates), progress or _silent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -13,8 +13,10 @@ import numpy as np
 import yaml
 
 from gam_yolo.evaluation import GroundTruth, match_coco, over_classes, precision_curve
+from gam_yolo.evaluation.matching import MAX_DETECTIONS
 from gam_yolo.io import file_sha256
 from gam_yolo.report.comparison import headline
+from gam_yolo.report.formatting import points
 from gam_yolo.report.predictions import Predicted, Settings
 from gam_yolo.report.protocol import Protocol
 from gam_yolo.report.result import (
@@ -34,7 +36,8 @@ from gam_yolo.training_log import MAP, MAP50, read_results
 
 __all__ = ["build"]
 
-_OFTEN_EMPTY = 0.05  # of the images with objects; YOLOv8n at confidence 0.001 leaves none of COCO's without detection
+_OFTEN_EMPTY = 0.05  # of the images with objects; YOLOv8n at confidence 0.001 has detections on all of COCO's
+_APART, _LEAST_APART = 0.06, 0.02  # twice the largest distance seen, and for detectors that find next to nothing
 _PACKAGES = ("gam-yolo", "ultralytics", "torch", "numpy", "scipy", "pycocotools")
 
 
@@ -46,6 +49,7 @@ def build(
     statistics: Statistics,
     settings: Settings,
     compared: Mapping[str, VariantResult],
+    notes: Sequence[str] = (),
 ) -> Comparison:
     """Assemble the result, without pictures.
 
@@ -57,6 +61,7 @@ def build(
         statistics: How the comparison was made.
         settings: What the user chose.
         compared: What `compare_detections` returned.
+        notes: What else a reader has to know.
     """
     variants = {
         name: replace(
@@ -70,7 +75,7 @@ def build(
     return Comparison(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         headline=headline(compared, references[0], truth, statistics.level),
-        notes=tuple(_notes(truth, predicted)),
+        notes=(*_doubts(variants, truth), *_notes(truth, predicted), *notes),
         baseline=references[0],
         control=references[1] if len(references) > 1 else None,
         data=Data(
@@ -100,36 +105,78 @@ def _common(protocols: list[Protocol]) -> CommonProtocol:
     return CommonProtocol(imgsz, conf, iou, max_det, tuple(sorted({p.ultralytics for p in protocols if p.ultralytics})))
 
 
+def _doubts(variants: Mapping[str, VariantResult], truth: GroundTruth) -> list[str]:
+    """Warn where our mAP 50 and Ultralytics' of one run are further apart than two definitions of it can be.
+
+    In 119 real runs (on COCO, VOC 2007 and BCCD, 4 to 350 images) they were at most 0.031 apart.
+    """
+    doubtful = []
+    for name, variant in variants.items():
+        for run in variant.runs:
+            ours, theirs = run.ours.AP50, run.ultralytics.AP50 if run.ultralytics else None
+            if ours is None or theirs is None:
+                continue
+            if abs(ours - theirs) > max(_LEAST_APART, min(_APART, max(ours, theirs) / 2)):
+                doubtful.append(f"{name} ({run.path}): {points(ours)} here, {points(theirs)} by Ultralytics")
+    if not doubtful:
+        return []
+    more = f", and of {len(doubtful) - 1} more" if len(doubtful) > 1 else ""
+    most = np.unique(truth.image * len(truth.classes) + truth.label, return_counts=True)[1].max(initial=0)
+    dense = f", or the {most} objects of one class on one image, of which COCO's rule counts at most 100"
+    return [
+        f"Warning: mAP 50 is {doubtful[0]}{more}. Two definitions of one metric are not that far apart. The likely "
+        "reason is that the annotations scored here and the labels of the dataset YAML differ in image size, image ids "
+        f"or classes{dense if most > MAX_DETECTIONS else ''}. Do not trust the numbers until this is resolved."
+    ]
+
+
 def _notes(truth: GroundTruth, predicted: Mapping[str, list[Predicted]]) -> list[str]:
-    """Say what a reader has to know before trusting the numbers."""
+    """Return what a reader has to know before trusting the numbers."""
     notes = []
     single = [name for name, seeds in predicted.items() if len(seeds) == 1]
     if single:
         notes.append(
-            f"One training seed of {', '.join(single)}: the intervals then hold for these very weights; how much "
-            "another seed would change cannot be known from one. Three seeds or more of each variant tell."
+            f"One training seed of {', '.join(single)}: the intervals hold for these weights only. How much another "
+            "seed would change cannot be known from one; train three seeds or more of each variant."
         )
     if any(len(seeds) == 2 for seeds in predicted.values()):
-        notes.append("Two training seeds tell little of the seeds' spread: expect wide intervals.")
+        notes.append("Two training seeds say little about the spread between seeds: expect wide intervals.")
     unknown = [name for name, seeds in predicted.items() if any(p.protocol.imgsz is None for p in seeds)]
     if unknown:
         notes.append(
-            f"How the predictions of {', '.join(unknown)} were made is not on record; that image size and thresholds "
-            "agree is the word of whoever gave the files."
+            f"The prediction files of {', '.join(unknown)} do not record how they were made. We could not verify that "
+            "image size and thresholds agree."
         )
     for seed in (p for seeds in predicted.values() for p in seeds if p.protocol.imgsz is None):
         without, images = seed.detections.left_out(truth)
         if without > _OFTEN_EMPTY * images:
             notes.append(
                 f"{seed.path} has no detection at all on {without} of the {images} images with objects. At a low "
-                "confidence that is rare: if they were left out when it was made, its numbers are too low."
+                "confidence that is rare: if these images were left out when it was made, its scores are too low."
+            )
+    for name, path in ((name, p.path) for name, seeds in predicted.items() for p in seeds):
+        stopped = _nms_stops(path)
+        if stopped:
+            notes.append(
+                f"During the training of {name} ({path}), non-maximum suppression ran out of time {stopped} times, and "
+                "Ultralytics dropped detections. Its scores during training, and so the choice of the best epoch, "
+                "depended on how busy the machine was. The scores here do not: they were made without a time limit."
             )
     if not truth.crowd.any() and truth.source.endswith((".yaml", ".yml")):
         notes.append(
-            "The ground truth comes from label files, which know neither crowds nor difficult objects nor mask areas; "
-            "small, medium and large go by the box. Against original annotations the numbers differ slightly."
+            "The ground truth is read from label files, which have no crowds, difficult objects or mask areas; small, "
+            "medium and large are by the area of the box. Against original annotations the numbers differ slightly."
         )
     return notes
+
+
+def _nms_stops(weights: Path) -> int:
+    """Count how often a training's log, in or beside its run folder, says that suppression ran out of time."""
+    if weights.parent.name != "weights":
+        return 0
+    run = weights.parent.parent
+    logs = [log for log in (run / "log.txt", run.parent / "log.txt") if log.is_file()]
+    return sum(log.read_bytes().count(b"NMS time limit") for log in logs)
 
 
 def _run(seed: Predicted, index: int, metrics: Mapping[str, Value]) -> RunResult:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,9 @@ __all__ = [
     "METRIC_NAMES",
     "MINUS",
     "in_full",
+    "markdown",
     "points",
+    "printable",
     "short_path",
     "signed",
     "signed_in_full",
@@ -74,6 +78,24 @@ def in_full(found: Value | Difference) -> str:
 def signed_in_full(found: Value | Difference) -> str:
     """Write a difference and, where there is one, its interval in brackets."""
     return _bracketed(signed(found.value), signed_span(found))
+
+
+def printable(text: str) -> str:
+    r"""Escape control characters and what is not UTF-8, as names of files and classes may hold them.
+
+    Examples:
+        >>> print(printable("cat" + chr(27)))
+        cat\x1b
+    """
+    return "".join(
+        c.encode("unicode_escape", "surrogatepass").decode() if unicodedata.category(c) in ("Cc", "Cs") else c
+        for c in text
+    )
+
+
+def markdown(text: str) -> str:
+    """Escape what Markdown would take for markup, so that the text is shown as it is."""
+    return re.sub(r"([\\`*_\[\]<>|~$&#])", r"\\\1", text)
 
 
 def short_path(path: str) -> str:

@@ -1,16 +1,16 @@
-"""Read frozen dataclasses back from plain data, with an error that names the place where the data does not fit."""
+"""Frozen dataclasses: read back from plain data, with errors that name the place; and changed in all their texts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass, replace
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from gam_yolo.errors import UserError, brief
 from gam_yolo.io import is_number
 
-__all__ = ["read_record"]
+__all__ = ["map_text", "read_record"]
 
 T = TypeVar("T")
 
@@ -38,6 +38,25 @@ def read_record(kind: type[T], value: Any, where: str) -> T:
     """
     result: T = _read(kind, value, where)
     return result
+
+
+def map_text(value: T, change: Callable[[str], str]) -> T:
+    """Return a copy of a dataclass with every text in it changed, keys of mappings included.
+
+    Examples:
+        >>> map_text(("a", {"b": 1}), str.upper)
+        ('A', {'B': 1})
+    """
+    result: Any = value
+    if isinstance(value, str):
+        result = change(value)
+    elif isinstance(value, tuple):
+        result = tuple(map_text(item, change) for item in value)
+    elif isinstance(value, Mapping):
+        result = {change(key): map_text(item, change) for key, item in value.items()}
+    elif is_dataclass(value) and not isinstance(value, type):
+        result = replace(value, **{f.name: map_text(getattr(value, f.name), change) for f in fields(value)})
+    return cast("T", result)
 
 
 def _read(kind: Any, value: Any, where: str) -> Any:
@@ -73,7 +92,7 @@ def _dataclass(kind: Any, value: Any, where: str) -> Any:
     for f in fields(kind):
         if f.name in value:
             found[f.name] = _read(kinds[f.name], value[f.name], f"{where}, {f.name}")
-        elif f.default is MISSING:
+        elif f.default is MISSING and f.default_factory is MISSING:
             raise UserError(f"has no '{f.name}'", at=where)
     return kind(**found)
 

@@ -2,54 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from gam_yolo.errors import UserError
 from gam_yolo.evaluation import COCO_METRICS
-from gam_yolo.io import write as write_file
 from gam_yolo.report import charts, formatting
-from gam_yolo.report.formatting import METRIC_NAMES, MINUS, signed
+from gam_yolo.report.formatting import METRIC_NAMES, MINUS, printable, signed
+from gam_yolo.report.records import map_text
 from gam_yolo.report.result import MAIN, Comparison, Difference, Value, VariantResult
 from gam_yolo.report.tables import csv_text
 
-__all__ = ["draw_charts", "markdown", "page", "write"]
+__all__ = ["FILES", "draw_charts", "markdown", "page", "write"]
+
+FILES = ("report.json", "report.csv", "report.md", "report.html")
+"""The files of a report."""
 
 _MOST_CLASSES = 24  # the most classes charted; all are in the tables
 
 
-def write(comparison: Comparison, folder: Path) -> None:
-    """Write `report.html`, `report.md`, `report.json` and `report.csv`.
+def write(comparison: Comparison, folder: Path) -> Comparison:
+    """Write `report.html`, `report.md`, `report.json` and `report.csv`; all four are replaced, or none.
 
     Args:
         comparison: The result.
         folder: Where to; made if it does not exist.
 
+    Returns:
+        The comparison as written, with a note on each chart that could not be drawn.
+
     Raises:
         UserError: They cannot be written.
     """
-    texts = {
-        "report.json": comparison.to_json(),
-        "report.csv": csv_text(comparison),
-        "report.md": markdown(comparison),
-        "report.html": page(comparison),
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        write_file(folder / name, text)
+    drawn, failed = draw_charts(map_text(comparison, printable))
+    comparison = replace(comparison, notes=(*comparison.notes, *failed))
+    shown = map_text(comparison, printable)
+    content = (comparison.to_json(), csv_text(shown), markdown(shown), _page(shown, drawn))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace_together(folder, dict(zip(FILES, content, strict=True)))
+    except OSError as error:
+        raise UserError(f"the report cannot be written ({error.strerror})", at=error.filename or folder) from None
+    return comparison
+
+
+def _replace_together(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write files in a folder; if one cannot be replaced, those that were come back."""
+    with TemporaryDirectory(dir=folder, prefix=".gam-yolo-", ignore_cleanup_errors=True) as staging:
+        for name, text in texts.items():
+            (Path(staging) / name).write_text(text, encoding="utf-8", newline="")
+        done: list[str] = []
+        try:
+            for name in texts:
+                done.append(name)
+                if (folder / name).exists():
+                    (folder / name).replace(Path(staging) / f"before-{name}")
+                (Path(staging) / name).replace(folder / name)
+        except OSError:
+            for name in done:
+                before = Path(staging) / f"before-{name}"
+                if before.exists():
+                    before.replace(folder / name)
+                elif not (Path(staging) / name).exists():
+                    (folder / name).unlink()
+            raise
 
 
 def markdown(comparison: Comparison) -> str:
     """Return the text of `report.md`."""
-    return _environment().get_template("report.md.j2").render(report=comparison, names=METRIC_NAMES)
+    shown = map_text(comparison, lambda text: formatting.markdown(printable(text)))
+    return _environment().get_template("report.md.j2").render(report=shown, names=METRIC_NAMES)
 
 
 def page(comparison: Comparison) -> str:
     """Return the text of `report.html`."""
-    drawn = {name: Markup(svg) for name, svg in draw_charts(comparison).items()}  # noqa: S704  ours, escaped there
-    return _environment().get_template("report.html.j2").render(report=comparison, names=METRIC_NAMES, charts=drawn)
+    shown = map_text(comparison, printable)
+    return _page(shown, draw_charts(shown)[0])
+
+
+def _page(comparison: Comparison, drawn: Mapping[str, str]) -> str:
+    safe = {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704  ours, escaped there
+    return _environment().get_template("report.html.j2").render(report=comparison, names=METRIC_NAMES, charts=safe)
 
 
 def _environment() -> Environment:
@@ -65,11 +104,26 @@ def _environment() -> Environment:
     return environment
 
 
-def draw_charts(comparison: Comparison) -> dict[str, str]:
-    """Draw every chart for which there is something to draw, as SVG elements of the page, by name."""
+def draw_charts(comparison: Comparison) -> tuple[dict[str, str], list[str]]:
+    """Draw every chart for which there is something to draw.
+
+    Returns:
+        SVG elements of the page by name, and a note on each chart that could not be drawn.
+    """
+    drawn, notes = {}, []
+    for name, draw in _plan_charts(comparison).items():
+        try:
+            drawn[name] = draw()
+        except Exception as error:  # a picture less, rather than no report
+            notes.append(f"The chart '{name}' could not be drawn ({printable(str(error))}).")
+    return drawn, notes
+
+
+def _plan_charts(comparison: Comparison) -> dict[str, Callable[[], str]]:
+    """Gather what each chart shows."""
     variants, baseline = tuple(comparison.variants.values()), comparison.baseline
     numbered = list(enumerate(variants))
-    result = {}
+    result: dict[str, Callable[[], str]] = {}
     rows = [
         _interval(f"{variant.name} {MINUS} {reference}", found, i, signed(found.value))
         for i, variant in numbered
@@ -77,7 +131,7 @@ def draw_charts(comparison: Comparison) -> dict[str, str]:
         if (found := tree[MAIN]).value is not None
     ]
     if rows:
-        result["differences"] = charts.forest("Difference in mAP 50-95", rows, "points of mAP 50-95")
+        result["differences"] = partial(charts.forest, "Difference in mAP 50-95", rows, "points of mAP 50-95")
     rows = [
         _interval(f"{METRIC_NAMES[metric]}", found, i, variant.name)
         for metric in COCO_METRICS
@@ -85,7 +139,7 @@ def draw_charts(comparison: Comparison) -> dict[str, str]:
         if baseline in variant.differences and (found := variant.differences[baseline][metric]).value is not None
     ]
     if rows:
-        result["metrics"] = charts.forest(f"Difference to {baseline} in each metric", rows, "points")
+        result["metrics"] = partial(charts.forest, f"Difference to {baseline} in each metric", rows, "points")
     for key, cost, title, unit in (
         ("gflops", "gflops", "Accuracy against arithmetic", "GFLOPs an image"),
         ("latency", "latency_median", "Accuracy against time", "ms an image, median"),
@@ -96,9 +150,10 @@ def draw_charts(comparison: Comparison) -> dict[str, str]:
             if (spent := getattr(variant.cost, cost, None)) and variant.metrics[MAIN].value is not None
         ]
         if len(spots) > 1:
-            result[key] = charts.scatter(title, spots, unit, "mAP 50-95")
+            result[key] = partial(charts.scatter, title, spots, unit, "mAP 50-95")
     recall = [i / 100 for i in range(101)]
-    result["precision_recall"] = charts.curves(
+    result["precision_recall"] = partial(
+        charts.curves,
         "Precision and recall at IoU 0.5, mean over classes",
         [charts.Line(variant.name, recall, variant.precision_recall, i) for i, variant in numbered],
         "recall",
@@ -109,7 +164,7 @@ def draw_charts(comparison: Comparison) -> dict[str, str]:
         for metric, label in (("AP", "all"), ("APs", "small"), ("APm", "medium"), ("APl", "large"))
         if (rows := _rows([variant.metrics[metric] for variant in variants], variants))
     ]
-    result["sizes"] = charts.bars("mAP 50-95 by size of object", sizes, "mAP 50-95")
+    result["sizes"] = partial(charts.bars, "mAP 50-95 by size of object", sizes, "mAP 50-95")
     known = variants[0].classes
     sure = [name for name in known if known[name][MAIN].low is not None] or list(known)
     sure.sort(key=lambda name: _spread(variants, baseline, name), reverse=True)
@@ -118,7 +173,7 @@ def draw_charts(comparison: Comparison) -> dict[str, str]:
         for name in sure[:_MOST_CLASSES]
         if (rows := _rows([variant.classes[name][MAIN] for variant in variants], variants))
     ]
-    result["classes"] = charts.bars("mAP 50-95 of each class", groups, "AP 50-95")
+    result["classes"] = partial(charts.bars, "mAP 50-95 of each class", groups, "AP 50-95")
     lines = [
         charts.Line(f"{variant.name}, seed {i}", run.training.epochs, [100 * v for v in run.training.AP], n)
         for n, variant in numbered
@@ -126,7 +181,9 @@ def draw_charts(comparison: Comparison) -> dict[str, str]:
         if run.training and len(run.training.epochs) > 1
     ]
     if lines:
-        result["training"] = charts.curves("mAP 50-95 during training, by Ultralytics", lines, "epoch", "mAP 50-95")
+        result["training"] = partial(
+            charts.curves, "mAP 50-95 during training, by Ultralytics", lines, "epoch", "mAP 50-95"
+        )
     return result
 
 

@@ -326,6 +326,11 @@ class Comparison:
     pictures: tuple[Picture, ...] = field(default=(), repr=False, compare=False)
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """The notes that put the numbers in doubt."""
+        return tuple(note for note in self.notes if note.startswith("Warning: "))
+
+    @property
     def references(self) -> tuple[str, ...]:
         """The baseline and, if there is one, the control."""
         return (self.baseline,) if self.control is None else (self.baseline, self.control)

@@ -63,12 +63,17 @@ def rows(comparison: Comparison) -> Iterator[tuple[str | float | None, ...]]:
 
 
 def csv_text(comparison: Comparison) -> str:
-    """Return the text of `report.csv`."""
+    """Return the text of `report.csv`; a name that begins like a formula has an apostrophe before it."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(rows(comparison))
+    writer.writerows(map(_as_cell, row) for row in rows(comparison))
     return out.getvalue()
+
+
+def _as_cell(value: str | float | None) -> str | float | None:
+    """Mark a name as text that a spreadsheet would run as a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
 
 
 def _rows(

@@ -137,7 +137,7 @@ def test_what_differs_in_protocol_is_refused(data_set: DataSet, tmp_path: Path) 
     options = ("--gt", data_set.truth, "-o", tmp_path / "out", "--replicates", 100)
     base = Protocol(data=digest, imgsz=640, conf=0.001, iou=0.7, max_det=300)
     for change, match in (
-        ({"imgsz": 320}, r"a-s1.json' and .*b-s2.json' differ in image size \(640 and 320\)"),
+        ({"imgsz": 320}, r"a-s1.json' and .*b-s2.json' differ in image size \(640 and 320\)\. Make both with the same"),
         ({"conf": 0.25}, "differ in lowest confidence"),
         ({"max_det": 100}, "differ in most detections"),
         ({"iou": 0.6}, "differ in IoU"),
@@ -150,7 +150,7 @@ def test_what_differs_in_protocol_is_refused(data_set: DataSet, tmp_path: Path) 
     # What is on record for one is held against what the other shows.
     (data_set.folder / "b-s2.protocol.json").unlink()
     write_protocol(a, Protocol(data=digest, conf=0.9), {})
-    with pytest.raises(UserError, match=r"b-s2\.json' has detections of confidence 0.*was cut at 0\.9"):
+    with pytest.raises(UserError, match=r"b-s2\.json' has detections of confidence 0.*has none below 0\.9"):
         run_compare(a, b, *options)
     write_protocol(a, Protocol(data=digest, max_det=1), {})
     with pytest.raises(UserError, match=r"b-s2\.json' has . detections on an image"):
@@ -175,7 +175,7 @@ def test_bad_arguments_are_told_in_one_sentence(data_set: DataSet, tmp_path: Pat
         ((a, a), "two variants are named 'a-s1'"),
         ((a, f"b={a}"), "is given twice"),
         ((a, f"b={tmp_path}/x.*"), r"is not a checkpoint \(.pt\), a run folder or a prediction file"),
-        ((a, tmp_path / "x.pt"), "--data must name the dataset YAML"),
+        ((a, tmp_path / "x.pt"), "x.pt: is a checkpoint, and there is no dataset .*--data"),
         ((a, tmp_path / "x.pt", "--data", data_set.yaml), "x.pt: cannot be loaded as a checkpoint"),
         ((a, b, "--control", "bs1"), "the control is 'bs1'. Expected .* after the baseline, b-s1. Did you mean 'b-s1'"),
     ):
@@ -199,17 +199,17 @@ def test_images_without_detections_are_told(data_set: DataSet, tmp_path: Path) -
     ("content", "match"),
     [
         ([], "is not a protocol"),
-        ({"imgsz": 640, "size": 1}, "is not a protocol; expected an object with the keys conf, data"),
-        ({"imgsz": "640"}, "'imgsz' is '640'; expected a finite number"),
-        ({"iou": float("nan")}, "'iou' is nan"),
-        ({"data": 7}, "'data' is 7; expected a text"),
-        ({"own": [1]}, r"'own' is \[1\]; expected an object of numbers"),
-        ({"own": {"metrics/mAP50(B)": None}}, r"own: 'metrics/mAP50\(B\)' is None"),
+        ({"imgsz": 640, "size": 1}, "is not a protocol. Expected an object with the keys data, imgsz"),
+        ({"imgsz": "640"}, "imgsz: is '640'. Expected a whole number"),
+        ({"iou": float("nan")}, "iou: is nan. Expected a finite number"),
+        ({"data": 7}, "data: is 7. Expected a text"),
+        ({"own": [1]}, r"own: is \[1\]. Expected an object"),
+        ({"own": {"metrics/mAP50(B)": None}}, r"own, metrics/mAP50\(B\): is None. Expected a finite number"),
     ],
 )
 def test_a_broken_protocol_is_told_in_one_sentence(tmp_path: Path, content: object, match: str) -> None:
     (tmp_path / "a.protocol.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=f"a.protocol.json: ?{match}"):
+    with pytest.raises(UserError, match=f"a.protocol.json[:,] {match}"):
         read_protocol(tmp_path / "a.json")
 
 
