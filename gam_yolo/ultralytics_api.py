@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import inspect
 import logging
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ __all__ = [
     "quiet",
     "runs_folder",
     "tasks",
+    "unlimited_nms",
     "validated_arguments",
     "version",
     "warn",
@@ -52,12 +54,14 @@ class Assumption:
         name: The name, with dots for an attribute of a class.
         parameters: Parameters that it must accept by name; empty for what is not called so.
         purpose: What it is used for, as the end of "needed to ...".
+        formerly: The module it was in in earlier releases, if it has moved.
     """
 
     module: str
     name: str
     parameters: tuple[str, ...]
     purpose: str
+    formerly: str = ""
 
     def problem(self) -> str:
         """Return what does not hold in the installed release, in words, or an empty string."""
@@ -75,7 +79,7 @@ class Assumption:
         """
         path = f"{self.module}.{self.name}"
         try:
-            found: Any = importlib.import_module(self.module)
+            found: Any = self._import_module()
             for part in self.name.split("."):
                 found = getattr(found, part)
         except (ImportError, AttributeError):
@@ -87,6 +91,14 @@ class Assumption:
             if missing:
                 raise self._error(f"has a {path} without the parameter {', '.join(missing)}")
         return found
+
+    def _import_module(self) -> ModuleType:
+        try:
+            return importlib.import_module(self.module)
+        except ImportError:
+            if not self.formerly:
+                raise
+            return importlib.import_module(self.formerly)
 
     def _error(self, problem: str) -> UserError:
         return UserError(
@@ -121,6 +133,13 @@ ASSUMPTIONS = {
             "read the labels that a study trains on",
         ),
         Assumption("ultralytics.utils.downloads", "attempt_download_asset", ("file",), "fetch pretrained weights"),
+        Assumption(
+            "ultralytics.utils.nms",
+            "non_max_suppression",
+            ("max_time_img",),
+            "validate without a time limit",
+            formerly="ultralytics.utils.ops",
+        ),
         Assumption("ultralytics.utils.torch_utils", "get_flops", ("model", "imgsz"), "count a model's GFLOPs"),
         Assumption("ultralytics.utils.torch_utils", "get_num_params", ("model",), "count a model's parameters"),
         Assumption("ultralytics.utils.torch_utils", "select_device", ("device", "verbose"), "choose a device"),
@@ -224,8 +243,34 @@ def warn(text: str) -> None:
     get("LOGGER").warning(text)
 
 
-_silent: set[int] = set()
 _lock = threading.Lock()
+_nms_defaults: list[tuple[Any, ...]] = []  # what each running `unlimited_nms` found
+
+
+@contextlib.contextmanager
+def unlimited_nms() -> Iterator[None]:
+    """Let non-maximum suppression take as long as it needs.
+
+    Ultralytics stops it after 2 seconds plus 0.05 per image, and returns no detections for the rest of the batch. With
+    that, a metric depends on how busy the machine is. The limit is a parameter that no caller sets, so its default is
+    replaced, for all threads while any of them is in here.
+    """
+    function = get("non_max_suppression")
+    parameters = inspect.signature(function).parameters.values()
+    defaults = (p for p in parameters if p.default is not p.empty)
+    with _lock:
+        _nms_defaults.append(function.__defaults__)
+        function.__defaults__ = tuple(math.inf if p.name == "max_time_img" else p.default for p in defaults)
+    try:
+        yield
+    finally:
+        with _lock:
+            if len(_nms_defaults) == 1:
+                function.__defaults__ = _nms_defaults[0]
+            _nms_defaults.pop()
+
+
+_silent: set[int] = set()
 
 
 class _DropFromSilentThreads(logging.Filter):

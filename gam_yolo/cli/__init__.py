@@ -1,24 +1,23 @@
-"""The `gam-yolo` command: parses, calls, prints. Each sub-command lives with what it does."""
+"""The `gam-yolo` command. Each sub-command parses its arguments, calls one function, and prints what it returns."""
 
 from __future__ import annotations
 
-import sys
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
+from gam_yolo import __version__
 from gam_yolo.cli.blocks import blocks
 from gam_yolo.cli.compare import compare
+from gam_yolo.cli.console import exit_on_error
 from gam_yolo.cli.graph import check, place, transfer
 from gam_yolo.cli.study import study
-from gam_yolo.errors import EXIT_STATUS, UserError
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="gam-yolo",
-    help="Place attention blocks in a YOLO, carry pretrained weights along, and compare detectors with error bars.",
+    help="Place attention blocks in a YOLO model, keep its pretrained weights, and compare detectors with intervals.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # a bug of ours keeps Python's own traceback
@@ -27,16 +26,22 @@ for _command in (blocks, place, check, transfer, compare, study):
     app.command()(_command)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gam-yolo {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
-    """Keep sub-commands named even while there is only one."""
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Hold the options that come before a sub-command."""
 
 
 def main() -> None:
-    """Run the command; bad input ends in one sentence on standard error and exit status 2."""
-    try:
+    """Run the command. Bad input is one line on standard error and exit status 2."""
+    with exit_on_error():
         app()
-    except UserError as error:
-        console = Console(stderr=True, soft_wrap=True, highlight=False)
-        console.print("[bold red]error:[/]", Text(str(error)))
-        sys.exit(EXIT_STATUS)

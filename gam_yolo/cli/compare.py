@@ -1,16 +1,17 @@
-"""The sub-command `compare` of `gam-yolo`: parse, call, print."""
+"""`gam-yolo compare`: parse, call, print."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from gam_yolo.errors import UserError, nearest
-from gam_yolo.report.formatting import points, signed, signed_span, span
+from gam_yolo.cli.console import console
+
+if TYPE_CHECKING:
+    from gam_yolo.report.result import Comparison
 
 # What needs torch is imported by the command that needs it: `gam-yolo --help` is not to wait for it.
 
@@ -31,70 +32,55 @@ def compare(
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the data set.")] = "val",
     control: Annotated[
-        str | None, typer.Option(help="A variant, such as one of equal cost, to take differences to as well.")
+        str | None, typer.Option(help="A second variant to subtract from the others, such as one of equal cost.")
     ] = None,
-    imgsz: Annotated[int | None, typer.Option(help="Image size; else what the checkpoints were trained at.")] = None,
-    batch: Annotated[int, typer.Option(help="Images a batch.")] = 16,
+    imgsz: Annotated[
+        int | None, typer.Option(help="Image size; else the size the checkpoints were trained at.")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Images per batch.")] = 16,
     device: Annotated[str, typer.Option(help="Device as Ultralytics names it: 0, cpu, mps.")] = "",
-    replicates: Annotated[int, typer.Option(min=100, help="Bootstrap samples of the images.")] = 1000,
+    replicates: Annotated[int, typer.Option(help="Bootstrap samples of the images.")] = 1000,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the report and the predictions made.")
     ] = Path("runs/compare"),
 ) -> None:
-    """Say whether detectors differ, and write the report: a page, Markdown, JSON and CSV."""
-    from gam_yolo.report.comparison import Statistics
-    from gam_yolo.report.predictions import Settings
-    from gam_yolo.report.run import run
-    from gam_yolo.report.variants import parse_variants
+    """Test whether detectors differ, and write the report: a page, Markdown, JSON and CSV."""
+    from gam_yolo.report.compare import compare as compare_variants
+    from gam_yolo.report.variants import name_arguments
 
-    parsed = parse_variants(variants)
-    names = [variant.name for variant in parsed]
-    if control is not None and control not in names[1:]:
-        raise UserError(
-            f"--control is '{control}', which is none of {', '.join(names[1:])}{nearest(control, names[1:])}"
-        )
-    console = Console(markup=False, highlight=False)  # a name may hold brackets
-    settings = Settings(data=data, split=split, imgsz=imgsz, batch=batch, device=device)
-    statistics = Statistics(replicates=replicates)
-    report = run(parsed, gt, control, settings, statistics, output, say=lambda text: console.print(text, style="dim"))
-    console.print(_table(report))
-    console.print(report["headline"], style="bold")
-    for note in report["notes"]:
-        console.print(note, style="dim")
-    console.print(f"The report is {output / 'report.html'}")
+    out = console()
+    found = compare_variants(
+        name_arguments(variants),
+        data=data,
+        gt=gt,
+        split=split,
+        control=control,
+        imgsz=imgsz,
+        batch=batch,
+        device=device,
+        replicates=replicates,
+        output=output,
+        progress=lambda text: out.print(text, style="dim"),
+    )
+    for warning in found.warnings:
+        out.print(warning, style="bold red")
+    out.print(_table(found))
+    out.print(found.headline, style="bold")
+    for note in found.notes:
+        out.print(note, style="dim")
+    out.print(f"Report: {output / 'report.html'}")
 
 
-def _table(report: dict[str, Any]) -> Table:
+def _table(found: Comparison) -> Table:
     """Lay out the report's main table for the terminal."""
-    baseline, control = report["baseline"], report["control"]
-    table = Table(title=f"{report['data']['images']} images, mAP in points", title_style="", show_lines=True)
-    references = [baseline, *([control] if control else [])]
-    table.add_column("variant", no_wrap=True)
-    for name in ("seeds", "mAP 50-95"):
-        table.add_column(name, justify="right")
-    for reference in references:
-        table.add_column(f"minus {reference}")
-    table.add_column("mAP 50", justify="right")
-    table.add_column("cost", justify="right")
-    for variant in report["variants"]:
-        cells = [variant["name"], str(len(variant["runs"])), _value(variant["metrics"]["AP"])]
-        for reference in references:
-            tree = variant["differences"].get(reference)
-            cells.append(_gain(tree["metrics"]["AP"]) if tree else "")
-        cells.append(_value(variant["metrics"]["AP50"]))
-        cells.append(_cost(variant["cost"]) if variant["cost"] else "")
-        table.add_row(*cells)
+    from gam_yolo.report.tables import main_table
+
+    head, *rows = main_table(found)
+    table = Table(title=f"{found.data.images} images, mAP in points", title_style="", show_lines=True)
+    for name in head:
+        table.add_column(
+            name, no_wrap=name == "variant", justify="left" if name.startswith(("v", "minus")) else "right"
+        )
+    for row in rows:
+        table.add_row(*row)
     return table
-
-
-def _value(found: dict[str, Any]) -> str:
-    return f"{points(found['value'])}\n{span(found)}"
-
-
-def _gain(found: dict[str, Any]) -> str:
-    return f"{signed(found['value'])}\n{signed_span(found)}\n{found['verdict']}"
-
-
-def _cost(cost: dict[str, Any]) -> str:
-    gflops = f"{cost['gflops']:.1f} GFLOPs\n" if cost["gflops"] else ""
-    return f"{cost['parameters'] / 1e6:.2f} M\n{gflops}{cost['latency_median']:.0f} ms (p95 {cost['latency_p95']:.0f})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +11,11 @@ import numpy as np
 from gam_yolo import ultralytics_api
 from gam_yolo.io import text_sha256
 from gam_yolo.report.predictions import load
+from gam_yolo.report.result import Cost
 
-__all__ = ["Cost", "measure_costs"]
+__all__ = ["measure_costs"]
 
 _WARM_UP, _ROUNDS = 3, 40
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The cost of one variant.
-
-    Attributes:
-        parameters: Number of parameters.
-        gflops: Billion floating-point operations of a forward pass of one image, counted by Ultralytics; None if it
-            could not.
-        latency_median: Milliseconds of a forward pass of one image, without reading it and without suppression.
-        latency_p95: The same, 95th percentile.
-        device: Where that was measured.
-        yaml: The model YAML it was built from.
-        yaml_sha256: SHA-256 of what that YAML says.
-    """
-
-    parameters: int
-    gflops: float | None
-    latency_median: float
-    latency_p95: float
-    device: str
-    yaml: str
-    yaml_sha256: str
 
 
 def measure_costs(paths: dict[str, Path], imgsz: int, device: str) -> dict[str, Cost]:

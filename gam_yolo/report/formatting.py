@@ -1,47 +1,110 @@
-"""Numbers as people read them: points of 100, with a true minus sign, and a dash where there is none."""
+"""Numbers and names as people read them: points of 100, a true minus sign, a dash for a missing value."""
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-__all__ = ["MINUS", "in_full", "points", "short_path", "signed", "signed_in_full", "signed_span", "span"]
+if TYPE_CHECKING:
+    from gam_yolo.report.result import Difference, Value
 
-MINUS, _NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
+__all__ = [
+    "METRIC_NAMES",
+    "MINUS",
+    "in_full",
+    "markdown",
+    "points",
+    "printable",
+    "short_path",
+    "signed",
+    "signed_in_full",
+    "signed_span",
+    "span",
+]
+
+MINUS, _MISSING = "\N{MINUS SIGN}", "\N{EN DASH}"
+
+METRIC_NAMES = {
+    "AP": "mAP 50-95",
+    "AP50": "mAP 50",
+    "AP75": "mAP 75",
+    "APs": "mAP small",
+    "APm": "mAP medium",
+    "APl": "mAP large",
+    "AR1": "recall, 1 detection",
+    "AR10": "recall, 10 detections",
+    "AR100": "recall, 100 detections",
+    "ARs": "recall small",
+    "ARm": "recall medium",
+    "ARl": "recall large",
+    "VOC2007 AP50": "VOC2007 mAP 50 (11 points)",
+    "VOC2010 AP50": "VOC2010 mAP 50 (all points)",
+}
+"""The metrics' names in tables and charts."""
 
 
 def points(value: float | None) -> str:
-    """Write a share as points of 100."""
-    return _NONE if value is None else f"{100 * value:.1f}"
+    """Write a share as points of 100.
+
+    Examples:
+        >>> points(0.4156)
+        '41.6'
+    """
+    return _MISSING if value is None else f"{100 * value:.1f}"
 
 
 def signed(value: float | None) -> str:
     """Write a difference as points with its sign."""
-    return _NONE if value is None else f"{100 * value:+.1f}".replace("-", MINUS)
+    return _MISSING if value is None else f"{100 * value:+.1f}".replace("-", MINUS)
 
 
-def span(found: dict[str, Any]) -> str:
+def span(found: Value | Difference) -> str:
     """Write the interval of a value; nothing where there is none."""
-    return "" if found["low"] is None else f"{points(found['low'])} to {points(found['high'])}"
+    return "" if found.low is None else f"{points(found.low)} to {points(found.high)}"
 
 
-def signed_span(found: dict[str, Any]) -> str:
+def signed_span(found: Value | Difference) -> str:
     """Write the interval of a difference; nothing where there is none."""
-    return "" if found["low"] is None else f"{signed(found['low'])} to {signed(found['high'])}"
+    return "" if found.low is None else f"{signed(found.low)} to {signed(found.high)}"
 
 
-def in_full(found: dict[str, Any]) -> str:
+def in_full(found: Value | Difference) -> str:
     """Write a value and, where there is one, its interval in brackets."""
-    return _bracketed(points(found["value"]), span(found))
+    return _bracketed(points(found.value), span(found))
 
 
-def signed_in_full(found: dict[str, Any]) -> str:
+def signed_in_full(found: Value | Difference) -> str:
     """Write a difference and, where there is one, its interval in brackets."""
-    return _bracketed(signed(found["value"]), signed_span(found))
+    return _bracketed(signed(found.value), signed_span(found))
+
+
+def printable(text: str) -> str:
+    r"""Escape control characters and what is not UTF-8, as names of files and classes may hold them.
+
+    Examples:
+        >>> print(printable("cat" + chr(27)))
+        cat\x1b
+    """
+    return "".join(
+        c.encode("unicode_escape", "surrogatepass").decode() if unicodedata.category(c) in ("Cc", "Cs") else c
+        for c in text
+    )
+
+
+def markdown(text: str) -> str:
+    """Escape what Markdown would take for markup, so that the text is shown as it is."""
+    return re.sub(r"([\\`*_\[\]<>|~$&#])", r"\\\1", text)
 
 
 def short_path(path: str) -> str:
-    """Write the end of a path, enough to tell runs apart; of a run folder's best weights the folder says it."""
+    """Write the end of a path, enough to tell runs apart; for a run folder's best weights, the folder.
+
+    Examples:
+        >>> short_path("runs/study/voc/gam-s1/train/weights/best.pt")
+        'gam-s1/train'
+    """
     parts = Path(path).parts
     return "/".join((parts[:-2] if parts[-2:] == ("weights", "best.pt") else parts)[-2:])
 

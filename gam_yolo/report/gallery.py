@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from gam_yolo.evaluation import Detections, GroundTruth, match_coco
+from gam_yolo.report.formatting import printable
+from gam_yolo.report.result import Panel, Picture
 
-__all__ = ["Panel", "Picture", "differing_images"]
+__all__ = ["differing_images"]
 
 CONFIDENCE = 0.25
 """Detections below it are neither drawn nor counted, as in Ultralytics' prediction."""
@@ -23,21 +25,22 @@ _SIDE = 380  # longer side of a panel in pixels
 _FOUND, _FALSE, _OBJECT, _IGNORED = (0, 158, 115), (213, 94, 0), (0, 114, 178), (130, 130, 130)
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One drawing of an image: a caption, and a JPEG as a data URL."""
-
-    caption: str
-    url: str
+_PAD, _HIDDEN = 2, 0.1  # a label's margin in pixels; the share of another box that it may hide
+_Corners = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One image of the gallery: its file name, what happened on it, and its panels."""
+class _Box:
+    """A box to draw: left, top, width and height in pixels of the panel, its class, its colour."""
 
+    place: _Corners
     name: str
-    note: str
-    panels: list[Panel]
+    colour: tuple[int, int, int]
+
+    @property
+    def corners(self) -> _Corners:
+        x, y, w, h = self.place
+        return x, y, x + w, y + h
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,13 @@ def differing_images(
     baseline: tuple[str, Detections],
     variant: tuple[str, Detections],
     number: int = 3,
-) -> list[Picture]:
-    """Draw the images on which the variant gains most over the baseline, and those on which it loses most.
+) -> tuple[list[Picture], dict[str, str]]:
+    """Draw the images on which the variant is ahead of the baseline most, and those on which it is behind most.
 
-    An image's gain is objects found minus false detections (IoU 0.5, confidence 0.25), variant against baseline.
+    A variant is ahead on an image where it finds more objects without as many more false detections, or as many
+    objects, at least one, with fewer false detections (IoU 0.5, confidence 0.25). Images are ordered by objects found,
+    then by false detections. So a detector that finds nothing is ahead nowhere, however many false detections the
+    other has.
 
     Args:
         truth: The objects.
@@ -68,34 +74,75 @@ def differing_images(
         baseline: Name and detections.
         variant: Name and detections.
         number: Images for either side.
+
+    Returns:
+        The pictures, and the reason for each image that could not be drawn, by its name.
     """
     before, after = _seen(truth, baseline[1]), _seen(truth, variant[1])
-    gain = (after.found - after.false) - (before.found - before.false)
-    order = [int(i) for i in np.argsort(gain, kind="stable") if int(i) in files]
-    worst = [i for i in order[:number] if gain[i] < 0]
-    best = [i for i in order[::-1][:number] if gain[i] > 0]
-    pictures = []
-    for index in best + worst:
-        objects = truth.image == index
-        total = int((objects & ~truth.crowd).sum())
-        panels = [
-            _panel(
-                files[index], f"annotated: {total} objects", truth.box[objects], _OBJECT, truth, truth.label[objects]
+    found, false = after.found - before.found, after.false - before.false
+    either = np.minimum(after.found, before.found) > 0
+    ahead = ((found > 0) & (found > false)) | ((found == 0) & (false < 0) & either)
+    behind = ((found < 0) & (found < false)) | ((found == 0) & (false > 0) & either)
+    order = np.lexsort((false, -found))  # the furthest ahead first
+    pictures: list[Picture] = []
+    failed: dict[str, str] = {}
+    for candidates in (order[ahead[order]], order[behind[order]][::-1]):
+        drawn = 0
+        for index in map(int, candidates):
+            if index not in files or drawn == number:
+                continue
+            name = printable(Path(truth.files[index]).name)
+            try:
+                panels = _panels(truth, index, files[index], (baseline[0], before), (variant[0], after))
+            except Exception as error:  # a broken image takes its place in the page from another one, not the page
+                failed[name] = printable(str(error))
+                continue
+            counted = _counted(int(found[index]), "object"), _counted(int(false[index]), "false detection")
+            pictures.append(Picture(variant[0], name, f"{variant[0]} finds {counted[0]}, {counted[1]}", panels))
+            drawn += 1
+    return pictures, failed
+
+
+def _counted(difference: int, what: str) -> str:
+    """Write a difference in numbers of things.
+
+    Examples:
+        >>> _counted(-1, "object"), _counted(2, "object"), _counted(0, "object")
+        ('1 object fewer', '2 objects more', 'as many objects')
+    """
+    if not difference:
+        return f"as many {what}s"
+    return f"{abs(difference)} {what}{'s' if abs(difference) > 1 else ''} {'more' if difference > 0 else 'fewer'}"
+
+
+def _panels(
+    truth: GroundTruth, index: int, file: Path, before: tuple[str, _Seen], after: tuple[str, _Seen]
+) -> tuple[Panel, ...]:
+    """Draw an image's annotations, and what each of two detectors sees."""
+    with Image.open(file) as opened:
+        image = ImageOps.exif_transpose(opened).convert("RGB")
+    scale = _SIDE / max(image.size)
+    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    objects = truth.image == index
+    names = [printable(name) for name in truth.classes]
+    total = int((objects & ~truth.crowd).sum())
+    boxes = [
+        _Box(tuple(scale * box), names[label], _OBJECT)
+        for box, label in zip(truth.box[objects], truth.label[objects], strict=True)
+    ]
+    panels = [_panel(image, f"annotated: {total} objects", boxes)]
+    for name, seen in (before, after):
+        own = np.flatnonzero(seen.detections.image == index)
+        boxes = [
+            _Box(
+                tuple(scale * seen.detections.box[i]),
+                names[seen.detections.label[i]],
+                _FOUND if seen.right[i] else _IGNORED if seen.ignored[i] else _FALSE,
             )
+            for i in own
         ]
-        for name, seen in ((baseline[0], before), (variant[0], after)):
-            own = seen.detections.image == index
-            colours = [
-                _FOUND if right else _IGNORED if ignored else _FALSE
-                for right, ignored in zip(seen.right[own], seen.ignored[own], strict=True)
-            ]
-            caption = f"{name}: {seen.found[index]} found, {seen.false[index]} false"
-            panels.append(
-                _panel(files[index], caption, seen.detections.box[own], colours, truth, seen.detections.label[own])
-            )
-        note = f"{variant[0]} is {'ahead' if gain[index] > 0 else 'behind'} by {abs(int(gain[index]))}"
-        pictures.append(Picture(Path(truth.files[index]).name, note, panels))
-    return pictures
+        panels.append(_panel(image, f"{name}: {seen.found[index]} found, {seen.false[index]} false", boxes))
+    return tuple(panels)
 
 
 def _seen(truth: GroundTruth, detections: Detections) -> _Seen:
@@ -118,28 +165,48 @@ def _seen(truth: GroundTruth, detections: Detections) -> _Seen:
     )
 
 
-def _panel(
-    file: Path,
-    caption: str,
-    boxes: NDArray[np.float64],
-    colours: tuple[int, int, int] | list[tuple[int, int, int]],
-    truth: GroundTruth,
-    labels: NDArray[np.intp],
-) -> Panel:
-    with Image.open(file) as opened:
-        image = ImageOps.exif_transpose(opened).convert("RGB")
-    scale = _SIDE / max(image.size)
-    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+def _panel(image: Image.Image, caption: str, boxes: list[_Box]) -> Panel:
+    image = image.copy()
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(size=11)
-    for number, (box, label) in enumerate(zip(boxes * scale, labels, strict=True)):
-        colour = colours[number] if isinstance(colours, list) else colours
-        x, y, w, h = box.tolist()
-        draw.rectangle((x, y, x + w, y + h), outline=colour, width=2)
-        name = truth.classes[int(label)]
-        left, top, right, bottom = draw.textbbox((x + 2, max(y - 13, 0)), name, font=font)
-        draw.rectangle((left - 2, top - 1, right + 2, bottom + 1), fill=colour)
-        draw.text((x + 2, max(y - 13, 0)), name, fill="white", font=font)
+    labels = _place_labels(boxes, [draw.textbbox((0, 0), box.name, font=font) for box in boxes], image.size)
+    for (left, top, right, bottom), box in labels:
+        draw.rectangle((left, top, right, bottom), fill=box.colour)
+    for box in boxes:  # over the labels: no label hides a line
+        x, y, w, h = box.place
+        draw.rectangle((x, y, x + w, y + h), outline=box.colour, width=2)
+    for (left, top, *_), box in labels:
+        x, y, *_ = draw.textbbox((0, 0), box.name, font=font)
+        draw.text((left + _PAD - x, top + _PAD - y), box.name, fill="white", font=font)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
     return Panel(caption, "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode())
+
+
+def _place_labels(
+    boxes: list[_Box], texts: list[tuple[float, float, float, float]], size: tuple[int, int]
+) -> list[tuple[_Corners, _Box]]:
+    """Find a place for each box's label: above it, below it, or inside at its top.
+
+    A label that would lie on another label, or hide more than a tenth of another box, is left out.
+    """
+    placed: list[tuple[_Corners, _Box]] = []
+    for box, (x0, y0, x1, y1) in zip(boxes, texts, strict=True):
+        x, y, _, h = box.place
+        width, height = x1 - x0 + 2 * _PAD, y1 - y0 + 2 * _PAD
+        left = max(0.0, min(x, size[0] - width))
+        for top in (y - height, y + h, y):
+            label = (left, top, left + width, top + height)
+            if (
+                0 <= top <= size[1] - height
+                and not any(_shared(label, other) for other, _ in placed)
+                and all(_shared(label, o.corners) <= _HIDDEN * o.place[2] * o.place[3] for o in boxes if o is not box)
+            ):
+                placed.append((label, box))
+                break
+    return placed
+
+
+def _shared(a: _Corners, b: _Corners) -> float:
+    """Return the area that two rectangles share."""
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))

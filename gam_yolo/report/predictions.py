@@ -1,11 +1,13 @@
-"""Predictions of every seed of every variant: read where they exist, made by Ultralytics' validation where not."""
+"""Predictions of every seed of every variant: read where they exist, else made by Ultralytics' validation."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gam_yolo import ultralytics_api
-from gam_yolo.errors import UserError, nearest
+from gam_yolo.errors import UserError, similar
 from gam_yolo.evaluation import Detections, GroundTruth, parse_detections, read_detections
-from gam_yolo.io import file_sha256, write
-from gam_yolo.report.protocol import Protocol, read_protocol, refuse_differences, write_protocol
+from gam_yolo.io import file_sha256, is_number, write
+from gam_yolo.report.protocol import Protocol, read_protocol, reject_differences, write_protocol
 from gam_yolo.report.variants import Variant
 
 __all__ = ["CONF", "IOU", "MAX_DET", "Predicted", "Settings", "collect", "load"]
 
 CONF, IOU, MAX_DET = 0.001, 0.7, 300
 """Ultralytics' own defaults for validation, written out so that no configuration file changes a comparison."""
+
+_METHOD = "NMS without time limit"  # in the name of a stored prediction file; those made otherwise are not used again
+_LEAST_STRIDE = 32  # Ultralytics rounds image sizes up to a multiple of it, or of a model's larger stride
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,11 @@ class Settings:
         data: Dataset YAML.
         split: Split of it.
         imgsz: Image size in pixels; None for the size the checkpoints were trained at.
-        batch: Images a batch.
+        batch: Images per batch.
         device: Device in Ultralytics' notation, "" for its choice.
+
+    Raises:
+        UserError: A number is not positive.
     """
 
     data: str | None
@@ -43,6 +51,11 @@ class Settings:
     imgsz: int | None
     batch: int
     device: str
+
+    def __post_init__(self) -> None:
+        for name, value in (("image size", self.imgsz), ("batch", self.batch)):
+            if value is not None and value < 1:
+                raise UserError(f"the {name} is {value}", expected="1 or more")
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,7 @@ class Predicted:
         path: The checkpoint or prediction file the user named.
         detections: What it predicts.
         protocol: How that was made.
-        own: What Ultralytics' validation says of the same predictions, by its own names; empty if it did not run.
+        own: Scores of the same predictions by Ultralytics' validation, under its names; empty if it did not run.
     """
 
     path: Path
@@ -63,31 +76,31 @@ class Predicted:
 
 
 def collect(
-    variants: list[Variant], truth: GroundTruth, settings: Settings, cache: Path, say: Callable[[str], None]
+    variants: Sequence[Variant], truth: GroundTruth, settings: Settings, cache: Path, progress: Callable[[str], None]
 ) -> dict[str, list[Predicted]]:
-    """Get the predictions of all variants and refuse what differs in protocol.
+    """Get the predictions of all variants. Results of different protocols are rejected.
 
     Args:
         variants: What to compare.
         truth: What to compare it with.
         settings: What the user chose.
         cache: Folder for predictions made here; those found in it are used if weights and protocol are the same.
-        say: Is told what is going on.
+        progress: Called with a line of text at each step.
 
     Raises:
         UserError: A file is unfit, or protocols differ.
     """
-    _refuse_copies(variants)
-    imgsz = _common_imgsz(variants, settings)
+    _reject_copies(variants)
+    imgsz = _common_imgsz(variants, settings, progress)
     total = sum(len(variant.paths) for variant in variants)
     result: dict[str, list[Predicted]] = {variant.name: [] for variant in variants}
     for number, (name, path) in enumerate(((v.name, path) for v in variants for path in v.paths), 1):
-        say(f"[{number}/{total}] {name}: {path}")
+        progress(f"[{number}/{total}] {name}: {path}")
         of_file = path.suffix == ".json"
         result[name].append(
-            _read(path, truth) if of_file else _validated(path, truth, settings, imgsz, cache / name, say)
+            _read(path, truth) if of_file else _validated(path, truth, settings, imgsz, cache / _folder(name), progress)
         )
-    refuse_differences(
+    reject_differences(
         [
             (str(p.path), p.protocol, p.detections, int(_per_image(p.detections).max(initial=0)))
             for predicted in result.values()
@@ -97,13 +110,18 @@ def collect(
     return result
 
 
-def _refuse_copies(variants: list[Variant]) -> None:
-    """Refuse copies of one file, which would pass for seeds that agree to the last digit."""
+def _folder(name: str) -> str:
+    """Name a variant's folder of predictions; a variant may be named as no folder can be."""
+    return re.sub(r"[^\w-]+", "-", name)[:80]
+
+
+def _reject_copies(variants: Sequence[Variant]) -> None:
+    """Reject copies of one file, which would pass for seeds that agree to the last digit."""
     seen: dict[str, Path] = {}
     for path in (path for variant in variants for path in variant.paths):
         digest = file_sha256(path)
         if digest in seen:
-            raise UserError(f"{path} and {seen[digest]} have the same content; expected different trainings")
+            raise UserError(f"{path} and {seen[digest]} have the same content", expected="different trainings")
         seen[digest] = path
 
 
@@ -112,8 +130,8 @@ def _read(path: Path, truth: GroundTruth) -> Predicted:
     protocol, own = read_protocol(path)
     if protocol.data not in (None, truth.digest):
         raise UserError(
-            f"{path}: was made for another ground truth ({str(protocol.data)[:12]}) than {truth.source} "
-            f"({truth.digest[:12]})"
+            f"was made for another ground truth ({str(protocol.data)[:12]}) than {truth.source} ({truth.digest[:12]})",
+            at=path,
         )
     return Predicted(path, read_detections(path, truth, whole=protocol.data is not None), protocol, own)
 
@@ -122,22 +140,55 @@ def _per_image(detections: Detections) -> NDArray[np.intp]:
     return np.bincount(detections.image)
 
 
-def _common_imgsz(variants: list[Variant], settings: Settings) -> int:
-    """The image size of all checkpoints; 0 where there are none."""
+def _common_imgsz(variants: Sequence[Variant], settings: Settings, progress: Callable[[str], None]) -> int:
+    """Return the image size of all checkpoints, as Ultralytics rounds it; 0 where there are none.
+
+    It loads every checkpoint and tries the device, so that what cannot work is found before anything takes time.
+    """
     checkpoints = [path for variant in variants for path in variant.paths if path.suffix == ".pt"]
     if not checkpoints:
         return 0
     if settings.data is None:
-        raise UserError(f"{checkpoints[0]}: is a checkpoint, so --data must name the dataset YAML to validate it on")
-    if settings.imgsz is not None:
-        return settings.imgsz
-    sizes = {path: _trained_imgsz(path) for path in checkpoints}
-    if len(set(sizes.values())) > 1:
+        raise UserError(
+            "is a checkpoint, and there is no dataset to validate it on",
+            at=checkpoints[0],
+            fix="Give a dataset YAML: --data, in Python data=",
+        )
+    _try_device(settings.device)
+    sizes, stride = {}, _LEAST_STRIDE
+    for path in checkpoints:
+        model = load(path)
+        size = model.model.args.get("imgsz", 640)
+        sizes[path] = int(size if isinstance(size, int) else max(size))
+        stride = max(stride, int(model.model.stride.max()))
+    if settings.imgsz is None and len(set(sizes.values())) > 1:
         (a, size_a), (b, size_b) = sorted(sizes.items(), key=lambda item: item[1])[:: len(sizes) - 1]
         raise UserError(
-            f"{a} was trained at {size_a} pixels and {b} at {size_b}; give --imgsz to compare them at one size"
+            f"{a} was trained at {size_a} pixels and {b} at {size_b}",
+            fix="Give --imgsz (in Python imgsz=) to compare them at one size",
         )
-    return sizes[checkpoints[0]]
+    wanted = settings.imgsz or sizes[checkpoints[0]]
+    rounded = -(-wanted // stride) * stride
+    if rounded != wanted:
+        progress(f"image size {wanted} is rounded up to {rounded}, a multiple of {stride}, as Ultralytics does")
+    return rounded
+
+
+def _try_device(device: str) -> None:
+    import torch
+
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    try:
+        torch.zeros(1, device=ultralytics_api.get("select_device")(device, verbose=False))
+    except Exception:
+        if before is None:
+            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+        else:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
+        raise UserError(
+            f"device '{device}' is not available",
+            expected=f"'cpu', 'mps', or numbers of CUDA devices, of which there are {torch.cuda.device_count()}",
+        ) from None
 
 
 def load(path: Path) -> Any:
@@ -150,19 +201,16 @@ def load(path: Path) -> Any:
         model = ultralytics_api.model(path)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: cannot be loaded as a checkpoint ({reason})") from None
+        raise UserError(f"cannot be loaded as a checkpoint ({reason})", at=path) from None
     if model.task != "detect":
-        raise UserError(f"{path}: is a model for '{model.task}'; expected one for 'detect'")
+        raise UserError(f"is a model for '{model.task}'", at=path, expected="one for 'detect'")
+    if not isinstance(model.model, ultralytics_api.get("DetectionModel")):
+        raise UserError(f"holds a {type(model.model).__name__}", at=path, expected="a detection model")
     return model
 
 
-def _trained_imgsz(path: Path) -> int:
-    size = load(path).model.args.get("imgsz", 640)
-    return int(size if isinstance(size, int) else max(size))
-
-
 def _validated(
-    path: Path, truth: GroundTruth, settings: Settings, imgsz: int, cache: Path, say: Callable[[str], None]
+    path: Path, truth: GroundTruth, settings: Settings, imgsz: int, cache: Path, progress: Callable[[str], None]
 ) -> Predicted:
     """Return a checkpoint's predictions from the cache, or validate it and put them there."""
     protocol = Protocol(
@@ -174,13 +222,13 @@ def _validated(
         ultralytics=ultralytics_api.version(),
         weights=file_sha256(path),
     )
-    key = hashlib.sha256(repr(protocol).encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{protocol} {_METHOD}".encode()).hexdigest()[:16]
     stored = cache / f"{key}.json"
     if stored.is_file():
-        say("its predictions are at hand")
+        progress("its predictions are stored already")
         known, own = read_protocol(stored)
         return Predicted(path, read_detections(stored, truth, whole=True), known, own)
-    say(f"validating on {len(truth.ids)} images at {imgsz} pixels")
+    progress(f"validating on {len(truth.ids)} images at {imgsz} pixels")
     records, own, max_det = _validate(path, truth, settings, imgsz)
     protocol = replace(protocol, max_det=max_det)
     detections = parse_detections(records, truth, str(path))
@@ -199,23 +247,24 @@ def _validate(
     unknown = [name for name in model.names.values() if name not in label_of]
     if unknown:
         raise UserError(
-            f"{path}: detects '{unknown[0]}', which is none of the {len(label_of)} classes of {truth.source}"
-            f"{nearest(unknown[0], label_of)}"
+            f"detects '{unknown[0]}', which is not one of the {len(label_of)} classes of {truth.source}",
+            at=path,
+            similar=similar(unknown[0], label_of),
         )
     seen: list[Any] = []
     base = model._smart_load("validator")
 
     class Validator(base):  # type: ignore[misc, valid-type]
-        """Ultralytics' validator without its own COCO evaluation, which needs a further package and is not wanted."""
+        """Ultralytics' validator without its own COCO evaluation, which needs another package."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            seen.append(self)  # `eval_json` is not called where nothing at all was detected, which scores 0
+            seen.append(self)  # `eval_json` is not called where nothing at all was detected
 
         def eval_json(self, stats: dict[str, Any]) -> dict[str, Any]:
             return stats
 
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, ultralytics_api.unlimited_nms():
         metrics = model.val(
             validator=Validator,
             data=settings.data,
@@ -237,5 +286,5 @@ def _validate(
     records = [
         {**record, "category_id": label_of[model.names[class_of[record["category_id"]]]]} for record in validator.jdict
     ]
-    own = {key: float(value) for key, value in metrics.results_dict.items() if isinstance(value, (int, float))}
+    own = {key: float(value) for key, value in metrics.results_dict.items() if is_number(value)}
     return records, own, int(validator.args.max_det)

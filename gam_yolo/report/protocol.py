@@ -1,30 +1,30 @@
-"""How predictions were made: what has to agree before two results may be compared."""
+"""How predictions were made, and what has to agree before two results may be compared."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation import Detections
-from gam_yolo.evaluation.files import number_of, shown
 from gam_yolo.io import read_json, write
+from gam_yolo.report.records import read_record
 
-__all__ = ["Protocol", "read_protocol", "refuse_differences", "write_protocol"]
+__all__ = ["Protocol", "read_protocol", "reject_differences", "write_protocol"]
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """The settings a prediction file was made with; None where they are not on record.
+    """The settings a prediction file was made with; None where they are not recorded.
 
     Attributes:
         data: Digest of the ground truth (`GroundTruth.digest`).
         imgsz: Image size of the network's input in pixels.
         conf: Lowest confidence kept.
-        iou: IoU at which non-maximum suppression takes two boxes for one.
-        max_det: Most detections of an image.
+        iou: IoU above which non-maximum suppression drops the less confident of two boxes.
+        max_det: Most detections per image.
         ultralytics: Version that made the predictions.
         weights: SHA-256 of the checkpoint.
     """
@@ -38,17 +38,21 @@ class Protocol:
     weights: str | None = None
 
 
-# Versions and weights are reported; these decide.
+# These must agree. Versions and weights are only reported.
 _BINDING = {
     "data": "ground truth",
     "imgsz": "image size",
     "conf": "lowest confidence",
     "iou": "IoU of non-maximum suppression",
-    "max_det": "most detections of an image",
+    "max_det": "most detections per image",
 }
 
 
-_TEXTS = {"data", "ultralytics", "weights"}  # all else is numbers
+@dataclass(frozen=True)
+class _Stored(Protocol):
+    """A protocol as its file holds it, with Ultralytics' own scores of the predictions."""
+
+    own: Mapping[str, float] = field(default_factory=dict)
 
 
 def _beside(predictions: Path) -> Path:
@@ -56,34 +60,31 @@ def _beside(predictions: Path) -> Path:
 
 
 def write_protocol(predictions: Path, protocol: Protocol, own: dict[str, float]) -> None:
-    """Put the protocol, and what Ultralytics itself measured, beside a prediction file."""
+    """Put the protocol, and Ultralytics' own scores, beside a prediction file."""
     write(_beside(predictions), json.dumps({**asdict(protocol), "own": own}, indent=1))
 
 
 def read_protocol(predictions: Path) -> tuple[Protocol, dict[str, float]]:
-    """Read what `write_protocol` wrote; nothing but Nones where there is no such file."""
+    """Read what `write_protocol` wrote; nothing but Nones where there is no such file.
+
+    Raises:
+        UserError: The file is broken.
+    """
     path = _beside(predictions)
     if not path.is_file():
         return Protocol(), {}
-    content: Any = read_json(path)
-    known = {field.name for field in fields(Protocol)}
-    if not isinstance(content, dict) or not known >= content.keys() - {"own"}:
-        raise UserError(f"{path}: is not a protocol; expected an object with the keys {', '.join(sorted(known))}")
-    own = content.pop("own", {})
-    if not isinstance(own, dict):
-        raise UserError(f"{path}: 'own' is {shown([own])}; expected an object of numbers")
-    for key, value in content.items():
-        if key in _TEXTS and not isinstance(value, str | None):
-            raise UserError(f"{path}: '{key}' is {shown([value])}; expected a text")
-        if key not in _TEXTS and value is not None:
-            number_of(content, key, str(path))
-    return Protocol(**content), {key: number_of(own, key, f"{path}: own") for key in own}
+    content = read_json(path)
+    known = [f.name for f in fields(_Stored)]
+    if not isinstance(content, dict) or not set(known) >= content.keys():
+        raise UserError("is not a protocol", at=path, expected=f"an object with the keys {', '.join(known)}")
+    stored = read_record(_Stored, content, str(path))
+    return Protocol(**{f.name: getattr(stored, f.name) for f in fields(Protocol)}), dict(stored.own)
 
 
-def refuse_differences(results: list[tuple[str, Protocol, Detections, int]]) -> None:
-    """Refuse results that were not made under one protocol, and say in what they differ.
+def reject_differences(results: list[tuple[str, Protocol, Detections, int]]) -> None:
+    """Reject results that were not made under one protocol, with the setting in which they differ.
 
-    A setting that is on record for one result and not for another is held against what the other's detections show.
+    A setting that is recorded for one result and not for another is checked against the other's detections.
 
     Args:
         results: Name, protocol, detections and most detections of an image, for each.
@@ -91,25 +92,27 @@ def refuse_differences(results: list[tuple[str, Protocol, Detections, int]]) -> 
     Raises:
         UserError: Two results differ.
     """
+    fix = "Make both with the same settings"
     for key, what in _BINDING.items():
-        on_record = [(name, getattr(protocol, key)) for name, protocol, _, _ in results]
-        values = [(name, value) for name, value in on_record if value is not None]
-        for name, value in values[1:]:
-            if value != values[0][1]:
-                shown = [str(v)[:12] for v in (values[0][1], value)]
+        recorded = [(name, value) for name, protocol, *_ in results if (value := getattr(protocol, key)) is not None]
+        if not recorded:
+            continue
+        first, expected = recorded[0]
+        for name, value in recorded[1:]:
+            if value != expected:
                 raise UserError(
-                    f"'{values[0][0]}' and '{name}' differ in {what} ({shown[0]} and {shown[1]}) and cannot be compared"
+                    f"'{first}' and '{name}' differ in {what} ({expected!s:.12} and {value!s:.12})", fix=fix
                 )
-        off_record = [(name, d, most) for name, protocol, d, most in results if getattr(protocol, key) is None]
-        for name, detections, most in off_record if values else []:
+        for name, protocol, detections, most in results:
+            if getattr(protocol, key) is not None:
+                continue
             lowest = detections.score.min(initial=1.0)
-            if key == "conf" and lowest < values[0][1]:
+            if key == "conf" and lowest < expected:
                 raise UserError(
-                    f"'{name}' has detections of confidence {lowest:.2g}, but '{values[0][0]}' was cut at "
-                    f"{values[0][1]:g}; they cannot be compared"
+                    f"'{name}' has detections of confidence {lowest:.2g}, but '{first}' has none below {expected:g}",
+                    fix=fix,
                 )
-            if key == "max_det" and most > values[0][1]:
+            if key == "max_det" and most > expected:
                 raise UserError(
-                    f"'{name}' has {most} detections on an image, but '{values[0][0]}' was limited to {values[0][1]}; "
-                    "they cannot be compared"
+                    f"'{name}' has {most} detections on an image, but '{first}' is limited to {expected}", fix=fix
                 )

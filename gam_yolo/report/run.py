@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import TypeVar
 
-from gam_yolo.evaluation import GroundTruth, read_truth
-from gam_yolo.report.comparison import Statistics, compare_detections
+from gam_yolo.errors import UserError
+from gam_yolo.evaluation import Detections, GroundTruth, read_truth
+from gam_yolo.report.comparison import compare_detections
 from gam_yolo.report.cost import measure_costs
 from gam_yolo.report.document import build
+from gam_yolo.report.formatting import printable
 from gam_yolo.report.gallery import differing_images
-from gam_yolo.report.predictions import Settings, collect
-from gam_yolo.report.render import write
+from gam_yolo.report.predictions import Predicted, Settings, collect
+from gam_yolo.report.render import FILES, write
+from gam_yolo.report.result import Comparison, Cost, Picture, Statistics
 from gam_yolo.report.variants import Variant
 
-__all__ = ["run"]
+__all__ = ["evaluate", "run"]
+
+T = TypeVar("T")
 
 
 def run(
@@ -25,56 +34,130 @@ def run(
     settings: Settings,
     statistics: Statistics,
     folder: Path,
-    say: Callable[[str], None],
-) -> dict[str, Any]:
-    """Compare variants and write the report.
+    progress: Callable[[str], None],
+) -> Comparison:
+    """Compare variants and write the report; all but `folder` is as in `evaluate`.
 
     Args:
         variants: What to compare; the first is the baseline.
         gt: Ground truth, if not the one of the dataset YAML.
-        control: Name of a second variant to take differences to.
+        control: Name of a second variant to subtract.
         settings: How to validate.
         statistics: How to compare.
-        folder: For the report, and for the predictions made on the way.
-        say: Is told what is going on.
+        folder: Where the report goes, and in its `predictions` the predictions made on the way.
+        progress: Called with a line of text at each step.
+    """
+    with _output(folder):
+        comparison = evaluate(variants, gt, control, settings, statistics, folder / "predictions", progress)
+        return write(comparison, folder)
 
-    Returns:
-        The content of `report.json`.
+
+def evaluate(
+    variants: list[Variant],
+    gt: Path | None,
+    control: str | None,
+    settings: Settings,
+    statistics: Statistics,
+    cache: Path,
+    progress: Callable[[str], None],
+) -> Comparison:
+    """Compare variants.
+
+    Args:
+        variants: What to compare; the first is the baseline.
+        gt: Ground truth, if not the one of the dataset YAML.
+        control: Name of a second variant to subtract.
+        settings: How to validate.
+        statistics: How to compare.
+        cache: Folder of predictions: where they are looked for, and where new ones are stored.
+        progress: Called with a line of text at each step.
 
     Raises:
-        UserError: What is given cannot be read or must not be compared.
+        UserError: An input cannot be read, or results must not be compared.
     """
     truth = read_truth(settings.data, gt, settings.split)
-    predicted = collect(variants, truth, settings, folder / "predictions", say)
+    predicted = collect(variants, truth, settings, cache, progress)
     references = [variants[0].name, *([control] if control else [])]
     detections = {name: [seed.detections for seed in seeds] for name, seeds in predicted.items()}
-    compared = compare_detections(truth, detections, references, statistics, say)
+    compared = compare_detections(truth, detections, references, statistics, progress)
+    # What follows is no result: where it fails, a note says so.
+    notes: list[str] = []
+    costs = _or_note(notes, "The cost could not be measured", partial(_costs, variants, predicted, settings, progress))
+    firsts = {name: seeds[0] for name, seeds in detections.items()}
+    pictures = _or_note(notes, "No image could be drawn", partial(_pictures, truth, settings, firsts, notes))
+    comparison = build(truth, predicted, costs or {}, references, statistics, settings, compared, notes)
+    return replace(comparison, pictures=pictures or ())
+
+
+@contextlib.contextmanager
+def _output(folder: Path) -> Iterator[None]:
+    """Make the folder and prove, before anything takes time, that the report can be written there.
+
+    If nothing is, what was made of the folder goes again.
+    """
+    made: list[Path] = []
+    try:
+        made += [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"the report cannot be written there ({error.strerror})", at=printable(str(folder))) from None
+    blocked = [name for name in FILES if (folder / name).is_dir()]
+    if blocked:
+        raise UserError("is a folder, and the report has a file of that name", at=folder / blocked[0])
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # from the innermost on, until one holds something
+            for path in made:
+                path.rmdir()
+        raise
+
+
+def _or_note(notes: list[str], failure: str, make: Callable[[], T]) -> T | None:
+    try:
+        return make()
+    except Exception as error:
+        notes.append(f"{failure} ({' '.join(str(error).split())[:200] or type(error).__name__}).")
+        return None
+
+
+def _costs(
+    variants: list[Variant],
+    predicted: dict[str, list[Predicted]],
+    settings: Settings,
+    progress: Callable[[str], None],
+) -> dict[str, Cost]:
     checkpoints = {v.name: v.paths[0] for v in variants if v.paths[0].suffix == ".pt"}
-    costs = {}
-    if checkpoints:
-        say("measuring latency")
-        imgsz = next(p.protocol.imgsz for seeds in predicted.values() for p in seeds if p.path in checkpoints.values())
-        costs = measure_costs(checkpoints, imgsz or 640, settings.device)
-    report = build(truth, predicted, costs, references, statistics, settings, compared)
+    if not checkpoints:
+        return {}
+    progress("measuring latency")
+    sizes = (seeds[0].protocol.imgsz for name, seeds in predicted.items() if name in checkpoints)
+    return measure_costs(checkpoints, next(sizes) or 640, settings.device)
+
+
+def _pictures(
+    truth: GroundTruth, settings: Settings, firsts: dict[str, Detections], notes: list[str]
+) -> tuple[Picture, ...]:
+    """Draw the images on which the first seed of each variant differs most from the baseline's."""
     files = _image_files(truth, settings)
-    base = variants[0].name
-    gallery = [
-        (name, differing_images(truth, files, (base, detections[base][0]), (name, seeds[0])))
-        for name, seeds in detections.items()
-        if name != base
-    ]
-    write(report, gallery, folder)
-    return report
+    baseline, *others = firsts.items()
+    found = [differing_images(truth, files, baseline, other) for other in others]
+    failed = {name: reason for _, reasons in found for name, reason in reasons.items()}
+    if failed:
+        name, reason = next(iter(failed.items()))
+        notes.append(f"{len(failed)} images could not be drawn, the first of them {name} ({reason}).")
+    return tuple(picture for pictures, _ in found for picture in pictures)
 
 
 def _image_files(truth: GroundTruth, settings: Settings) -> dict[int, Path]:
-    """Find the images of the ground truth by name among those of the dataset YAML; none without one."""
+    """Find the images of the ground truth by name, else by stem, among those of the dataset YAML; none without one."""
     from gam_yolo.evaluation.yolo import dataset, image_files
 
     if settings.data is None:
         return {}
-    by_name = {
-        path.name: path for path in image_files(dataset(settings.data, settings.split)[settings.split], settings.data)
-    }
-    found = {index: by_name.get(Path(file).name) for index, file in enumerate(truth.files)}
+    paths = image_files(dataset(settings.data, settings.split)[settings.split], settings.data)
+    known = {path.stem: path for path in paths} | {path.name: path for path in paths}
+    names = [Path(file) for file in truth.files]
+    found = {i: known.get(file.name) or known.get(file.stem) for i, file in enumerate(names)}
     return {index: path for index, path in found.items() if path is not None}

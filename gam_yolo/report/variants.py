@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import glob
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gam_yolo.errors import UserError
 
-__all__ = ["Variant", "parse_variants"]
+__all__ = ["Paths", "Variant", "find_variants", "name_arguments"]
+
+Paths = str | Path | Iterable[str | Path]
+"""A checkpoint, run folder, prediction file or glob pattern, or several of them."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,7 @@ class Variant:
     """One line of the comparison.
 
     Attributes:
-        name: As the report calls it.
+        name: Its name in the report.
         paths: A checkpoint (`.pt`) or prediction file (`.json`) for each training seed.
     """
 
@@ -25,49 +29,74 @@ class Variant:
     paths: tuple[Path, ...]
 
 
-def parse_variants(arguments: list[str]) -> list[Variant]:
-    """Read the command's arguments: `PATH` or `NAME=PATH`, where a pattern may stand for the files of several seeds.
+def find_variants(named: Mapping[str, Paths]) -> list[Variant]:
+    """Find the files of each variant.
 
-    A path is a checkpoint, a prediction file, or a run folder, which stands for its `weights/best.pt`.
+    Args:
+        named: Paths by name. A run folder stands for its `weights/best.pt`, a pattern for the files that match it.
 
     Raises:
-        UserError: A path leads nowhere or to something else, two variants have one name, or there are fewer than two.
+        UserError: A path leads nowhere or to something else, a file is given twice, or there are fewer than two
+            variants.
     """
-    variants = [_parse(argument) for argument in arguments]
-    if len(variants) < 2:
-        raise UserError(f"a comparison needs two variants or more, but {len(variants)} is given")
-    names = [variant.name for variant in variants]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"two variants are named '{name}'; name them as in 'gam=runs/gam-s*'")
-    paths = [path.resolve() for variant in variants for path in variant.paths]
-    for path in paths:
-        if paths.count(path) > 1:
-            raise UserError(f"{path}: is given twice; a file compared with itself says nothing")
+    if len(named) < 2:
+        raise UserError(f"there is {len(named)} variant to compare", expected="two or more, the baseline first")
+    variants = [Variant(name, _find(name, paths)) for name, paths in named.items()]
+    seen: set[Path] = set()
+    for path in (path.resolve() for variant in variants for path in variant.paths):
+        if path in seen:
+            raise UserError("is given twice", at=path, expected="a different file for each seed and variant")
+        seen.add(path)
     return variants
 
 
-def _parse(argument: str) -> Variant:
-    name, separator, pattern = argument.partition("=")
-    if not separator or Path(argument).exists():
-        name, pattern = "", argument
+def name_arguments(arguments: list[str]) -> dict[str, Paths]:
+    """Read `PATH` or `NAME=PATH` arguments into paths by name; without a name, the run folder or file gives it.
+
+    Raises:
+        UserError: Two variants have one name, or a path that should give a name leads nowhere.
+
+    Examples:
+        >>> name_arguments(["plain=runs/plain-s*", "gam=runs/gam-s*"])
+        {'plain': 'runs/plain-s*', 'gam': 'runs/gam-s*'}
+    """
+    named: dict[str, Paths] = {}
+    for argument in arguments:
+        name, separator, pattern = argument.partition("=")
+        if not separator or Path(argument).exists():
+            name, pattern = "", argument
+        name = name or _name_of(_find(argument, pattern)[0])
+        if name in named:
+            raise UserError(f"two variants are named '{name}'", fix="Name them, as in 'gam=runs/gam-s*'")
+        named[name] = pattern
+    return named
+
+
+def _find(name: str, paths: Paths) -> tuple[Path, ...]:
+    entries = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    files = tuple(_file_of(path) for entry in entries for path in _matches(name, str(entry)))
+    if not files:
+        raise UserError(f"variant '{name}' has no paths", expected="a checkpoint, run folder or prediction file")
+    if len({path.suffix for path in files}) > 1:
+        raise UserError(f"variant '{name}' mixes checkpoints and prediction files", expected="files of one kind")
+    return files
+
+
+def _matches(name: str, pattern: str) -> list[Path]:
     found = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  absolute patterns, too
     if not found:
-        raise UserError(f"'{argument}': no file or folder matches '{pattern}'")
-    paths = tuple(_file_of(Path(path)) for path in found)
-    if len({path.suffix for path in paths}) > 1:
-        raise UserError(f"'{argument}': mixes checkpoints and prediction files; give one kind for a variant")
-    return Variant(name or _name_of(paths[0]), paths)
+        raise UserError(f"variant '{name}': no file or folder matches '{pattern}'")
+    return [Path(path) for path in found]
 
 
 def _file_of(path: Path) -> Path:
     if path.is_dir():
         best = path / "weights" / "best.pt"
         if not best.is_file():
-            raise UserError(f"{path}: has no weights/best.pt; expected the folder of a finished training run")
+            raise UserError("has no weights/best.pt", at=path, expected="the folder of a finished training run")
         return best
     if path.suffix not in {".pt", ".json"}:
-        raise UserError(f"{path}: is neither a checkpoint (.pt), a run folder nor a prediction file (.json)")
+        raise UserError("is not a checkpoint (.pt), a run folder or a prediction file (.json)", at=path)
     return path
 
 

@@ -65,4 +65,4 @@ def report(
     variants = [Variant(name, tuple(weights[name])) for name in names]
     settings = Settings(data, "val", imgsz, BATCH, device)
     written = run(variants, None, control or None, settings, Statistics(), study / FOLDER, say)
-    return str(written["headline"]), study / FOLDER / "report.html"
+    return written.headline, study / FOLDER / "report.html"

@@ -14,7 +14,8 @@ from gam_yolo.report.charts import colour
 from gam_yolo.report.document import _training
 from gam_yolo.report.formatting import MINUS, in_full, short_path, signed_in_full
 from gam_yolo.report.protocol import Protocol, read_protocol, write_protocol
-from gam_yolo.report.variants import parse_variants
+from gam_yolo.report.result import MAIN, BestEpoch, Difference, Differences, Training, Value, VariantResult
+from gam_yolo.report.variants import find_variants, name_arguments
 
 from .conftest import DataSet, run_compare
 
@@ -102,9 +103,9 @@ def test_each_colour_of_the_page_is_one_of_its_style(report: Path) -> None:
 
 
 def test_values_without_interval_have_no_brackets() -> None:
-    assert in_full({"value": 0.1, "low": None, "high": None}) == "10.0"
-    assert signed_in_full({"value": -0.1, "low": -0.2, "high": 0.05}) == f"{MINUS}10.0 ({MINUS}20.0 to +5.0)"
-    assert signed_in_full({"value": None, "low": None, "high": None}) == "\N{EN DASH}"
+    assert in_full(Value(0.1, None, None, ())) == "10.0"
+    assert signed_in_full(Value(-0.1, -0.2, 0.05, ())) == f"{MINUS}10.0 ({MINUS}20.0 to +5.0)"
+    assert signed_in_full(Value(None, None, None, ())) == "\N{EN DASH}"
 
 
 def test_paths_keep_apart_runs_of_one_study() -> None:
@@ -136,7 +137,7 @@ def test_what_differs_in_protocol_is_refused(data_set: DataSet, tmp_path: Path) 
     options = ("--gt", data_set.truth, "-o", tmp_path / "out", "--replicates", 100)
     base = Protocol(data=digest, imgsz=640, conf=0.001, iou=0.7, max_det=300)
     for change, match in (
-        ({"imgsz": 320}, r"a-s1.json' and .*b-s2.json' differ in image size \(640 and 320\)"),
+        ({"imgsz": 320}, r"a-s1.json' and .*b-s2.json' differ in image size \(640 and 320\)\. Make both with the same"),
         ({"conf": 0.25}, "differ in lowest confidence"),
         ({"max_det": 100}, "differ in most detections"),
         ({"iou": 0.6}, "differ in IoU"),
@@ -149,7 +150,7 @@ def test_what_differs_in_protocol_is_refused(data_set: DataSet, tmp_path: Path) 
     # What is on record for one is held against what the other shows.
     (data_set.folder / "b-s2.protocol.json").unlink()
     write_protocol(a, Protocol(data=digest, conf=0.9), {})
-    with pytest.raises(UserError, match=r"b-s2\.json' has detections of confidence 0.*was cut at 0\.9"):
+    with pytest.raises(UserError, match=r"b-s2\.json' has detections of confidence 0.*has none below 0\.9"):
         run_compare(a, b, *options)
     write_protocol(a, Protocol(data=digest, max_det=1), {})
     with pytest.raises(UserError, match=r"b-s2\.json' has . detections on an image"):
@@ -165,18 +166,18 @@ def test_bad_arguments_are_told_in_one_sentence(data_set: DataSet, tmp_path: Pat
     (tmp_path / "copy.json").write_bytes(a.read_bytes())
     options = ("--gt", data_set.truth, "-o", tmp_path / "out")
     for arguments, match in (
-        ((a,), "two variants or more"),
+        ((a,), "there is 1 variant to compare. Expected two or more, the baseline first"),
         ((a, tmp_path / "none.json"), "no file or folder matches"),
         ((a, f"b={tmp_path}/none*.json"), "no file or folder matches"),
         ((a, tmp_path / "copy.json"), "copy.json and .*a-s1.json have the same content"),
         ((a, tmp_path / "run"), "no weights/best.pt"),
-        ((a, tmp_path / "x.txt"), "neither a checkpoint"),
+        ((a, tmp_path / "x.txt"), r"is not a checkpoint \(.pt\), a run folder or a prediction file"),
         ((a, a), "two variants are named 'a-s1'"),
         ((a, f"b={a}"), "is given twice"),
-        ((a, f"b={tmp_path}/x.*"), "neither a checkpoint"),
-        ((a, tmp_path / "x.pt"), "--data must name the dataset YAML"),
+        ((a, f"b={tmp_path}/x.*"), r"is not a checkpoint \(.pt\), a run folder or a prediction file"),
+        ((a, tmp_path / "x.pt"), "x.pt: is a checkpoint, and there is no dataset .*--data"),
         ((a, tmp_path / "x.pt", "--data", data_set.yaml), "x.pt: cannot be loaded as a checkpoint"),
-        ((a, b, "--control", "bb"), "--control is 'bb', which is none of b-s1"),
+        ((a, b, "--control", "bs1"), "the control is 'bs1'. Expected .* after the baseline, b-s1. Did you mean 'b-s1'"),
     ):
         with pytest.raises(UserError, match=match):
             run_compare(*arguments, *options)
@@ -198,17 +199,17 @@ def test_images_without_detections_are_told(data_set: DataSet, tmp_path: Path) -
     ("content", "match"),
     [
         ([], "is not a protocol"),
-        ({"imgsz": 640, "size": 1}, "is not a protocol; expected an object with the keys conf, data"),
-        ({"imgsz": "640"}, "'imgsz' is '640'. Expected a finite number"),
-        ({"iou": float("nan")}, "'iou' is nan"),
-        ({"data": 7}, "'data' is 7; expected a text"),
-        ({"own": [1]}, r"'own' is \[1\]; expected an object of numbers"),
-        ({"own": {"metrics/mAP50(B)": None}}, r"own: 'metrics/mAP50\(B\)' is None"),
+        ({"imgsz": 640, "size": 1}, "is not a protocol. Expected an object with the keys data, imgsz"),
+        ({"imgsz": "640"}, "imgsz: is '640'. Expected a whole number"),
+        ({"iou": float("nan")}, "iou: is nan. Expected a finite number"),
+        ({"data": 7}, "data: is 7. Expected a text"),
+        ({"own": [1]}, r"own: is \[1\]. Expected an object"),
+        ({"own": {"metrics/mAP50(B)": None}}, r"own, metrics/mAP50\(B\): is None. Expected a finite number"),
     ],
 )
 def test_a_broken_protocol_is_told_in_one_sentence(tmp_path: Path, content: object, match: str) -> None:
     (tmp_path / "a.protocol.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=f"a.protocol.json: ?{match}"):
+    with pytest.raises(UserError, match=f"a.protocol.json[:,] {match}"):
         read_protocol(tmp_path / "a.json")
 
 
@@ -227,19 +228,13 @@ def test_a_broken_training_log_draws_no_curve(tmp_path: Path, broken: bytes) -> 
     log, arguments = tmp_path / "results.csv", tmp_path / "args.yaml"
     log.write_bytes(b"epoch,time,metrics/mAP50(B),metrics/mAP50-95(B)\n1,2.5,0.3,0.1\n2,5,0.4,0.2\n")
     arguments.write_text("seed: 3\n")
-    assert _training(tmp_path) == {
-        "seed": 3,
-        "epochs": [1, 2],
-        "AP": [0.1, 0.2],
-        "best": {"epoch": 2, "AP": 0.2, "AP50": 0.4},
-        "seconds": 5.0,
-    }
+    assert _training(tmp_path) == Training(3, (1, 2), (0.1, 0.2), BestEpoch(2, 0.2, 0.4), 5.0)
     arguments.write_text("seed: [1\n")
     assert _training(tmp_path) is None
     arguments.write_text("seed: 2026-11-25\n")
     known = _training(tmp_path)
     assert known is not None
-    assert known["seed"] is None
+    assert known.seed is None
     log.write_bytes(broken)
     assert _training(tmp_path) is None
 
@@ -248,7 +243,7 @@ def test_run_folders_name_their_variant(tmp_path: Path) -> None:
     for name in ("plain", "gam-s0", "gam-s1"):
         (tmp_path / name / "weights").mkdir(parents=True)
         (tmp_path / name / "weights" / "best.pt").touch()
-    plain, gam = parse_variants([str(tmp_path / "plain"), f"gam={tmp_path}/gam-s*"])
+    plain, gam = find_variants(name_arguments([str(tmp_path / "plain"), f"gam={tmp_path}/gam-s*"]))
     assert (plain.name, gam.name) == ("plain", "gam")
     assert [path.parent.parent.name for path in gam.paths] == ["gam-s0", "gam-s1"]
 
@@ -258,13 +253,14 @@ def test_a_headline_names_each_verdict_once() -> None:
     from typing import cast
 
     from gam_yolo.evaluation import GroundTruth
+    from gam_yolo.evaluation.statistics import Verdict
     from gam_yolo.report.comparison import headline
 
-    def variant(name: str, value: float, low: float, high: float, verdict: str) -> dict[str, object]:
-        found = {"value": value - 0.3, "low": low, "high": high, "verdict": verdict}
-        return {"name": name, "metrics": {"AP": {"value": value}}, "differences": {"plain": {"metrics": {"AP": found}}}}
+    def variant(name: str, value: float, low: float, high: float, verdict: Verdict) -> VariantResult:
+        found = Difference(value - 0.3, low, high, None, None, verdict, None)
+        return VariantResult(name, {MAIN: Value(value, None, None, ())}, {}, {"plain": Differences({MAIN: found}, {})})
 
-    same = "no detectable difference"
+    same: Verdict = "no detectable difference"
     variants = [
         variant("plain", 0.3, 0, 0, same),
         variant("a", 0.297, -0.017, 0.012, same),
@@ -272,7 +268,7 @@ def test_a_headline_names_each_verdict_once() -> None:
         variant("c", 0.301, -0.01, 0.013, same),
     ]
     truth = cast("GroundTruth", SimpleNamespace(source="", ids=range(350)))
-    told = headline(variants, "plain", truth, 0.95).replace("\N{MINUS SIGN}", "-")
+    told = headline({v.name: v for v in variants}, "plain", truth, 0.95).replace("\N{MINUS SIGN}", "-")
     assert told == (
         "b is worse than plain: 15.9 against 30.0 mAP (-14.1 points, 95 % interval -16.4 to -12.3); "
         "a (-0.3, -1.7 to +1.2) and c (+0.1, -1.0 to +1.3) show no detectable difference from plain in mAP, "
@@ -280,7 +276,7 @@ def test_a_headline_names_each_verdict_once() -> None:
     )
 
     variants += [variant("d", 0.29, -0.02, 0.01, same), variant("e", 0.3, -0.01, 0.01, same)]
-    told = headline(variants, "plain", truth, 0.95).replace("\N{MINUS SIGN}", "-")
+    told = headline({v.name: v for v in variants}, "plain", truth, 0.95).replace("\N{MINUS SIGN}", "-")
     assert told.endswith(
         "a, c, d and e show no detectable difference from plain in mAP (by -1.0 to +0.1 points), on 350 images."
     )

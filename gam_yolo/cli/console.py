@@ -1,0 +1,76 @@
+"""What all commands print through: names as text, on any terminal, and errors on one line."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import errno
+import io
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from gam_yolo.errors import EXIT_STATUS, UserError
+from gam_yolo.report.formatting import printable
+
+__all__ = ["console", "exit_on_error"]
+
+_PLAIN = str.maketrans(
+    {"\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "\N{MULTIPLICATION SIGN}": "x", "\N{MIDDLE DOT}": "."}
+)
+
+
+class _Console(Console):
+    """A console on which the name of a file or class cannot move the cursor or change colours."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
+
+
+def console(stderr: bool = False) -> Console:
+    """Return a console that prints text as it is: no markup, no guessed colours, no broken lines."""
+    return _Console(stderr=stderr, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Print an error that the user can fix on one line of standard error, and exit with status 2.
+
+    Standard output and error show what their encoding lacks in the nearest characters.
+    """
+    codecs.register_error("gam-yolo", _nearest)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="gam-yolo")
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EPIPE, errno.EBADF):
+            raise
+        with contextlib.suppress(OSError):  # what is still to be flushed goes nowhere, without a second error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            sys.exit(1)  # the reader has seen enough, as in `gam-yolo blocks | head -1`
+        _fail(f"standard output cannot be written ({error.strerror})")
+
+
+def _fail(message: str) -> None:
+    console(stderr=True).print(Text("error: ", style="bold red") + Text(printable(message)))
+    sys.exit(EXIT_STATUS)
+
+
+def _nearest(error: UnicodeError) -> tuple[str, int]:
+    """Replace what cannot be encoded: a minus sign by a hyphen, anything unknown by its escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    part = error.object[error.start : error.end].translate(_PLAIN)
+    return part.encode("ascii", "backslashreplace").decode(), error.end

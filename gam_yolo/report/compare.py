@@ -1,0 +1,100 @@
+"""`compare`: do these detectors differ? From Python, with the report as a typed result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from gam_yolo.errors import UserError, similar
+from gam_yolo.report.predictions import Settings
+from gam_yolo.report.result import Comparison, Statistics
+from gam_yolo.report.run import evaluate, run
+from gam_yolo.report.variants import Paths, find_variants
+
+__all__ = ["compare"]
+
+MIN_REPLICATES = 100  # fewer say too little of a variance
+
+
+def compare(
+    variants: Mapping[str, Paths],
+    *,
+    data: str | Path | None = None,
+    gt: str | Path | None = None,
+    split: str = "val",
+    control: str | None = None,
+    imgsz: int | None = None,
+    batch: int = 16,
+    device: str = "",
+    replicates: int = 1000,
+    output: str | Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Compare detectors on the same images, with intervals and verdicts.
+
+    Args:
+        variants: The files of each variant by its name, the baseline first: a checkpoint, a run folder (its
+            `weights/best.pt`), a prediction file in COCO's result format, a glob pattern, or a list of these; one file
+            per training seed.
+        data: Dataset YAML. Checkpoints are validated on it.
+        gt: A COCO annotation file or VOC folder, if the annotations are not those of `data`.
+        split: Split of the data set.
+        control: Name of a second variant to subtract from the others, such as one of equal cost.
+        imgsz: Image size in pixels; None for the size the checkpoints were trained at.
+        batch: Images per batch of the validation.
+        device: Where to validate, as Ultralytics names it: "0", "cpu", "mps"; "" for its choice.
+        replicates: Bootstrap samples of the images.
+        output: Folder for the report and the predictions; None to write nothing.
+        progress: Called with a line of text at each step.
+
+    Returns:
+        The result; `print` shows its main table.
+
+    Raises:
+        UserError: An input cannot be read, or results must not be compared: they are of different data, image size or
+            thresholds.
+
+    Examples:
+        Forty images with one object each; "good" finds it on all of them, "poor" on every other one.
+
+        >>> import json, tempfile
+        >>> from pathlib import Path
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> images = [{"id": i, "file_name": f"{i}.jpg", "width": 64, "height": 64} for i in range(40)]
+        >>> objects = [{"id": i, "image_id": i, "category_id": 1, "bbox": [8, 8, 40, 40], "area": 1600, "iscrowd": 0}
+        ...            for i in range(40)]
+        >>> truth = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "cat"}]}
+        >>> _ = (folder / "truth.json").write_text(json.dumps(truth))
+        >>> for name, step in (("good", 1), ("poor", 2)):
+        ...     found = [{"image_id": i, "category_id": 1, "bbox": [8, 8, 40, 40], "score": 0.9}
+        ...              for i in range(0, 40, step)]
+        ...     _ = (folder / f"{name}.json").write_text(json.dumps(found))
+        >>> result = compare({"poor": folder / "poor.json", "good": folder / "good.json"}, gt=folder / "truth.json")
+        >>> gain = result.variants["good"].minus("poor")["AP50"]
+        >>> round(result.variants["good"].metrics["AP50"].value, 2), gain.verdict
+        (1.0, 'better')
+        >>> gain.low < gain.value < gain.high
+        True
+    """
+    found = find_variants(variants)
+    names = [variant.name for variant in found]
+    if control is not None and control not in names[1:]:
+        raise UserError(
+            f"the control is '{control}'",
+            expected=f"one of the variants after the baseline, {', '.join(names[1:])}",
+            similar=similar(control, names[1:]),
+        )
+    if replicates < MIN_REPLICATES:
+        raise UserError(f"there are {replicates} replicates", expected=f"{MIN_REPLICATES} or more")
+    settings = Settings(str(data) if data is not None else None, split, imgsz, batch, device)
+    truth = Path(gt) if gt is not None else None
+    statistics, told = Statistics(replicates=replicates), progress or _silent
+    if output is not None:
+        return run(found, truth, control, settings, statistics, Path(output), told)
+    with TemporaryDirectory(prefix="gam-yolo-") as cache:
+        return evaluate(found, truth, control, settings, statistics, Path(cache), told)
+
+
+def _silent(_: str) -> None:
+    """Report no progress."""
