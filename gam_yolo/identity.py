@@ -42,7 +42,6 @@ PACKAGES = ("gam-yolo", "ultralytics", "torch", "torchvision", "numpy", "pillow"
 
 VARIABLES = (
     "ATEN_CPU_CAPABILITY",
-    "CUBLAS_WORKSPACE_CONFIG",
     "DNNL_DEFAULT_FPMATH_MODE",
     "DNNL_MAX_CPU_ISA",
     "GAM_YOLO",
@@ -57,7 +56,8 @@ VARIABLES = (
 )
 """Environment variables that change the arithmetic or, `GAM_YOLO`, our changes to Ultralytics.
 
-The number of threads is left out: it changes results only as two equal trainings on a GPU differ.
+The number of threads is left out: it changes results only as two equal trainings on a GPU differ. So is
+CUBLAS_WORKSPACE_CONFIG, which Ultralytics sets by itself.
 """
 
 PLUGIN = tuple(f"gam_yolo.plugin.{name}" for name in ("autoload", "parse_model", "load", "fuse", "resnet_row"))

@@ -59,6 +59,7 @@ class FileDigests:
 
     def save(self) -> None:
         """Keep the digests for the next time."""
+        self._store.parent.mkdir(parents=True, exist_ok=True)
         write(self._store, json.dumps(self._known))
 
     def _digest(self, file: Path) -> str:
@@ -127,7 +128,8 @@ def find_yaml(data: str) -> Path:
 def needs_preparation(file: Path) -> bool:
     """Return whether a dataset YAML has a `download:` entry that Ultralytics would run, as images are missing."""
     try:
-        ultralytics_api.load_dataset_yaml(str(file))
+        with ultralytics_api.quiet():
+            ultralytics_api.load_dataset_yaml(str(file))
     except Exception:
         return bool(_entries(file).get("download"))
     return False

@@ -191,8 +191,10 @@ def _why_again(run: Run) -> str:
         return ""
     for earlier in run.folder.study.runs_of(run.variant, run.seed):
         spec = earlier.spec()
-        if (spec.get("variant"), spec.get("seed")) == (run.variant, run.seed):
-            changed = "; ".join(changes(spec.get("identity", {}), json.loads(json.dumps(run.spec["identity"]))))
+        if "identity" not in spec:  # of a release before 0.2
+            return f"{run.name}: is trained as a new run. {earlier.path.name} does not record the code it ran."
+        if (spec["variant"], spec["seed"]) == (run.variant, run.seed):
+            changed = "; ".join(changes(spec["identity"], json.loads(json.dumps(run.spec["identity"]))))
             return f"{run.name}: is trained as a new run. Since {earlier.path.name}, this has changed: {changed}."
     return ""
 

@@ -22,7 +22,7 @@ from gam_yolo.errors import EXIT_STATUS, UserError
 from gam_yolo.identity import changes
 from gam_yolo.io import read_yaml
 from gam_yolo.study import snapshots, trackers, validation
-from gam_yolo.study.data import read_data
+from gam_yolo.study.data import needs_preparation, read_data
 from gam_yolo.study.folder import RunFolder
 from gam_yolo.study.plan import first_device, identify
 
@@ -130,7 +130,8 @@ def _check_identity(run: RunFolder, spec: dict[str, Any]) -> None:
             raise UserError(
                 f"{key}: {file} is missing on the machine {here}", fix="Put it on every machine that trains"
             )
-    data = read_data(spec["train"]["data"], run.study, prepare=False)
+    yaml = spec["train"]["data"]
+    data = read_data(yaml, run.study, prepare=needs_preparation(Path(yaml)))  # each machine may have its own copy
     found = identify(spec["train"], read_yaml(run.model, "a model YAML"), data.parts)
     if changed := changes(spec["identity"], json.loads(json.dumps(found))):
         raise UserError(

@@ -1,4 +1,4 @@
-"""A study file is checked whole before anything is trained, and what is wrong is told in one sentence."""
+"""A study file is checked completely before anything is trained, and a mistake is a one-line error."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ BAD: dict[str, tuple[list[str], Any, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_is_wrong_is_told_with_file_key_and_nearest_name(
+def test_a_mistake_is_reported_with_file_key_and_nearest_name(
     case: str, content: dict[str, Any], tmp_path: Path
 ) -> None:
     keys, value, message = BAD[case]
@@ -81,7 +81,7 @@ def test_what_is_wrong_is_told_with_file_key_and_nearest_name(
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "", "a: [", "a: !!python/object/apply:os.system ['exit 1']", "\0"])
-def test_what_is_no_study_file_is_refused(text: str, tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_rejected(text: str, tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(text)
     with pytest.raises(UserError, match=r"a\.yaml"):

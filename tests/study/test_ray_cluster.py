@@ -1,4 +1,4 @@
-"""A study on a Ray cluster: a node that is lost costs time, and what a cluster lacks is told in one sentence."""
+"""A study on a Ray cluster: a lost node costs time only, and what a cluster lacks is a one-line error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Write = Callable[[dict[str, Any]], Study]
 
 @pytest.fixture
 def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A cluster whose two nodes have room for one run each."""
+    """A cluster of two nodes with room for one run each."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     utils = pytest.importorskip("ray.cluster_utils", reason="needs Ray: pip install gam-yolo[ray]")
     room = {"num_cpus": 1, "num_gpus": 0}

@@ -1,4 +1,4 @@
-"""The whole of it, in processes of its own: what interrupts a study costs time and nothing else."""
+"""Complete studies in their own processes: an interruption costs time and nothing else."""
 
 from __future__ import annotations
 
@@ -37,6 +37,12 @@ def mkstemp(*args, **options):
     return handle, path
 tempfile.mkstemp = mkstemp
 """
+
+
+def written(file: Path) -> tuple[int, ...]:
+    """What changes when a file is written, and not when it is read."""
+    stat = file.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def accuracies(folder: Path) -> list[dict[str, Any]]:
@@ -88,7 +94,7 @@ def test_interruptions_of_any_kind_leave_the_results_of_an_undisturbed_study(
     assert stopped.returncode == 130
     assert "stopped; run the same command again to resume" in told
     assert f"{newest.name} is damaged (last.pt) and skipped" in log(first)
-    finished = first.folder.finished_file.stat()
+    finished = written(first.folder.finished_file)
 
     # A disk that is full when the other run is to be marked as finished.
     (tmp_path / "sitecustomize.py").write_text(FULL_AT_THE_MARK)
@@ -105,7 +111,7 @@ def test_interruptions_of_any_kind_leave_the_results_of_an_undisturbed_study(
     told = last.communicate(timeout=PATIENCE)[0]
     assert last.returncode == 0, told
     assert "plain-s3 started" not in told
-    assert first.folder.finished_file.stat() == finished
+    assert written(first.folder.finished_file) == finished
     assert "study: the training had ended with epoch-2" in log(second)
     for run, reference in zip(runs, undisturbed, strict=True):
         assert_same_result(run, reference)
@@ -123,7 +129,7 @@ def test_kills_at_random_moments_leave_the_results_of_an_undisturbed_study(
     begin = time.monotonic()
     subprocess.run([*command, str(undisturbed[0].folder.study.path.parent)], check=True, capture_output=True)
     planning_and_report = time.monotonic() - begin
-    finished: dict[str, os.stat_result] = {}
+    finished: dict[str, tuple[int, ...]] = {}
     moments = []
     for attempt in range(5):
         killed = subprocess.Popen(
@@ -137,17 +143,17 @@ def test_kills_at_random_moments_leave_the_results_of_an_undisturbed_study(
         told = killed.communicate(timeout=PATIENCE)[0]
         for run in runs:
             if run.name in finished:
-                assert run.folder.finished_file.stat() == finished[run.name], moments
+                assert written(run.folder.finished_file) == finished[run.name], moments
                 assert f"{run.name} started" not in told, moments
             elif run.finished:
-                finished[run.name] = run.folder.finished_file.stat()
+                finished[run.name] = written(run.folder.finished_file)
     assert killed.returncode == 0, (told, moments)
     for run, reference in zip(runs, undisturbed, strict=True):
         assert_same_result(run, reference)
     assert accuracies(tmp_path / "tiny") == accuracies(undisturbed[0].folder.study.path), moments
 
 
-def test_a_run_that_cannot_be_trained_is_tried_twice_and_recorded_while_others_go_on(
+def test_a_run_that_cannot_be_trained_is_started_twice_and_recorded_while_others_continue(
     content: dict[str, Any], study_of: Write, tmp_path: Path
 ) -> None:
     from gam_yolo.study.local import Local
@@ -211,7 +217,7 @@ def test_the_hash_covers_what_determines_a_run_and_nothing_else(
         ({"pretrained": "nothing-here.pt"}, r"study\.yaml, key 'pretrained': there is no file nothing-here\.pt"),
     ],
 )
-def test_what_cannot_be_planned_is_told(
+def test_what_cannot_be_planned_is_reported(
     change: dict[str, Any], message: str, content: dict[str, Any], study_of: Write, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=message):
