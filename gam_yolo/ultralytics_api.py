@@ -8,6 +8,7 @@ what it is used for; a release that renames it or changes its parameters leads t
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import inspect
 import logging
@@ -27,16 +28,19 @@ __all__ = [
     "broken_assumptions",
     "default_arguments",
     "download_checkpoint",
+    "find_checkpoint",
     "find_yaml",
     "get",
     "image_formats",
     "image_size",
     "info",
     "label_files",
+    "lift_nms_time_limit",
     "load_dataset_yaml",
     "model",
     "quiet",
     "runs_folder",
+    "safe_checkpoint",
     "tasks",
     "unlimited_nms",
     "validated_arguments",
@@ -120,6 +124,8 @@ ASSUMPTIONS = {
         Assumption("ultralytics.utils.checks", "check_yaml", ("file", "hard"), "find a YAML by its bare name"),
         Assumption("ultralytics.utils", "LOGGER", (), "leave out the log of models that are only measured"),
         Assumption("ultralytics.utils", "DEFAULT_CFG_DICT", (), "check the train arguments of a study file"),
+        Assumption("ultralytics.utils", "WEIGHTS_DIR", (), "find pretrained weights without a download"),
+        Assumption("ultralytics.nn.tasks", "torch_safe_load", ("weight",), "read a checkpoint without running code"),
         Assumption("ultralytics.utils", "RUNS_DIR", (), "put results where Ultralytics puts its own"),
         Assumption("ultralytics.cfg", "get_cfg", ("overrides",), "check the values of train arguments"),
         Assumption("ultralytics.data.utils", "check_det_dataset", ("dataset", "autodownload"), "read a dataset YAML"),
@@ -231,6 +237,39 @@ def runs_folder() -> Path:
 def download_checkpoint(name: str) -> Path:
     """Return the path of a checkpoint, downloaded where it is one of Ultralytics' own and missing."""
     return Path(get("attempt_download_asset")(name))
+
+
+def find_checkpoint(name: str) -> Path | None:
+    """Return the path of a checkpoint that is here or in `weights_dir` of `yolo settings`; nothing is downloaded."""
+    return next((path for path in (Path(name), Path(get("WEIGHTS_DIR")) / name) if path.is_file()), None)
+
+
+def safe_checkpoint(path: str) -> Any:
+    """Return the model in a checkpoint, which is read with known classes only and cannot run code.
+
+    A release or a torch without restricted loading reads it as usual.
+
+    Raises:
+        UserError: The file holds no model.
+    """
+    load = get("torch_safe_load")
+    restricted = {"safe_only": True} if hasattr(tasks(), "SAFE_LOAD") else {}
+    checkpoint = load(path, **restricted)[0]
+    found = (checkpoint.get("ema") or checkpoint.get("model")) if isinstance(checkpoint, dict) else None
+    if not hasattr(found, "state_dict") or not hasattr(found, "yaml"):
+        raise UserError("holds no Ultralytics model", at=path)
+    return found.float()
+
+
+def lift_nms_time_limit() -> None:
+    """Have this process's validations keep all detections, however busy the machine is.
+
+    Ultralytics stops non-maximum suppression after two seconds and 0.05 more per image, and drops the detections of the
+    rest of the batch.
+    """
+    detect = importlib.import_module("ultralytics.models.yolo.detect.val")
+    home = getattr(detect, "nms", detect.ops)  # it moved from `ops` to `nms` in 8.3.190
+    home.non_max_suppression = functools.partial(home.non_max_suppression, max_time_img=math.inf)
 
 
 def info(text: str) -> None:

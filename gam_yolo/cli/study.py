@@ -1,12 +1,8 @@
-"""The sub-command `study` of `gam-yolo`: plan, run, report."""
+"""The sub-command `study` of `gam-yolo`."""
 
 from __future__ import annotations
 
-import contextlib
-import fnmatch
-from collections import defaultdict
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,160 +11,79 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from gam_yolo import ultralytics_api
-from gam_yolo.errors import UserError
-
 if TYPE_CHECKING:
-    from gam_yolo.study.config import Study
-    from gam_yolo.study.plan import Plan, Run
-    from gam_yolo.study.scheduler import Launcher
+    from gam_yolo.study.plan import Plan
+    from gam_yolo.study.scheduler import Job
 
 __all__ = ["study"]
 
-# What needs torch is imported by the functions that need it: `gam-yolo --help` is not to wait for it.
+# What needs torch is imported by the functions that need it, so that `gam-yolo --help` does not wait for it.
 
 
 def study(
-    file: Annotated[Path, typer.Argument(help="A study file; cfg/studies has some.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and train nothing.")] = False,
+    file: Annotated[str, typer.Argument(help="A study file, or the name of a shipped one, such as demo.yaml.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; train nothing, write nothing.")] = False,
     only: Annotated[
-        list[str] | None, typer.Option(help="Runs to bring forward: 'gam', 'gam-s0', '*-s0'; may be repeated.")
+        list[str] | None, typer.Option(help="Train only these runs: 'gam', 'gam-s0', '*-s0'; may be repeated.")
     ] = None,
     workers: Annotated[
         int, typer.Option(min=0, help="Trainings at a time; 0 for one per GPU. They share the GPUs in turn.")
     ] = 0,
     project: Annotated[
-        Path | None, typer.Option(help="The folder that studies lie in; else 'study' in Ultralytics' runs_dir.")
+        Path | None, typer.Option(help="The folder for studies; by default 'study' in Ultralytics' runs_dir.")
     ] = None,
     ray: Annotated[
         str, typer.Option(help="Train on a Ray cluster: 'auto' or its address. All nodes must see --project.")
     ] = "",
 ) -> None:
-    """Train every variant of a study with every seed, and report. The same command goes on where it was stopped."""
-    from filelock import FileLock, Timeout
+    """Train every variant of a study with every seed, and report. Run the same command again to resume."""
+    from gam_yolo.study.run import plan_study, run_study
 
-    from gam_yolo.study.config import read_study
-
-    console = Console(highlight=False, soft_wrap=True)
-    content = read_study(file)
-    folder = (project or ultralytics_api.runs_folder() / "study").resolve() / content.name
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    if dry_run:
+        _print_plan(plan_study(file, only=only or (), project=project), console)
+        return
+    screen = _Screen(console)
+    chosen = only or ()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=0):
-            failed = _carry_out(content, folder, dry_run, only or [], workers, ray, console)
-    except Timeout:
-        raise UserError(f"{folder}: another process is carrying out this study; wait for it, or stop it") from None
+        run_study(
+            file, workers=workers, only=chosen, project=project, ray=ray, progress=console.print, watch=screen.show
+        )
     except KeyboardInterrupt:
-        console.print("stopped; the same command goes on from here")
+        console.print("stopped; run the same command again to resume")
         raise typer.Exit(130) from None
-    except OSError as error:
-        raise UserError(f"{error.filename or folder}: cannot be read or written ({error.strerror})") from None
-    if failed:
+    finally:
+        screen.live.stop()
+    if screen.failed:
         raise typer.Exit(1)
 
 
-def _carry_out(
-    content: Study, folder: Path, dry_run: bool, only: list[str], workers: int, ray: str, console: Console
-) -> list[str]:
-    """Plan, run and report; return the names of failed runs."""
-    from gam_yolo.study import plan
+class _Screen:
+    """Shows the runs while they are trained: a live table on a terminal, and one table at the end."""
 
-    def say(text: str) -> None:
-        console.print(text, markup=False)
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self.live = Live(console=console, auto_refresh=False, transient=True)
+        self.failed = False
 
-    with contextlib.ExitStack() as stack:
-        if not dry_run:
-            launcher = stack.enter_context(_launcher(ray, workers, say))
-        planned = plan.plan(content, folder)
-        runs = _chosen(planned.runs, only)
-        console.print(_plan_table(planned, runs))
-        for note in planned.notes:
-            say(note)
-        if dry_run:
-            return []
-        failed = _run(runs, launcher, console, say)
-    _report(content, planned, folder, "" if ray else plan.first_device(planned.runs[0].train), console)
-    return failed
+    def show(self, jobs: Sequence[Job]) -> None:
+        from gam_yolo.study.progress import table
+        from gam_yolo.study.scheduler import FAILED, FINISHED
+
+        self.failed = any(job.state == FAILED for job in jobs)
+        if all(job.state in (FAILED, FINISHED) for job in jobs):
+            self.live.stop()
+            self._console.print(table(jobs))
+        elif self._console.is_terminal:
+            self.live.start()
+            self.live.update(table(jobs), refresh=True)
 
 
-def _launcher(ray: str, workers: int, say: Callable[[str], None]) -> AbstractContextManager[Launcher]:
-    """Return where runs are trained: on a Ray cluster, or on this machine."""
-    import torch
-
-    from gam_yolo.study import local, ray_cluster
-
-    if ray:
-        return ray_cluster.connected(ray, workers, say)
-    gpus = [str(index) for index in range(torch.cuda.device_count())]
-    return contextlib.nullcontext(local.Local(workers or max(1, len(gpus)), gpus))
-
-
-def _run(runs: list[Run], launcher: Launcher, console: Console, say: Callable[[str], None]) -> list[str]:
-    """Bring the runs to their ends and show how far they are; return the names of failed ones."""
-    from gam_yolo.study import progress, scheduler
-
-    jobs = [scheduler.Job(run, state="finished" if run.finished else "waiting") for run in runs]
-    with Live(console=console, auto_refresh=False, transient=True) as live:
-        estimated = False
-
-        def watch() -> None:
-            nonlocal estimated
-            if not estimated and (left := progress.seconds_left(jobs)):
-                estimated = True
-                say(f"first epochs are done: {progress.duration(left)}, at most")
-            if console.is_terminal:
-                live.update(progress.table(jobs), refresh=True)
-
-        scheduler.execute(jobs, launcher, say, watch)
-    console.print(progress.table(jobs))
-    return [job.run.name for job in jobs if job.state == "failed"]
-
-
-def _chosen(runs: tuple[Run, ...], only: list[str]) -> list[Run]:
-    """Return the runs whose name or variant matches one of the patterns; all where there is none."""
-    for pattern in only:
-        if not any(fnmatch.fnmatch(run.name, pattern) or fnmatch.fnmatch(run.variant, pattern) for run in runs):
-            names = ", ".join(dict.fromkeys(run.variant for run in runs))
-            raise UserError(f"--only is '{pattern}', which is no run of the study, expected one of {names}")
-    return [
-        run
-        for run in runs
-        if not only or any(fnmatch.fnmatch(name, pattern) for pattern in only for name in (run.name, run.variant))
-    ]
-
-
-def _plan_table(planned: Plan, runs: list[Run]) -> Table:
+def _print_plan(plan: Plan, console: Console) -> None:
     table = Table("run", "GFLOPs", "epochs", "folder", "")
-    for run in runs:
-        row = (run.name, f"{planned.gflops[run.variant]:.2f}", str(run.train.get("epochs", 100)), run.folder.name)
-        table.add_row(*row, "finished" if run.finished else "")
-    return table
-
-
-def _report(content: Study, planned: Plan, folder: Path, device: str, console: Console) -> None:
-    """Report on what is finished of the whole plan, whatever was chosen this time."""
-    from gam_yolo.study.config import CONTROL
-    from gam_yolo.study.results import report
-
-    weights: dict[str, list[Path]] = defaultdict(list)
-    for run in planned.runs:
-        if run.finished:
-            weights[run.variant].append(run.folder / "train" / "weights" / "best.pt")
-    missing = [run.name for run in planned.runs if not run.finished]
-    if content.baseline not in weights or len(weights) < 2:
-        console.print("no report yet: it needs a finished run of the baseline and of another variant")
-        return
-    if missing:
-        console.print(f"the report is without {', '.join(missing)}", markup=False)
-    headline, page = report(
-        folder,
-        weights,
-        planned.data,
-        planned.runs[0].spec["imgsz"],
-        content.baseline,
-        CONTROL if CONTROL in weights else "",
-        device,
-        lambda text: console.print(text, markup=False),
-    )
-    console.print(headline, markup=False)
-    console.print(f"The report is {page}", markup=False)
+    for run in plan.runs:
+        cost = f"{plan.gflops[run.variant]:.2f}"
+        table.add_row(run.name, cost, str(run.epochs), run.folder.path.name, "finished" if run.finished else "")
+    console.print(table)
+    for note in plan.notes:
+        console.print(note)

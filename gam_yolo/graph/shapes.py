@@ -21,7 +21,7 @@ from gam_yolo.errors import UserError, brief, nearest
 from gam_yolo.graph.model import Graph
 from gam_yolo.resnet import AttentionResNet
 
-__all__ = ["RowError", "Shape", "known_modules", "measure", "module_class", "scales"]
+__all__ = ["RowError", "Shape", "harmless", "known_modules", "measure", "module_class", "scales"]
 
 SIDE = 512  # pixels of the square image that is run through; a power of two, so that every stride divides it
 # Beyond these a number is a slip, and building it would take minutes even on the meta device.
@@ -127,10 +127,10 @@ def measure(config: Mapping[str, Any], name: str, scale: str = "") -> list[Shape
             raise RowError(
                 layer.index, f"{name}, {layer}: the argument {brief(too_large)} is larger than any layer takes"
             )
-    return _run(_build(_harmless(config, scale), graph, name, channels), graph, name, channels)
+    return _run(_build(harmless(config, scale), graph, name, channels), graph, name, channels)
 
 
-def _harmless(config: Mapping[str, Any], scale: str) -> dict[str, Any]:
+def harmless(config: Mapping[str, Any], scale: str) -> dict[str, Any]:
     """Return a copy for the parser without what does not bear on shapes but would run code or fetch weights."""
     model = copy.deepcopy(dict(config))
     model.pop("activation", None)  # the parser evaluates it as Python

@@ -1,1 +1,1 @@
-"""A study: several model variants, each trained with several seeds by one recipe, ending in the report."""
+"""A study: several model variants, each trained with several seeds by one recipe, and the report on them."""

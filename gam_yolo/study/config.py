@@ -1,4 +1,4 @@
-"""Read a study file: data, recipe, seeds and variants, every key checked before anything is trained."""
+"""Read a study file: data, recipe, seeds and variants. Every key is checked before anything is trained."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from gam_yolo import ultralytics_api
-from gam_yolo.errors import UserError, brief, nearest
+from gam_yolo.errors import UserError, brief, similar
 from gam_yolo.io import read_yaml
+from gam_yolo.resources import STUDIES, shipped, shipped_names
 
 __all__ = ["CONTROL", "Study", "Variant", "read_study"]
 
@@ -20,13 +21,14 @@ CONTROL = "control"
 KEYS = ("name", "data", "pretrained", "recipe", "seeds", "baseline", "variants", "control")
 VARIANT_KEYS = ("model", "base", "block", "at", "args", "feeds", "overrides")
 CONTROL_KEYS = ("match_cost", "overrides")
-# What the study itself sets for each run, or what would make a run something else than a training.
+# What the study itself sets for each run, or what would make a run something other than a training.
 OWN_TRAIN_KEYS = {
-    **dict.fromkeys(("model", "data", "seed", "pretrained"), "the study file has a key of its own for it"),
-    **dict.fromkeys(("project", "name", "exist_ok", "save_dir", "resume", "save"), "the study decides it"),
-    **dict.fromkeys(("mode", "task", "cfg"), "a study trains detectors"),
+    **dict.fromkeys(("model", "data", "seed", "pretrained"), "The study file has its own key for it"),
+    **dict.fromkeys(("project", "name", "exist_ok", "save_dir", "resume", "save"), "The study sets it"),
+    **dict.fromkeys(("mode", "task", "cfg"), "A study trains detectors"),
 }
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+NAME_RULE = "letters, digits, '.', '_' or '-', first a letter or digit"
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,12 @@ class Variant:
     """One model of a study.
 
     Attributes:
-        name: What folders and tables call it.
+        name: Its name in folders and tables.
         model: The model YAML, or the YAML that a block is placed in.
         block: The block to place, or an empty string.
         at: Where to place it, as `gam-yolo place --at`.
         args: The arguments of the block's row.
-        feeds: Who reads the block, as `gam-yolo place --feeds`.
+        feeds: Which rows read the block, as `gam-yolo place --feeds`.
         match_cost: The variant whose GFLOPs this one is widened to, or an empty string.
         overrides: Train arguments of this variant alone.
     """
@@ -56,17 +58,17 @@ class Variant:
 
 @dataclass(frozen=True)
 class Study:
-    """What a study file says.
+    """The content of a study file.
 
     Attributes:
         path: The file.
-        name: What the study's folder is called.
+        name: The name of the study's folder.
         data: The dataset YAML, as Ultralytics' `data=` takes it.
         pretrained: A checkpoint to take weights from, or False.
         recipe: Train arguments of all variants.
         seeds: One training of each variant for each of these.
         baseline: The variant that the others are compared with.
-        variants: In the order of the file; the cost-matched control is the last.
+        variants: In the order of the file, the cost-matched control last.
     """
 
     path: Path
@@ -79,74 +81,95 @@ class Study:
     variants: tuple[Variant, ...]
 
 
-def read_study(path: Path) -> Study:
+def read_study(study: str | Path) -> Study:
     """Read and check a study file.
 
+    Args:
+        study: Its path, or the bare name of a shipped one; a file of that name here takes precedence.
+
     Raises:
-        UserError: The file cannot be read, is no YAML, or a key or value in it is not what it should be.
+        UserError: The file cannot be read, is not YAML, or a key or value in it is wrong.
+
+    Examples:
+        >>> read_study("demo.yaml").seeds
+        (0, 1)
     """
+    path = _find(study)
     config = _mapping(read_yaml(path, "a study file"), str(path))
-    _known(config, KEYS, str(path))
+    _check_keys(config, KEYS, str(path))
     name = config.get("name", path.stem)
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise UserError(f"{path}: 'name' is {brief(name)}, expected letters, digits, '.', '_' or '-'")
-    recipe = _train_arguments(config.get("recipe", {}), f"{path}: recipe")
-    variants = _mapping(config.get("variants"), f"{path}: 'variants'")
+        raise UserError(f"'name' is {brief(name)}", at=path, expected=NAME_RULE)
+    variants = _mapping(config.get("variants"), f"{path}, variants")
     if not variants:
-        raise UserError(f"{path}: 'variants' is empty, expected at least one")
-    models = [_variant(key, value, f"{path}: variants: {brief(key)}") for key, value in variants.items()]
+        raise UserError("'variants' is empty", at=path, expected="at least one")
+    recipe = _train_arguments(config.get("recipe", {}), f"{path}, recipe")
+    models = [_variant(key, value, f"{path}, variant {brief(key)}") for key, value in variants.items()]
     names = [variant.name for variant in models]
-    baseline = _one_of(config.get("baseline", names[0]), names, f"{path}: 'baseline'")
+    baseline = _one_of(config, "baseline", names[0], names, str(path))
     if "control" in config:
         base = next(variant for variant in models if variant.name == baseline)
-        models.append(_control(config["control"], base, names, str(path)))
+        models.append(_control(config["control"], base, names, f"{path}, control"))
     return Study(
         path=path,
         name=name,
-        data=_text(config.get("data"), f"{path}: 'data'", "a dataset YAML"),
-        pretrained=_pretrained(config.get("pretrained", False), f"{path}: 'pretrained'"),
+        data=_text(config, "data", "a dataset YAML", str(path)),
+        pretrained=_pretrained(config.get("pretrained", False), path),
         recipe=recipe,
-        seeds=_seeds(config.get("seeds"), f"{path}: 'seeds'"),
+        seeds=_seeds(config.get("seeds"), path),
         baseline=baseline,
         variants=tuple(models),
     )
 
 
+def _find(study: str | Path) -> Path:
+    path = Path(study)
+    found = path if path.exists() or path.name != str(study) else shipped(path.name, STUDIES)
+    if found is None or not found.exists():
+        names = shipped_names(STUDIES)
+        raise UserError(
+            f"there is no file '{study}'",
+            expected=f"a study file, or the name of a shipped one: {', '.join(names)}",
+            similar=similar(path.name, names),
+        )
+    return found
+
+
 def _variant(name: Any, value: Any, where: str) -> Variant:
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise UserError(f"{where}: expected a name of letters, digits, '.', '_' or '-'")
+        raise UserError("the name cannot be that of a folder", at=where, expected=NAME_RULE)
     if name == CONTROL:
-        raise UserError(f"{where}: the name is kept for what 'control:' adds, expected another")
+        raise UserError("the name is reserved for the variant of 'control:'", at=where, expected="another name")
     config = _mapping(value, where)
-    _known(config, VARIANT_KEYS, where)
-    overrides = _train_arguments(config.get("overrides", {}), f"{where}: overrides")
+    _check_keys(config, VARIANT_KEYS, where)
+    overrides = _train_arguments(config.get("overrides", {}), f"{where}, overrides")
     if ("model" in config) == ("base" in config):
-        raise UserError(f"{where}: expected either 'model' (a YAML) or 'base', 'block' and 'at' (a block to place)")
+        both = "both 'model' and 'base' are given" if "model" in config else "neither 'model' nor 'base' is given"
+        raise UserError(both, at=where, expected="'model' (a YAML), or 'base', 'block' and 'at' (a block to place)")
     if "model" in config:
         for key in config.keys() - {"model", "overrides"}:
-            raise UserError(f"{where}: '{key}' goes with 'base', not with 'model'")
-        return Variant(name, _text(config["model"], f"{where}: 'model'", "a model YAML"), overrides=overrides)
+            raise UserError(f"'{key}' is given with 'model'", at=where, expected="it with 'base'")
+        return Variant(name, _text(config, "model", "a model YAML", where), overrides=overrides)
     args = config.get("args", [])
     return Variant(
         name,
-        _text(config["base"], f"{where}: 'base'", "a model YAML"),
-        block=_text(config.get("block"), f"{where}: 'block'", "the name of a block, see `gam-yolo blocks`"),
-        at=str(_text(config.get("at"), f"{where}: 'at'", "where to place the block, such as neck")),
+        _text(config, "base", "a model YAML", where),
+        block=_text(config, "block", "the name of a block, see `gam-yolo blocks`", where),
+        at=_text(config, "at", "where to place the block, such as neck", where),
         args=args if isinstance(args, list) else [args],
-        feeds=_one_of(config.get("feeds", "all"), ["all", "next"], f"{where}: 'feeds'"),
+        feeds=_one_of(config, "feeds", "all", ["all", "next"], where),
         overrides=overrides,
     )
 
 
-def _control(value: Any, base: Variant, names: list[str], path: str) -> Variant:
-    where = f"{path}: control"
+def _control(value: Any, base: Variant, names: list[str], where: str) -> Variant:
     config = _mapping(value, where)
-    _known(config, CONTROL_KEYS, where)
+    _check_keys(config, CONTROL_KEYS, where)
     others = [name for name in names if name != base.name]
-    match_cost = _one_of(config.get("match_cost"), others, f"{where}: 'match_cost'")
-    overrides = _train_arguments(config.get("overrides", {}), f"{where}: overrides")
+    match_cost = _one_of(config, "match_cost", None, others, where)
+    overrides = _train_arguments(config.get("overrides", {}), f"{where}, overrides")
     if base.block:
-        raise UserError(f"{where}: the baseline '{base.name}' has a block, expected a plain 'model' to widen")
+        raise UserError(f"the baseline '{base.name}' has a block", at=where, expected="a plain 'model' to widen")
     return Variant(CONTROL, base.model, match_cost=match_cost, overrides={**base.overrides, **overrides})
 
 
@@ -155,53 +178,60 @@ def _train_arguments(value: Any, where: str) -> dict[str, Any]:
     arguments = _mapping(value, where)
     for key in arguments:
         if key in OWN_TRAIN_KEYS:
-            raise UserError(f"{where}: '{key}' cannot be given here, {OWN_TRAIN_KEYS[key]}")
-    _known(arguments, [key for key in ultralytics_api.default_arguments() if key not in OWN_TRAIN_KEYS], where)
+            raise UserError(f"'{key}' cannot be given here", at=where, fix=OWN_TRAIN_KEYS[key])
+    _check_keys(arguments, [key for key in ultralytics_api.default_arguments() if key not in OWN_TRAIN_KEYS], where)
     try:
         ultralytics_api.validated_arguments(dict(arguments))
     except (TypeError, ValueError, SyntaxError, AssertionError) as error:
-        raise UserError(f"{where}: {str(error).partition(chr(10))[0]}") from None
+        raise UserError(str(error).partition("\n")[0], at=where) from None
     return dict(arguments)
 
 
-def _pretrained(value: Any, where: str) -> str | bool:
+def _pretrained(value: Any, path: Path) -> str | bool:
     if value is False or (isinstance(value, str) and value.endswith(".pt")):
         return value
-    raise UserError(f"{where} is {brief(value)}, expected a checkpoint (.pt), or false to train from scratch")
+    expected = "a checkpoint (.pt), or false to train from scratch"
+    raise UserError(f"'pretrained' is {brief(value)}", at=path, expected=expected)
 
 
-def _seeds(value: Any, where: str) -> tuple[int, ...]:
+def _seeds(value: Any, path: Path) -> tuple[int, ...]:
     whole = isinstance(value, list) and all(type(seed) is int and 0 <= seed < 2**31 for seed in value)
     if not whole or not value or len(set(value)) < len(value):
-        raise UserError(f"{where} is {brief(value)}, expected different whole numbers from 0, such as [0, 1, 2]")
+        expected = "different whole numbers from 0, such as [0, 1, 2]"
+        raise UserError(f"'seeds' is {brief(value)}", at=path, expected=expected)
     return tuple(value)
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise UserError(f"{where} is {brief(value)}, expected a mapping")
+        raise UserError(f"is {brief(value)}", at=where, expected="a mapping")
     return value
 
 
-def _known(config: Mapping[Any, Any], keys: Iterable[str], where: str) -> None:
+def _check_keys(config: Mapping[Any, Any], keys: Iterable[str], where: str) -> None:
     keys = list(keys)
     for key in config:
         if key not in keys:
-            shown = (
-                f", expected one of {', '.join(keys)}" if len(keys) < 12 else ", which Ultralytics does not train by"
-            )
-            raise UserError(f"{where}: there is no key {brief(key)}{nearest(str(key), keys) or shown}")
+            shown = f"one of {', '.join(keys)}" if len(keys) < 12 else "a train argument of Ultralytics"
+            raise UserError(f"there is no key {brief(key)}", at=where, expected=shown, similar=similar(str(key), keys))
 
 
-def _one_of(value: Any, names: list[str], where: str) -> str:
+def _one_of(config: Mapping[str, Any], key: str, default: Any, names: list[str], where: str) -> str:
+    value = config.get(key, default)
     if value not in names:
-        raise UserError(f"{where} is {brief(value)}, expected one of {', '.join(names)}{nearest(str(value), names)}")
+        raise UserError(
+            f"'{key}' is {brief(value)}",
+            at=where,
+            expected=f"one of {', '.join(names)}",
+            similar=similar(str(value), names),
+        )
     return str(value)
 
 
-def _text(value: Any, where: str, what: str) -> str:
+def _text(config: Mapping[str, Any], key: str, expected: str, where: str) -> str:
+    value = config.get(key)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)  # `at: 15`
     if not isinstance(value, str) or not value:
-        raise UserError(f"{where} is {brief(value)}, expected {what}")
+        raise UserError(f"'{key}' is {brief(value)}", at=where, expected=expected)
     return value

@@ -1,10 +1,10 @@
 """The cost-matched control: a plain model widened until it costs as many GFLOPs as another model.
 
-A width multiplier cannot do that: Ultralytics rounds channels up to multiples of 8, so that at scale n all layers jump
-by a half at once. Here rows that share a section and a nominal channel number form a group, each group's channels are
-written into the YAML as they are, in multiples of 8, and the groups grow together with a common factor; then single
-groups grow by 8 more, the one that has grown least first, as long as the cost stays below the target. What cannot be
-built (attention layers that split their channels into heads) is passed over. Depth stays as it is.
+A width multiplier cannot do that. Ultralytics rounds channels up to multiples of 8, so at scale n all layers jump by a
+half at once. Here, rows of one section with the same nominal channel number form a group. Each group's channels are
+written into the YAML as they are, in multiples of 8. The groups first grow together by a common factor. Then single
+groups grow by 8 more, the one that has grown least first, while the cost stays below the target. Widths that cannot be
+built are skipped: attention layers split their channels into heads. The depth does not change.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from gam_yolo import ultralytics_api
 from gam_yolo.errors import UserError
-from gam_yolo.graph.shapes import measure
+from gam_yolo.graph.shapes import harmless, measure
 
 __all__ = ["TOLERANCE", "gflops", "only_scale", "widened"]
 
@@ -32,22 +32,24 @@ Cost = Callable[[Channels], float | None]
 def gflops(config: Mapping[str, Any], imgsz: int, pretrained: Any = None) -> float:
     """Return a model's GFLOPs for one square image, as Ultralytics' `model.info()` counts them.
 
+    No code from the YAML runs: its `activation:` is left out, and activation functions count nothing.
+
     Args:
         config: A model YAML of one scale, see `only_scale`.
         imgsz: The image's side in pixels.
-        pretrained: The model whose weights it takes before it is trained, and with them, where they fit, the width of
-            the class branches that Ultralytics builds for the number of classes; None for none.
+        pretrained: The model whose weights it takes before it is trained, or None. Ultralytics builds the class
+            branches as wide as this model's where they fit.
 
     Raises:
         UserError: If they cannot be counted.
     """
     with ultralytics_api.quiet():  # its table of layers is not wanted here
-        model = ultralytics_api.get("DetectionModel")(copy.deepcopy(dict(config)), verbose=False)
+        model = ultralytics_api.get("DetectionModel")(harmless(config, config.get("scale", "")), verbose=False)
         if pretrained is not None:
             model.load(pretrained, verbose=False)
         count = float(ultralytics_api.get("get_flops")(model, imgsz))
     if not count:
-        raise UserError("GFLOPs cannot be counted, expected the package ultralytics-thop to be installed")
+        raise UserError("GFLOPs cannot be counted", fix="Install the package ultralytics-thop")
     return count
 
 
@@ -63,7 +65,7 @@ def only_scale(config: Mapping[str, Any], letter: str) -> dict[str, Any]:
         return dict(config)
     letter = letter or next(iter(scales))
     if letter not in scales:
-        raise UserError(f"there is no scale '{letter}', expected one of {', '.join(scales)}")
+        raise UserError(f"there is no scale '{letter}'", expected=f"one of {', '.join(scales)}")
     return {**config, "scales": {letter: scales[letter]}, "scale": letter}
 
 
@@ -80,7 +82,7 @@ def widened(
         pretrained: As in `gflops`.
 
     Returns:
-        The widened model YAML, and a sentence that says what was done.
+        The widened model YAML, and a sentence that describes the change.
 
     Raises:
         UserError: If the target is below the model's own cost, or cannot be reached within `TOLERANCE`.
@@ -93,7 +95,7 @@ def widened(
         if key not in costs:
             try:
                 costs[key] = gflops(_with(explicit, rows, channels), imgsz, pretrained)
-            except (RuntimeError, AssertionError, ValueError):  # what its attention layers cannot split into heads
+            except (RuntimeError, AssertionError, ValueError):  # its attention layers cannot split these into heads
                 costs[key] = None
         return costs[key]
 
@@ -102,10 +104,10 @@ def widened(
 
     own = cost(plain)
     if own is None or own > target * (1 + TOLERANCE):
-        raise UserError(f"{name}: costs {own or 0:.2f} GFLOPs already, expected less than the {target:.2f} to match")
+        raise UserError(f"costs {own or 0:.2f} GFLOPs", at=name, expected=f"less than the {target:.2f} to match")
     channels = _largest_below(plain, scaled, cost, own, target)
     open_groups = set(channels)
-    while open_groups:  # let the group grow that has grown the least, as long as one can
+    while open_groups:  # the group that has grown least grows next, while one can
         group = min(open_groups, key=lambda g: ((channels[g] + DIVISOR) / plain[g], g))
         wider = {**channels, group: channels[group] + DIVISOR}
         if (more := cost(wider)) is not None and more <= target:
@@ -114,7 +116,7 @@ def widened(
             open_groups.remove(group)
     reached = cost(channels) or own
     if abs(reached / target - 1) > TOLERANCE:
-        raise UserError(f"{name}: widened to {reached:.3f} GFLOPs, which is not within {TOLERANCE:.0%} of {target:.3f}")
+        raise UserError(f"widened to {reached:.3f} GFLOPs", at=name, expected=f"{target:.3f} within {TOLERANCE:.0%}")
     changes = [f"{plain[g]} to {c}" for g, c in channels.items() if c != plain[g]]
     return _with(explicit, rows, channels), (
         f"{name}: {own:.3f} GFLOPs at {imgsz} px widened to {reached:.3f}, {(reached / target - 1):+.2%} off "
@@ -123,7 +125,7 @@ def widened(
 
 
 def _explicit(config: Mapping[str, Any], name: str) -> tuple[dict[str, Any], dict[int, Group], Channels]:
-    """Write the channels that each row really has into it, with width 1; return also which rows form which group."""
+    """Write each row's actual channels into it, with width 1; also return which rows form which group."""
     letter, (depth, width, limit) = next(iter((config.get("scales") or {"": [1.0, 1.0, math.inf]}).items()))
     shapes = measure(config, name, letter)
     explicit = copy.deepcopy(dict(config))
@@ -140,7 +142,7 @@ def _explicit(config: Mapping[str, Any], name: str) -> tuple[dict[str, Any], dic
             rows[index], plain[group] = group, shape.channels
             args[0] = shape.channels
     if measure(explicit, name, letter or "n") != shapes:
-        raise UserError(f"{name}: cannot be widened, its rows do not tell their channels by their first argument")
+        raise UserError("cannot be widened", at=name, expected="rows whose first argument is their channels")
     return explicit, rows, plain
 
 
@@ -161,7 +163,7 @@ def _largest_below(
 ) -> Channels:
     """Return the channels of the largest common factor whose cost does not exceed the target.
 
-    Cost grows with the factor's square, which tells where to look first; each step then halves what is left.
+    Cost grows with the square of the factor, which gives the first guess; each step then halves the range.
     """
     best, low, high = plain, 1.0, MOST
     factor = math.sqrt(target / own)

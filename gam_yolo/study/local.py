@@ -5,13 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from gam_yolo.study.folder import RunFolder
 from gam_yolo.study.plan import Run
 
-__all__ = ["LOG", "POLL", "Local", "LocalProcess"]
+__all__ = ["GRACE", "POLL", "Local", "LocalProcess"]
 
-LOG = "log.txt"
 POLL = 0.5  # seconds between two looks at a process
 GRACE = 15  # seconds for a process to end by itself
 
@@ -37,14 +36,14 @@ class LocalProcess:
     """The process of a run, which ends when this one does.
 
     Args:
-        folder: The run's folder.
+        run: The run's folder.
         device: The device to train on; empty to leave it to the recipe and Ultralytics.
     """
 
-    def __init__(self, folder: Path, device: str) -> None:
-        with (folder / LOG).open("ab") as log:
+    def __init__(self, run: RunFolder, device: str) -> None:
+        with run.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  # our own module
-                [sys.executable, "-m", "gam_yolo.study.worker", str(folder.resolve()), device],
+                [sys.executable, "-m", "gam_yolo.study.worker", str(run.path.resolve()), device],
                 stdin=subprocess.PIPE,  # open for as long as this process lives
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -1,31 +1,33 @@
-"""From a study file to its runs: which model, which arguments, and the hash that tells one run from another."""
+"""From a study file to its runs: which model, which arguments, and what identifies each run."""
 
 from __future__ import annotations
 
-import hashlib
+import fnmatch
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from gam_yolo import __version__, ultralytics_api
-from gam_yolo.errors import UserError, find_cause
+from gam_yolo import ultralytics_api
+from gam_yolo.errors import UserError, similar
 from gam_yolo.graph.find import load, scale_letter
 from gam_yolo.graph.place import place_block
 from gam_yolo.graph.shapes import measure
-from gam_yolo.io import file_sha256, text_sha256, write
+from gam_yolo.identity import block_sources, changes, environment, framework_code
+from gam_yolo.io import file_sha256, text_sha256
 from gam_yolo.study.config import Study, Variant
 from gam_yolo.study.control import gflops, only_scale, widened
+from gam_yolo.study.data import Data, find_yaml, needs_preparation, read_data, unprepared
+from gam_yolo.study.folder import RunFolder, StudyFolder
 
-__all__ = ["FINISHED", "MODEL", "SPEC", "Plan", "Run", "devices", "first_device", "plan", "versions"]
+__all__ = ["Plan", "Run", "devices", "first_device", "identify", "plan"]
 
-SPEC, MODEL, FINISHED = "run.json", "model.yaml", "finished.json"
-
-# What does not bear on the result, or only as two equal trainings differ anyway. All else is in the hash.
+# What does not change the result, or only as two equal trainings differ. Everything else is in the identity.
 NEUTRAL = ("device", "workers", "plots", "verbose", "save_period", "save_txt", "save_conf", "save_crop", "show")
+ELSEWHERE = ("data", "pretrained")  # paths, of which the identity has the content
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Run:
     Attributes:
         variant: Name of its variant.
         seed: Its seed.
-        folder: Where it is, `<variant>-s<seed>-<hash>`.
+        folder: Its folder.
         model: The text of its model YAML.
         train: Ultralytics' train arguments, without the model.
         spec: What `run.json` says.
@@ -43,7 +45,7 @@ class Run:
 
     variant: str
     seed: int
-    folder: Path
+    folder: RunFolder
     model: str
     train: dict[str, Any]
     spec: dict[str, Any]
@@ -56,93 +58,116 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether it has been trained and evaluated."""
-        return (self.folder / FINISHED).is_file()
+        return self.folder.finished
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of its recipe."""
+        return int(self.train.get("epochs", ultralytics_api.default_arguments()["epochs"]))
 
     def lay_out(self) -> None:
         """Write what its process reads."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write(self.folder / MODEL, self.model)
-        write(self.folder / SPEC, json.dumps(self.spec, indent=1))
+        self.folder.lay_out(self.spec, self.model)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All runs of a study.
+    """The runs of a study.
 
     Attributes:
+        study: What the study file says.
         runs: Seed by seed, each with all variants, so that an interrupted study compares what it has.
         data: The dataset YAML's path.
         gflops: What each variant's model costs for one image at the recipe's size.
-        notes: What was done to models, in sentences.
+        notes: What a reader of the plan must know: how models were changed, why a run is trained again.
     """
 
+    study: Study
     runs: tuple[Run, ...]
-    data: str
+    data: Path
     gflops: dict[str, float]
     notes: tuple[str, ...]
 
+    def only(self, patterns: Sequence[str]) -> Plan:
+        """Return the plan with those runs alone whose name or variant matches a pattern; all where there is none.
 
-def plan(study: Study, folder: Path) -> Plan:
-    """Build every variant's model, prepare the data, and hash what determines each run.
+        Raises:
+            UserError: A pattern matches no run.
+        """
+        for pattern in patterns:
+            if not any(_matches(run, pattern) for run in self.runs):
+                variants = list(self.gflops)
+                raise UserError(
+                    f"no run of the study matches '{pattern}'",
+                    at="--only",
+                    expected=f"one of {', '.join(variants)}, or a pattern such as '*-s0'",
+                    similar=similar(pattern, variants),
+                )
+        return replace(
+            self, runs=tuple(run for run in self.runs if not patterns or any(_matches(run, p) for p in patterns))
+        )
+
+
+def plan(study: Study, folder: StudyFolder, *, dry_run: bool = False) -> Plan:
+    """Build every variant's model, read the data, and name each run by what determines its result.
 
     Args:
         study: What the study file says.
         folder: The study's folder.
+        dry_run: Write nothing and run no code from a file: no `activation:`, no `download:`, no pickle. Otherwise the
+            dataset is prepared and the pretrained weights are downloaded where they are missing. Where a dry run
+            cannot know the folders for that reason, they end in "?", and the notes say why.
 
     Raises:
-        UserError: A model, the data or the pretrained weights cannot be had.
+        UserError: A model, the data or the pretrained weights cannot be read.
     """
-    data, facts = _data(study)
-    pretrained = _pretrained(study)
-    weights = ultralytics_api.model(pretrained).model if isinstance(pretrained, str) else None
+    unknown: list[str] = []
+    data = _data(study, folder, dry_run, unknown)
+    pretrained, weights = _pretrained(study, dry_run, unknown)
+    notes = [f"The folders of the runs are not known yet: {reason}." for reason in unknown]
     models: dict[str, dict[str, Any]] = {}
     costs: dict[str, float] = {}
-    notes: list[str] = []
     for variant in study.variants:
-        where = f"{study.path}: variants: {variant.name}"
-        config = {**_config(variant, where), "nc": facts["nc"]}
+        config = {**_config(variant, f"{study.path}, variant '{variant.name}'"), "nc": data.classes}
         size = _imgsz({**study.recipe, **variant.overrides})
         if variant.match_cost:
             config, note = widened(config, costs[variant.match_cost], size, variant.name, weights)
             notes.append(note)
         models[variant.name], costs[variant.name] = config, gflops(config, size, weights)
-    installed = versions()
     runs = []
     for seed in study.seeds:
         for variant in study.variants:
-            train = {**study.recipe, **variant.overrides, "data": data, "seed": seed, "pretrained": pretrained}
+            train = {**study.recipe, **variant.overrides}
+            train |= {"data": str(data.yaml), "seed": seed, "pretrained": str(pretrained) if pretrained else False}
+            identity = {} if unknown else identify(train, models[variant.name], data.parts)
+            place = folder.run(variant.name, seed, "?" if unknown else text_sha256(identity))
             text = yaml.safe_dump(models[variant.name], sort_keys=False, default_flow_style=None, width=120)
-            determines = {
-                "train": {key: value for key, value in train.items() if key not in (*NEUTRAL, "data", "pretrained")},
-                "model": {key: value for key, value in models[variant.name].items() if key != "scale"},
-                "data": facts["fingerprint"],
-                "pretrained": _digest(pretrained),
-                "versions": installed,
-            }
-            digest = text_sha256(determines)[:12]
-            spec = {"study": study.name, "variant": variant.name, "seed": seed, **determines}
-            spec |= {"train": train, "imgsz": _imgsz(train)}
-            runs.append(Run(variant.name, seed, folder / f"{variant.name}-s{seed}-{digest}", text, train, spec))
-    return Plan(tuple(runs), data, costs, tuple(notes))
+            spec = {"study": study.name, "variant": variant.name, "seed": seed, "imgsz": _imgsz(train)}
+            spec |= {"train": train, "identity": identity}
+            runs.append(Run(variant.name, seed, place, text, train, spec))
+    if not unknown:
+        notes += filter(None, map(_why_again, runs))
+    return Plan(study, tuple(runs), data.yaml, costs, tuple(notes))
 
 
-def _config(variant: Variant, where: str) -> dict[str, Any]:
-    """Return a variant's model YAML, of one scale, its block placed."""
-    try:
-        document, letter = load(variant.model), scale_letter(variant.model)
-        if variant.block:
-            _, document = place_block(document, variant.block, variant.at, variant.args, variant.feeds, letter)
-        measure(document.config, document.name, letter)
-        return only_scale(document.config, letter)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
+def identify(train: Mapping[str, Any], model: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all that determines a run's result, by parts.
 
-
-def versions() -> dict[str, str]:
-    """Return the versions on which a result depends."""
-    import torch
-
-    return {"gam_yolo": __version__, "torch": torch.__version__, "ultralytics": ultralytics_api.version()}
+    Args:
+        train: Ultralytics' train arguments; the defaults of the installed release are added.
+        model: The model YAML.
+        data: See `gam_yolo.study.data.Data.parts`.
+    """
+    complete = {**ultralytics_api.default_arguments(), **train}
+    weights = train["pretrained"]
+    return {
+        "train": {key: value for key, value in complete.items() if key not in (*NEUTRAL, *ELSEWHERE)},
+        "model": {key: value for key, value in model.items() if key != "scale"},
+        "data": dict(data),
+        "pretrained": file_sha256(Path(weights)) if weights else "",
+        "code": {**framework_code(), **block_sources(model)},
+        "environment": environment(),
+    }
 
 
 def devices(train: Mapping[str, Any]) -> list[str]:
@@ -156,43 +181,70 @@ def first_device(train: Mapping[str, Any]) -> str:
     return next(iter(devices(train)), "")
 
 
+def _matches(run: Run, pattern: str) -> bool:
+    return fnmatch.fnmatch(run.name, pattern) or fnmatch.fnmatch(run.variant, pattern)
+
+
+def _why_again(run: Run) -> str:
+    """Say how an unfinished run differs from an earlier one of its variant and seed; nothing where there is none."""
+    if run.folder.path.exists():
+        return ""
+    for earlier in run.folder.study.runs_of(run.variant, run.seed):
+        spec = earlier.spec()
+        if "identity" not in spec:  # of a release before 0.2
+            return f"{run.name}: is trained as a new run. {earlier.path.name} does not record the code it ran."
+        if (spec["variant"], spec["seed"]) == (run.variant, run.seed):
+            changed = "; ".join(changes(spec["identity"], json.loads(json.dumps(run.spec["identity"]))))
+            return f"{run.name}: is trained as a new run. Since {earlier.path.name}, this has changed: {changed}."
+    return ""
+
+
+def _config(variant: Variant, where: str) -> dict[str, Any]:
+    """Return a variant's model YAML, of one scale, its block placed."""
+    try:
+        document, letter = load(variant.model), scale_letter(variant.model)
+        if variant.block:
+            _, document = place_block(document, variant.block, variant.at, variant.args, variant.feeds, letter)
+        measure(document.config, document.name, letter)
+        return only_scale(document.config, letter)
+    except UserError as error:
+        raise UserError(error, at=where) from None
+
+
 def _imgsz(train: Mapping[str, Any]) -> int:
     size = train.get("imgsz", 640)
     return int(size if isinstance(size, int) else max(size))
 
 
-def _pretrained(study: Study) -> str | bool:
-    """Return the checkpoint's path, which Ultralytics downloads where it is one of its own and not there."""
-    if not isinstance(study.pretrained, str):
-        return False
-    found = ultralytics_api.download_checkpoint(study.pretrained)
-    if not found.is_file():
-        raise UserError(f"{study.path}: 'pretrained' is {study.pretrained}, expected a checkpoint that is there")
-    return str(found.resolve())
-
-
-def _digest(checkpoint: str | bool) -> str:
-    return file_sha256(Path(checkpoint)) if isinstance(checkpoint, str) else ""
-
-
-def _data(study: Study) -> tuple[str, dict[str, Any]]:
-    """Prepare the dataset and return its YAML's path, its number of classes and a fingerprint of what is in it.
-
-    The fingerprint covers class names, and of both splits each image's name, file size, and labels as Ultralytics reads
-    them; so the set may move. Reading them also leaves Ultralytics' label caches, which several runs would
-    otherwise write at once.
-    """
-    build = ultralytics_api.get("build_yolo_dataset")
+def _data(study: Study, folder: StudyFolder, dry_run: bool, unknown: list[str]) -> Data:
     try:
-        found = ultralytics_api.load_dataset_yaml(study.data, download=True)
-    except Exception as error:
-        told = find_cause(error, UserError) or " ".join(str(error).split())
-        raise UserError(f"{study.path}: data: {told}") from None
-    digest = hashlib.sha256(json.dumps(list(found["names"].values())).encode())
-    for split in ("train", "val"):
-        images: Any = build(ultralytics_api.validated_arguments(), found[split], 1, found, mode="val")
-        for file, label in zip(images.im_files, images.labels, strict=True):
-            size = Path(file).stat().st_size
-            digest.update(repr((split, Path(file).name, size, label["shape"])).encode())
-            digest.update(label["cls"].tobytes() + label["bboxes"].tobytes())
-    return str(Path(found["yaml_file"]).resolve()), {"nc": int(found["nc"]), "fingerprint": digest.hexdigest()}
+        if not dry_run:
+            return read_data(study.data, folder, prepare=True)
+        found = find_yaml(study.data)
+        if needs_preparation(found):
+            unknown.append(f"{study.data} is not prepared; `gam-yolo prepare {study.data}` does that")
+            return unprepared(found)
+        return read_data(found, folder, prepare=False)
+    except UserError as error:
+        raise UserError(error, at=f"{study.path}, key 'data'") from None
+
+
+def _pretrained(study: Study, dry_run: bool, unknown: list[str]) -> tuple[Path | None, Any]:
+    """Return the checkpoint's path and its model. Ultralytics downloads it where it is one of its own and missing."""
+    if not isinstance(study.pretrained, str):
+        return None, None
+    found = ultralytics_api.find_checkpoint(study.pretrained)
+    if not dry_run:
+        found = found or ultralytics_api.download_checkpoint(study.pretrained)
+        if not found.is_file():
+            where = f"{study.path}, key 'pretrained'"
+            raise UserError(f"there is no file {study.pretrained}", at=where, expected="a checkpoint")
+        return found.resolve(), ultralytics_api.model(found).model
+    why = "is not here"
+    if found:
+        try:
+            return found.resolve(), ultralytics_api.safe_checkpoint(str(found))
+        except Exception as error:  # an unknown class in it leads to another error in each release
+            why = f"cannot be loaded without running code from it ({' '.join(str(error).split())[:100]})"
+    unknown.append(f"{study.pretrained} {why}; GFLOPs are those of the models without it")
+    return None, None

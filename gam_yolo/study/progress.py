@@ -1,4 +1,4 @@
-"""What a study is doing: a table of its runs from the `results.csv` that each training writes."""
+"""How far a study is: a table of its runs, from the `results.csv` that each training writes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["Epochs", "read_epochs", "seconds_left", "table"]
 
 @dataclass(frozen=True)
 class Epochs:
-    """How far a training is.
+    """How far a training has come.
 
     Attributes:
         done: Epochs done.
         of: Epochs of its recipe.
-        seconds: What the last epoch took; None before there is one.
+        seconds: Duration of the last epoch; None before there is one.
         map: mAP50-95 by Ultralytics' own validation after the last epoch; None before there is one.
     """
 
@@ -35,21 +35,23 @@ class Epochs:
 
 
 def read_epochs(run: Run) -> Epochs:
-    """Read how far a run is from its training's `results.csv`."""
-    of = int(run.train.get("epochs", 100))
-    rows = read_results(run.folder / "train" / "results.csv")
+    """Read a run's progress from its training's `results.csv`."""
+    rows = read_results(run.folder.results)
     if not rows:
-        return Epochs(0, of)
+        return Epochs(0, run.epochs)
     last = rows[-1]
     before = rows[-2]["time"] if len(rows) > 1 and rows[-2]["time"] < last["time"] else 0.0  # it restarts on resuming
-    return Epochs(int(last["epoch"]), of, last["time"] - before, last.get(MAP))
+    return Epochs(int(last["epoch"]), run.epochs, last["time"] - before, last.get(MAP))
 
 
 def seconds_left(jobs: Sequence[Job]) -> float | None:
-    """Estimate the time for all that is left, at most (trainings may stop early); None before any epoch has ended.
+    """Estimate the time until all runs have ended, at most, as trainings may stop early.
 
-    It takes as many to run at a time as do now.
-    A run that has not had an epoch yet is taken to be as fast as others of its variant, else as the mean of all.
+    It assumes that as many run at a time as now. A run without a finished epoch is taken to be as fast as others of
+    its variant, or else as the mean of all.
+
+    Returns:
+        Seconds; None before any epoch has ended.
     """
     far = {id(job): read_epochs(job.run) for job in jobs}
     by_variant = defaultdict(list)
@@ -68,7 +70,7 @@ def seconds_left(jobs: Sequence[Job]) -> float | None:
 
 
 def table(jobs: Sequence[Job]) -> Table:
-    """Show all runs."""
+    """Return a table of all runs."""
     left = seconds_left(jobs)
     done = sum(job.state == "finished" for job in jobs)
     shown = Table(
@@ -87,5 +89,5 @@ def table(jobs: Sequence[Job]) -> Table:
 
 
 def duration(seconds: float) -> str:
-    """Say how long is left."""
+    """Return in words how long is left."""
     return f"about {datetime.timedelta(seconds=round(seconds))} left"

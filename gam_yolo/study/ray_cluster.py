@@ -1,7 +1,7 @@
 """Runs as tasks of a Ray cluster, whose nodes share the study's folder.
 
 Ray decides where and when a task runs, and repeats it on another node when its node is lost. A task starts the same
-process as a run on this machine has, which goes on from the snapshots in the run's folder.
+process as a run on this machine, which resumes from the snapshots in the run's folder.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from gam_yolo.errors import UserError
-from gam_yolo.study.local import GRACE, LOG, POLL, LocalProcess
-from gam_yolo.study.plan import SPEC, Run, devices
+from gam_yolo.study.folder import RunFolder
+from gam_yolo.study.local import GRACE, POLL, LocalProcess
+from gam_yolo.study.plan import Run, devices
 
 __all__ = ["Cluster", "connected"]
 
@@ -32,11 +33,11 @@ class Cluster:
     Args:
         ray: The module, connected.
         places: How many at a time; 0 for as many as Ray finds room for.
-        say: Is told what Ray waits for.
+        progress: Called with a line of text when Ray waits for a node.
     """
 
-    def __init__(self, ray: Any, places: int, say: Callable[[str], None]) -> None:
-        self._ray, self._say = ray, say
+    def __init__(self, ray: Any, places: int, progress: Callable[[str], None]) -> None:
+        self._ray, self._progress = ray, progress
         self._most = max((int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]), default=0)
         self.places = places or 1 << 16
 
@@ -44,19 +45,19 @@ class Cluster:
         """Hand a run to Ray."""
         gpus = gpus_of(run.train, self._most > 0)
         if gpus > self._most:
-            self._say(f"{run.name} needs {gpus} GPUs of one node; Ray waits for such a node to join")
+            self._progress(f"{run.name} needs {gpus} GPUs of one node; Ray waits for such a node to join")
         task = self._ray.remote(_work).options(num_gpus=gpus, max_retries=LOST_NODES, name=run.name)
-        return _Task(self._ray, task.remote(str(run.folder), gpus), run)
+        return _Task(self._ray, task.remote(str(run.folder.path), gpus), run)
 
 
 @contextlib.contextmanager
-def connected(address: str, places: int, say: Callable[[str], None]) -> Iterator[Cluster]:
-    """Connect to a Ray cluster that is there.
+def connected(address: str, places: int, progress: Callable[[str], None]) -> Iterator[Cluster]:
+    """Connect to a running Ray cluster.
 
     Args:
         address: As `ray.init` takes it: `auto`, `host:port` or `ray://host:port`.
         places: How many runs at a time; 0 for as many as Ray finds room for.
-        say: Is told what Ray waits for.
+        progress: Called with a line of text when Ray waits for a node.
 
     Raises:
         UserError: Ray is not installed, or no cluster answers.
@@ -64,21 +65,19 @@ def connected(address: str, places: int, say: Callable[[str], None]) -> Iterator
     try:
         import ray
     except ImportError:
-        raise UserError(
-            '--ray needs the package ray, expected it to be installed: pip install "gam-yolo[ray]"'
-        ) from None
+        raise UserError("--ray needs the package ray", fix='Install it: pip install "gam-yolo[ray]"') from None
     try:
         host, _, port = address.removeprefix("ray://").rpartition(":")
         if host and port.isdecimal():
             socket.create_connection((host.strip("[]"), int(port)), CONNECT).close()
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # Ray has no kind of its own for these
-        told = " ".join(str(error).split())[:300]
+    except Exception as error:  # Ray has no exception of its own for these
+        reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"--ray is '{address}', expected 'auto' or the address of a Ray cluster that answers ({told})"
+            f"--ray is '{address}' ({reason})", expected="'auto' or the address of a Ray cluster that answers"
         ) from None
     try:
-        yield Cluster(ray, places, say)
+        yield Cluster(ray, places, progress)
     finally:
         ray.shutdown()
 
@@ -94,7 +93,7 @@ class _Task:
 
     def __init__(self, ray: Any, reference: Any, run: Run) -> None:
         self._ray, self._reference, self._run = ray, reference, run
-        self._log = run.folder / LOG
+        self._log = run.folder.log
         self._size = self._log.stat().st_size if self._log.exists() else 0
         self._returned: float | None = None
 
@@ -128,21 +127,21 @@ class _Task:
 
 
 def _work(folder: str, gpus: int) -> int:
-    """Bring a run to its end on the node that Ray has chosen; return its process's exit status.
+    """Complete a run on the node that Ray has chosen; return its process's exit status.
 
-    The run's process ends as well when the task is cancelled, or when it or its node's raylet is killed.
+    The run's process ends as well when the task is cancelled, or when the task or its node's raylet is killed.
     """
-    run, here = Path(folder), socket.gethostname()
-    if not (run / SPEC).is_file():
-        raise UserError(f"{run} is not there on the node {here}; --project must name a folder that all nodes share")
-    with (run / LOG).open("a", encoding="utf-8") as log:
+    run, here = RunFolder(Path(folder)), socket.gethostname()
+    if not run.spec_file.is_file():
+        raise UserError(f"is missing on the node {here}", at=folder, fix="Let --project name a folder of all nodes")
+    with run.log.open("a", encoding="utf-8") as log:
         log.write(f"study: on the node {here}\n")
     raylet = os.getppid()
     process = LocalProcess(run, visible(gpus))
     try:
         while (status := process.poll()) is None:
-            if os.getppid() != raylet:  # Ray gives this run to another node and may leave us behind
-                raise RuntimeError(f"Ray has gone from the node {here}")
+            if os.getppid() != raylet:  # Ray gives this run to another node and may not end this process
+                raise RuntimeError(f"Ray has ended on the node {here}")
             time.sleep(POLL)
         return status
     finally:
@@ -153,8 +152,8 @@ def _work(folder: str, gpus: int) -> int:
 def visible(gpus: int) -> str:
     """Return, as Ultralytics' `device`, the GPUs that Ray has given this task.
 
-    They are named by their numbers on the node, which old releases of Ultralytics put in place of what Ray has set, and
-    new ones translate.
+    They are named by their numbers on the node. Old releases of Ultralytics overwrite what Ray has set with them, new
+    ones translate them.
     """
     given = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     if not gpus:

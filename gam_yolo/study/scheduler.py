@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from gam_yolo.errors import UserError
-from gam_yolo.io import write
-from gam_yolo.study.local import LOG, POLL
+from gam_yolo.study.local import POLL
 from gam_yolo.study.plan import Run
 from gam_yolo.study.worker import EXIT_DISK_FULL
 
-__all__ = ["FAILED", "Job", "Launcher", "Process", "execute"]
+__all__ = ["FAILED", "FINISHED", "WAITING", "Job", "Launcher", "Process", "execute"]
 
-FAILED = "failed.json"
 ATTEMPTS = 2
 TAIL = 12  # lines of a failed run's log that are kept as its reason
 
-WAITING, QUEUED, RUNNING, DONE, LOST = "waiting", "queued", "running", "finished", "failed"
+WAITING, QUEUED, RUNNING, FINISHED, FAILED = "waiting", "queued", "running", "finished", "failed"
 
 
 class Process(Protocol):
@@ -56,7 +51,7 @@ class Launcher(Protocol):
 
 @dataclass
 class Job:
-    """A run on its way.
+    """A run and how far it has come.
 
     Attributes:
         run: The run.
@@ -75,16 +70,21 @@ class Job:
     reason: str = ""
 
 
-def execute(jobs: Sequence[Job], launcher: Launcher, say: Callable[[str], None], watch: Callable[[], None]) -> None:
+def execute(
+    jobs: Sequence[Job],
+    launcher: Launcher,
+    progress: Callable[[str], None],
+    watch: Callable[[Sequence[Job]], None],
+) -> None:
     """Run all waiting jobs; when this returns, each is finished or failed.
 
-    Whatever ends this process, those that it has started notice (see `worker`) and end too.
+    Whatever ends this process, the processes that it has started notice (see `worker`) and end too.
 
     Args:
         jobs: The jobs, in the order in which they start.
         launcher: Starts their processes.
-        say: Is told of every start and end.
-        watch: Is called twice a second.
+        progress: Called with a line of text at every start and end.
+        watch: Called with the jobs twice a second.
 
     Raises:
         UserError: The disk is full.
@@ -96,19 +96,19 @@ def execute(jobs: Sequence[Job], launcher: Launcher, say: Callable[[str], None],
             for job in jobs:
                 if job.process and (status := job.process.poll()) is not None:
                     free.append(job.place)
-                    full |= _ended(job, status, say)
+                    full |= _ended(job, status, progress)
                 if job.state == WAITING and free and not full:
                     free.sort()
                     job.place = free.pop(0)
                     _start(job, launcher)
                 if job.state == QUEUED and job.process and job.process.begun():
                     job.state = RUNNING
-                    say(f"{job.run.name} started{f' again (attempt {job.attempts})' if job.attempts > 1 else ''}")
-            watch()
+                    progress(f"{job.run.name} started{f' again (attempt {job.attempts})' if job.attempts > 1 else ''}")
+            watch(jobs)
             active = any(job.process for job in jobs)
             if full and not active:
-                where = jobs[0].run.folder.parent
-                raise UserError(f"{where}: the disk is full; make room there and give the same command again")
+                where = jobs[0].run.folder.study.path
+                raise UserError("the disk is full", at=where, fix="Free some space and run the same command again")
             if not active and not any(job.state == WAITING for job in jobs):
                 return
             time.sleep(POLL)
@@ -118,38 +118,32 @@ def execute(jobs: Sequence[Job], launcher: Launcher, say: Callable[[str], None],
 
 def _start(job: Job, launcher: Launcher) -> None:
     job.run.lay_out()
-    (job.run.folder / FAILED).unlink(missing_ok=True)
     job.process = launcher.launch(job.run, job.place)
     job.state, job.attempts = QUEUED, job.attempts + 1
 
 
-def _ended(job: Job, status: int, say: Callable[[str], None]) -> bool:
+def _ended(job: Job, status: int, progress: Callable[[str], None]) -> bool:
     """Note how a process ended; return whether the disk is full."""
     job.process = None
     if status == 0 and job.run.finished:
-        job.state = DONE
-        say(f"{job.run.name} finished")
+        job.state = FINISHED
+        progress(f"{job.run.name} finished")
         return False
-    job.reason = "\n".join(_tail(job.run.folder / LOG))
+    job.reason = "\n".join(job.run.folder.log_lines()[-TAIL:])
     if status != EXIT_DISK_FULL and job.attempts < ATTEMPTS:
         job.state = WAITING
-        say(f"{job.run.name} failed with exit status {status} and is tried again")
+        progress(f"{job.run.name} failed with exit status {status} and is started again")
         return False
-    job.state = LOST
-    say(f"{job.run.name} failed with exit status {status}; the end of {job.run.folder / LOG}:\n{job.reason}")
+    job.state = FAILED
+    progress(f"{job.run.name} failed with exit status {status}; the end of {job.run.folder.log}:\n{job.reason}")
     if status != EXIT_DISK_FULL:
         record = {"exit_status": status, "attempts": job.attempts, "log": job.reason.splitlines()}
-        write(job.run.folder / FAILED, json.dumps(record, indent=1))
+        job.run.folder.mark_failed(record)
     return status == EXIT_DISK_FULL
 
 
-def _tail(log: Path) -> Iterator[str]:
-    with contextlib.suppress(OSError):
-        yield from log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
-
-
 def _stop(jobs: Sequence[Job]) -> None:
-    """End the processes that there are, and wait until they have gone."""
+    """End the active processes, and wait until they have ended."""
     active = [job for job in jobs if job.process]
     for job in active:
         if job.process:

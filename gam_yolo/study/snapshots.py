@@ -1,18 +1,19 @@
-"""Snapshots of a training from which it goes on exactly as if it had not been stopped.
+"""Snapshots of a training, from which it resumes exactly as if it had not been stopped.
 
-Ultralytics' `last.pt` alone does not allow that: it is overwritten in place, and it keeps weights and optimizer in half
-precision and no random state. So after each of its checkpoints a snapshot is put beside the training: copies of
-`last.pt`, `best.pt` and `results.csv`, and `state.pt` with what those lack. A snapshot is written under a temporary
-name and renamed, so there is no half of one; the two newest are kept.
+Ultralytics' `last.pt` alone does not allow that. It is overwritten in place, holds weights and optimizer in half
+precision, and has no random state. So after each checkpoint a snapshot is put beside the training: copies of `last.pt`,
+`best.pt` and `results.csv`, and `state.pt` with what they lack. A snapshot is written under a temporary name and
+renamed, so it is complete or absent. The two newest are kept.
 
-With the process's own data loading (`workers=0`, always so on a CPU) and one optimizer step a batch (`nbs` not above
+With the process's own data loading (`workers=0`, always so on a CPU) and one optimizer step per batch (`nbs` not above
 `batch`) a resumed training gives the same bits. With loader workers, gradient accumulation or several GPUs the
-weights, averages and optimizer are restored exactly, but the order of images after the interruption is another.
+weights, averages and optimizer are restored exactly, but the order of images after the interruption differs.
 """
 
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -22,92 +23,97 @@ import numpy as np
 import torch
 
 from gam_yolo import ultralytics_api
+from gam_yolo.study.folder import RunFolder
 
-__all__ = ["FOLDER", "LAST", "attach", "newest", "put_back", "wipe"]
+__all__ = ["LAST", "attach", "newest", "restore_files", "wipe"]
 
-FOLDER = "snapshots"
-LAST = "last.pt"
-STATE = "state.pt"
+LAST, BEST, RESULTS, STATE = "last.pt", "best.pt", "results.csv", "state.pt"
 KEEP = 2
-FILES = {LAST: "weights/last.pt", "best.pt": "weights/best.pt", "results.csv": "results.csv"}
+FILES = {LAST: "weights/last.pt", BEST: "weights/best.pt", RESULTS: "results.csv"}
 
 
 def attach(model: Any) -> None:
     """Have an Ultralytics model take and use snapshots in its training; they lie beside the training's folder.
 
-    The callbacks are functions of this module, which is how multi-GPU training carries them into its processes.
+    The callbacks are functions of this module: multi-GPU training imports them by name in its processes.
     """
     model.add_callback("on_train_epoch_start", _start_epoch)
     model.add_callback("on_model_save", _take)
     model.add_callback("on_pretrain_routine_end", _restore)
 
 
-def newest(run: Path) -> tuple[Path | None, list[str]]:
-    """Return a run's newest whole snapshot, or None, and what is to be said about damaged ones.
+def newest(run: RunFolder) -> tuple[Path | None, list[str]]:
+    """Return a run's newest complete snapshot, or None, and a line about each damaged one.
 
-    Damage is found by the checksums that every checkpoint's own archive has; nothing is unpickled.
+    Damage is found by the checksums in every checkpoint's own archive; nothing is unpickled.
     """
-    told = []
+    lines: list[str] = []
     for snapshot in _snapshots(run):
-        if damaged := [name for name in (LAST, "best.pt", STATE) if not _whole(snapshot / name)]:
-            told.append(f"{snapshot.name} is damaged ({', '.join(damaged)}) and passed over")
-        else:
-            return snapshot, told
-    return None, told
+        damaged = [name for name in (LAST, BEST, STATE) if not _is_intact(snapshot / name)]
+        damaged += [] if _is_filled(snapshot / RESULTS) else [RESULTS]
+        if not damaged:
+            return snapshot, lines
+        lines.append(f"{snapshot.name} is damaged ({', '.join(damaged)}) and skipped")
+    return None, lines
 
 
-def put_back(run: Path, train: Path, snapshot: Path) -> bool:
-    """Make a training's folder what it was when the snapshot was taken; drop newer ones.
+def restore_files(run: RunFolder, snapshot: Path) -> bool:
+    """Restore a training's folder as it was at a snapshot, and remove newer snapshots.
 
     Returns:
-        Whether the training had ended then.
+        Whether the training had ended by then.
     """
     for other in _snapshots(run):
         if _epoch(other) > _epoch(snapshot):
             shutil.rmtree(other)
     for name, place in FILES.items():
-        (train / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(snapshot / name, train / place)
+        (run.train / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(snapshot / name, run.train / place)
     return bool(torch.load(snapshot / STATE, weights_only=True)["ended"])
 
 
-def wipe(run: Path) -> None:
-    """Remove all snapshots of a run, and what an interrupted writing of one has left."""
-    shutil.rmtree(run / FOLDER, ignore_errors=True)
+def wipe(run: RunFolder) -> None:
+    """Remove all snapshots of a run, partly written ones included."""
+    shutil.rmtree(run.snapshots, ignore_errors=True)
 
 
-def _snapshots(run: Path) -> list[Path]:
-    """Return a run's snapshots, the newest first."""
-    return sorted((run / FOLDER).glob("epoch-*"), key=_epoch, reverse=True)
+def _snapshots(run: RunFolder) -> list[Path]:
+    """Return a run's snapshots, the newest first. Whatever else lies in their folder is left alone."""
+    found = (path for path in run.snapshots.glob("epoch-*") if re.fullmatch(r"epoch-\d+", path.name) and path.is_dir())
+    return sorted(found, key=_epoch, reverse=True)
 
 
 def _epoch(snapshot: Path) -> int:
     return int(snapshot.name.removeprefix("epoch-"))
 
 
-def _whole(path: Path) -> bool:
+def _is_filled(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _is_intact(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except Exception:  # whatever a damaged archive makes of its reader
+    except Exception:  # a damaged archive can raise anything
         return False
 
 
 def _start_epoch(trainer: Any) -> None:
-    """Draw each epoch's order from the state the last epoch has left, not from an iterator that outlives epochs."""
+    """Draw each epoch's order from the state after the last epoch, not from an iterator that lives for several."""
     if trainer.train_loader.num_workers == 0:
         trainer.train_loader.reset()
 
 
 def _take(trainer: Any) -> None:
-    run = Path(trainer.save_dir).parent
-    final = run / FOLDER / f"epoch-{trainer.epoch}"
-    partial = run / FOLDER / f".epoch-{trainer.epoch}"
+    run = RunFolder(Path(trainer.save_dir).parent)
+    final = run.snapshots / f"epoch-{trainer.epoch}"
+    partial = run.snapshots / f".epoch-{trainer.epoch}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for name, place in FILES.items():
         shutil.copyfile(Path(trainer.save_dir) / place, partial / name)
-    with (partial / STATE).open("wb") as file:  # of a path, PyTorch would not say why it cannot be written
+    with (partial / STATE).open("wb") as file:  # given a path, PyTorch would not say why it cannot be written
         torch.save(_state(trainer), file)
     if final.exists():
         shutil.rmtree(final)
@@ -117,7 +123,7 @@ def _take(trainer: Any) -> None:
 
 
 def _state(trainer: Any) -> dict[str, Any]:
-    """Collect what a checkpoint of Ultralytics lacks, in types that can be loaded without running code."""
+    """Collect what Ultralytics' checkpoint lacks, in types that can be loaded without running code."""
     unwrap_model = ultralytics_api.get("unwrap_model")
     loader = trainer.train_loader
     numpy: Any = np.random.get_state(legacy=False)  # noqa: NPY002  # the generator that Ultralytics draws from
@@ -147,12 +153,12 @@ def _restore(trainer: Any) -> None:
     trainer.optimizer.load_state_dict(state["optimizer"])
     trainer.stopper.possible_stop = state["possible_stop"]
     if trainer.world_size > 1:
-        return  # each process has its own random state, and only one process's was kept
+        return  # each process has its own random state, and one process's was saved
     loader = trainer.train_loader
     if hasattr(loader.dataset, "buffer") and loader.num_workers == 0:
         loader.dataset.buffer.clear()
         for index in state["mosaic"]:
-            loader.dataset.load_image(index)  # puts it into the buffer that mosaics are made from
+            loader.dataset.load_image(index)  # puts it into the buffer that mosaics are drawn from
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])  # noqa: NPY002
     torch.set_rng_state(state["torch"])

@@ -1,4 +1,4 @@
-"""Study, variant and seed as tags of the experiments that Ultralytics' own callbacks report to trackers."""
+"""Study, variant and seed as tags in the trackers that Ultralytics' own callbacks report to."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ TAGS = "GAM_YOLO_STUDY_TAGS"  # reaches the processes of a training on several G
 
 
 def describe(spec: dict[str, Any]) -> None:
-    """Name a run for the trackers that read the environment; what the user has set there stays.
+    """Name a run for the trackers that read the environment. What the user has set there takes precedence.
 
     Args:
-        spec: What `run.json` says.
+        spec: The content of `run.json`.
     """
     tags = {key: str(spec[key]) for key in ("study", "variant", "seed")}
     os.environ[TAGS] = json.dumps(tags)
@@ -27,34 +27,34 @@ def describe(spec: dict[str, Any]) -> None:
 
 
 def attach(model: Any) -> None:
-    """Have the training of an Ultralytics model tag what its trackers have begun."""
+    """Have an Ultralytics model's training tag the experiments that its trackers have started."""
     model.add_callback("on_train_start", _tag)
 
 
-def _tag(trainer: Any) -> None:  # noqa: ARG001  # what Ultralytics calls it with
-    """Tag by the trackers' public functions; a tracker that has not been imported has begun nothing."""
+def _tag(trainer: Any) -> None:  # noqa: ARG001  # Ultralytics passes it
+    """Tag by the trackers' public functions; a tracker that has not been imported has started nothing."""
     tags: dict[str, str] = json.loads(os.environ[TAGS])
-    for module, tell in (("mlflow", _tell_mlflow), ("comet_ml", _tell_comet), ("wandb", _tell_wandb)):
+    for module, tag in (("mlflow", _tag_mlflow), ("comet_ml", _tag_comet), ("wandb", _tag_wandb)):
         try:
             if tracker := sys.modules.get(module):
-                tell(tracker, tags)
-        except Exception as error:  # a tracker out of reach is no reason to end a training
-            print(f"study: {module} was not told study, variant and seed ({error})")
+                tag(tracker, tags)
+        except Exception as error:  # an unreachable tracker must not end a training
+            print(f"study: {module} has no tags for study, variant and seed ({error})")
 
 
-def _tell_mlflow(mlflow: Any, tags: dict[str, str]) -> None:
+def _tag_mlflow(mlflow: Any, tags: dict[str, str]) -> None:
     if mlflow.active_run():
         mlflow.set_tags(tags)
 
 
-def _tell_comet(comet: Any, tags: dict[str, str]) -> None:
+def _tag_comet(comet: Any, tags: dict[str, str]) -> None:
     if experiment := comet.get_running_experiment():
         experiment.set_name(_name(tags))
         experiment.add_tags(_pairs(tags))
         experiment.log_others(tags)
 
 
-def _tell_wandb(wandb: Any, tags: dict[str, str]) -> None:
+def _tag_wandb(wandb: Any, tags: dict[str, str]) -> None:
     if wandb.run and "WANDB_NAME" not in os.environ:
         wandb.run.name = _name(tags)  # Ultralytics names it after the folder, which is `train` in every run
 

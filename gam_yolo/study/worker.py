@@ -1,14 +1,4 @@
-"""One run in a process of its own: trains, evaluates, and marks the run finished.
-
-A run's folder:
-
-    run.json        what is to be done
-    model.yaml      the model
-    log.txt         what all attempts have printed
-    train/          Ultralytics' own folder of the training
-    snapshots/      from where it goes on; gone when the run has finished
-    finished.json   the mark, written last
-"""
+"""One run in a process of its own: trains, evaluates, and marks the run finished."""
 
 from __future__ import annotations
 
@@ -29,43 +19,45 @@ from filelock import FileLock, Timeout
 
 from gam_yolo import ultralytics_api
 from gam_yolo.errors import EXIT_STATUS, UserError
-from gam_yolo.io import write
-from gam_yolo.study import snapshots, trackers
-from gam_yolo.study.plan import FINISHED, SPEC, first_device, versions
-from gam_yolo.study.results import predict
+from gam_yolo.identity import changes
+from gam_yolo.io import read_yaml
+from gam_yolo.study import snapshots, trackers, validation
+from gam_yolo.study.data import needs_preparation, read_data
+from gam_yolo.study.folder import RunFolder
+from gam_yolo.study.plan import first_device, identify
 
 __all__ = ["EXIT_DISK_FULL", "main"]
 
 EXIT_DISK_FULL = 74  # EX_IOERR of sysexits.h
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 TERM_GRACE = 5  # seconds
-ORPHAN_GRACE = 60  # seconds in which the processes of a killed worker have gone
+ORPHAN_GRACE = 60  # seconds in which the processes of a killed worker end
 
 
-def main(run: Path, device: str) -> int:
-    """Bring a run to its end from wherever it is; return the exit status.
+def main(run: RunFolder, device: str) -> int:
+    """Complete a run from wherever it is; return the exit status.
 
     Args:
         run: Its folder.
-        device: The device to train on; empty for the recipe's, else Ultralytics' choice.
+        device: The device to train on; empty for the recipe's, or else Ultralytics' choice.
     """
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what it says is to outlive `kill -9`
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # its output must survive `kill -9`
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        with FileLock(run / ".lock", timeout=ORPHAN_GRACE):
-            if (run / FINISHED).is_file():  # the machine was lost between this mark and its word to the study
+        with FileLock(run.lock, timeout=ORPHAN_GRACE):
+            if run.finished:  # the machine was lost after this mark, before the study heard of it
                 return 0
-            spec = json.loads((run / SPEC).read_text(encoding="utf-8"))
-            _refuse_other_machine(spec)
+            spec = run.spec()
+            _check_identity(run, spec)
             trackers.describe(spec)
             train = spec["train"] | ({"device": device} if device else {})
-            _train(run, spec["study"], train)
-            best = run / "train" / "weights" / "best.pt"
-            predict(run.parent, spec["variant"], best, train["data"], spec["imgsz"], first_device(train))
-            write(run / FINISHED, json.dumps({"versions": spec["versions"]}))
+            _train(run, train)
+            validation.predict(run, spec["variant"], train["data"], spec["imgsz"], first_device(train))
+            environment = spec["identity"]["environment"]
+            run.mark_finished({"environment": environment, "nms_time_limit": validation.times_limited(run)})
             snapshots.wipe(run)
     except Timeout:
-        print(f"{run}: another process is at work on this run")
+        print(f"{run}: another process is working on this run")
         return 1
     except Exception as error:
         if full := _full_disk(error):
@@ -79,7 +71,7 @@ def main(run: Path, device: str) -> int:
 
 
 def _full_disk(error: BaseException | None) -> str:
-    """Return what the system says of a full disk where that has led to an error; else an empty string."""
+    """Return the system's words where a full disk has caused an error, or else an empty string."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
             return str(error.strerror)
@@ -88,59 +80,65 @@ def _full_disk(error: BaseException | None) -> str:
 
 
 def _end_with_parent() -> None:
-    """End this process and its children when the study's process is gone, however it went: its end of a pipe closes."""
+    """End this process and its children when the study's process has ended: its end of a pipe closes."""
     with contextlib.suppress(OSError):
         os.read(sys.stdin.fileno(), 1)
-    if os.getpgrp() == os.getpid():  # so the scheduler starts it
-        os.killpg(os.getpgrp(), signal.SIGTERM)  # a launcher of several GPUs' processes ends these on SIGTERM only
+    if os.getpgrp() == os.getpid():  # as the scheduler starts it
+        os.killpg(os.getpgrp(), signal.SIGTERM)  # a multi-GPU launcher ends its processes on SIGTERM only
         time.sleep(TERM_GRACE)
         os.killpg(os.getpgrp(), signal.SIGKILL)
     os._exit(1)
 
 
-def _train(run: Path, study: str, arguments: dict[str, Any]) -> None:
-    train = run / "train"
-    snapshot, told = snapshots.newest(run)
-    for line in told:
+def _train(run: RunFolder, arguments: dict[str, Any]) -> None:
+    snapshot, damaged = snapshots.newest(run)
+    for line in damaged:
         print(f"study: {line}")
     if snapshot is None:
-        if train.exists():
-            print("study: there is no whole snapshot; the training starts from the beginning")
-        shutil.rmtree(train, ignore_errors=True)
+        if run.train.exists():
+            print("study: there is no complete snapshot; the training starts from the beginning")
+        shutil.rmtree(run.train, ignore_errors=True)
         snapshots.wipe(run)
-        model = ultralytics_api.model(str(run / "model.yaml"), task="detect")
-        arguments |= {"project": study, "save_dir": str(train)}  # trackers read the project
-    elif snapshots.put_back(run, train, snapshot):
+        model = ultralytics_api.model(str(run.model), task="detect")
+        project = run.study.path.name  # trackers read it
+        arguments |= {"project": project, "save_dir": str(run.train)}
+    elif snapshots.restore_files(run, snapshot):
         print(f"study: the training had ended with {snapshot.name}")
-        ultralytics_api.get("strip_optimizer")(train / "weights" / "best.pt")
+        ultralytics_api.get("strip_optimizer")(run.best)
         return
     else:
-        print(f"study: the training goes on after {snapshot.name}")
+        print(f"study: the training resumes after {snapshot.name}")
         model = ultralytics_api.model(str(snapshot / snapshots.LAST))
-        arguments = {"resume": True, "data": arguments["data"], "save_dir": str(train)} | {
+        arguments = {"resume": True, "data": arguments["data"], "save_dir": str(run.train)} | {
             key: arguments[key] for key in ("device", "workers") if key in arguments
         }
-    snapshots.attach(model)
-    trackers.attach(model)
+    for part in (snapshots, trackers, validation):
+        part.attach(model)
     model.train(**arguments)
 
 
-def _refuse_other_machine(spec: dict[str, Any]) -> None:
-    """Refuse to train where the run would be another one, or has not what it needs.
+def _check_identity(run: RunFolder, spec: dict[str, Any]) -> None:
+    """Check that a training here and now gives the result that the study has planned.
 
     Raises:
-        UserError: Other versions are installed here than where the study was planned, or a file is not here.
+        UserError: The code, the environment, the data or the weights differ, or a file is missing.
     """
     here = socket.gethostname()
-    if (found := versions()) != spec["versions"]:
-        told = ", ".join(f"{name} {found[name]}" for name in found if found[name] != spec["versions"].get(name))
-        expected = ", ".join(f"{name} {version}" for name, version in spec["versions"].items())
-        raise UserError(f"the machine {here} has {told}, expected what the study was planned with: {expected}")
     for key in ("data", "pretrained"):
         file = spec["train"][key]
         if isinstance(file, str) and not Path(file).is_file():
-            raise UserError(f"{key}: {file} is not there on the machine {here}, expected it on every one that trains")
+            raise UserError(
+                f"{key}: {file} is missing on the machine {here}", fix="Put it on every machine that trains"
+            )
+    yaml = spec["train"]["data"]
+    data = read_data(yaml, run.study, prepare=needs_preparation(Path(yaml)))  # each machine may have its own copy
+    found = identify(spec["train"], read_yaml(run.model, "a model YAML"), data.parts)
+    if changed := changes(spec["identity"], json.loads(json.dumps(found))):
+        raise UserError(
+            f"this is another run on the machine {here} than the study has planned; changed: {'; '.join(changed)}",
+            fix="Run the study again to plan with this, or install what it was planned with",
+        )
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    sys.exit(main(RunFolder(Path(sys.argv[1])), sys.argv[2]))

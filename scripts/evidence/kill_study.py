@@ -1,8 +1,8 @@
-"""Kill a small study with `kill -9` at random moments and hold its report against an undisturbed one's.
+"""Kill a small study with `kill -9` at random moments, and compare its report with an undisturbed one's.
 
-The study, or at random one training's process alone, is killed at a moment drawn over what is left of the study, or in
-the middle of one of the rarer doings (`AIMS`), and goes on by the same command. What has ended is compared, and another
-study is begun, until there were enough kills. Linux only. Usage: scripts/evidence/kill_study.py --kills 25
+The victim is the study's process or, at random, that of one training. The moment is drawn over the rest of the study,
+or lies in one of its rarer phases (`AIMS`). The same command then resumes. Finished studies are compared, and another
+is started, until there were enough kills. Linux only. Usage: scripts/evidence/kill_study.py --kills 25
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def trainings(pid: int) -> list[int]:
         return []
 
 
-def doing(project: Path, pid: int) -> str:
-    """Say what a study is at."""
+def phase(project: Path, pid: int) -> str:
+    """Return what a study is doing."""
     if not trainings(pid):
         return REPORTING if len(list(project.glob("*/*/finished.json"))) == RUNS else "planning"
     for run in project.glob("*/*/"):
@@ -81,18 +81,18 @@ def doing(project: Path, pid: int) -> str:
 
 
 def numbers(project: Path) -> list[dict[str, Any]]:
-    """Return what the report says of accuracy; time and place of a run are not its result."""
+    """Return the report's accuracies; times and paths are not results."""
     report = json.loads((project / "killed" / "report" / "report.json").read_text(encoding="utf-8"))
     kept = ("name", "metrics", "classes", "differences")
     return [{key: variant[key] for key in kept} for variant in report["variants"]]
 
 
 def wait_for_moment(process: subprocess.Popen[bytes], project: Path, left: float, rng: random.Random) -> None:
-    """Wait until it is time to kill a study, or until it has ended."""
+    """Wait for the moment to kill a study, or until it has ended."""
     aim = rng.choice(AIMS)
     end = time.monotonic() + (rng.uniform(0, left) if aim == ANY else 3 * left)
     while process.poll() is None and time.monotonic() < end:
-        if doing(project, process.pid) == aim:
+        if phase(project, process.pid) == aim:
             time.sleep(rng.uniform(0, 0.02 if aim == SAVING else 2))
             return
         time.sleep(0.002)
@@ -122,10 +122,10 @@ def main() -> None:
             process = start(file, project)
             while True:
                 wait_for_moment(process, project, whole * (1 - len(finished) / (RUNS + 1)), rng)
-                at, workers = doing(project, process.pid), trainings(process.pid)
+                at, workers = phase(project, process.pid), trainings(process.pid)
                 victim = rng.choice([process.pid, *workers]) if kills.total() < options.kills else 0
                 if process.poll() is None and victim:
-                    with contextlib.suppress(ProcessLookupError):  # a training may just have ended
+                    with contextlib.suppress(ProcessLookupError):  # a training may have ended just now
                         os.kill(victim, signal.SIGKILL)
                     kills["study" if victim == process.pid else "training", at] += 1
                     print(f"kill {kills.total()}: {'study' if victim == process.pid else 'training'}, {at}", flush=True)
@@ -134,14 +134,14 @@ def main() -> None:
                 for mark in project.rglob("finished.json"):
                     stamp = mark.stat().st_mtime_ns
                     if finished.setdefault(mark, stamp) != stamp:
-                        sys.exit(f"{mark.parent.name} was done twice")
+                        sys.exit(f"{mark.parent.name} was trained twice")
                 if process.poll() is not None:
                     if process.returncode == 0:
                         break
                     process = start(file, project)
             if numbers(folder / "undisturbed") != numbers(project):
                 sys.exit(f"study {studies}: the numbers of the report are DIFFERENT")
-            print(f"study {studies}: the numbers of the report are equal, no run was done twice", flush=True)
+            print(f"study {studies}: the numbers of the report are equal, no run was trained twice", flush=True)
         for (victim, at), count in sorted(kills.items()):
             print(f"{count:3} kills of the {victim}, {at}")
 

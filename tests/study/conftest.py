@@ -10,6 +10,7 @@ import yaml
 from study_helpers import log, worker
 
 from gam_yolo.study.config import Study, read_study
+from gam_yolo.study.folder import StudyFolder
 from gam_yolo.study.plan import Run, plan
 
 
@@ -58,7 +59,7 @@ def undisturbed(content: dict[str, object], tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("undisturbed")
     file = folder / "study.yaml"
     file.write_text(yaml.safe_dump(content, sort_keys=False))
-    runs = list(plan(read_study(file), folder / "tiny").runs)
+    runs = list(plan(read_study(file), StudyFolder(folder / "tiny")).runs)
     for run in runs:
         assert worker(run) == 0, log(run)
     return runs

@@ -29,25 +29,25 @@ def until(condition: Callable[[], Any], process: subprocess.Popen[str] | None = 
 def worker(run: Run) -> int:
     """Start a run's process as a study does, and return its exit status."""
     run.lay_out()
-    command = [sys.executable, "-m", "gam_yolo.study.worker", str(run.folder), ""]
-    with (run.folder / "log.txt").open("ab") as out:
+    command = [sys.executable, "-m", "gam_yolo.study.worker", str(run.folder.path), ""]
+    with run.folder.log.open("ab") as out:
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=out).wait(PATIENCE)
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
-    model = torch.load(run.folder / "train" / "weights" / "best.pt", weights_only=False)
+    model = torch.load(run.folder.best, weights_only=False)
     state: dict[str, torch.Tensor] = (model["ema"] or model["model"]).state_dict()
     return state
 
 
 def losses(run: Run) -> list[list[str]]:
     """The rows of `results.csv` but for the times."""
-    lines = (run.folder / "train" / "results.csv").read_text().splitlines()
+    lines = run.folder.results.read_text().splitlines()
     return [[cell for i, cell in enumerate(line.split(",")) if i != 1] for line in lines]
 
 
 def log(run: Run) -> str:
-    return (run.folder / "log.txt").read_text(errors="replace")
+    return run.folder.log.read_text(errors="replace")
 
 
 def assert_same_result(run: Run, reference: Run) -> None:

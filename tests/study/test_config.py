@@ -1,4 +1,4 @@
-"""A study file is checked whole before anything is trained, and what is wrong is told in one sentence."""
+"""A study file is checked completely before anything is trained, and a mistake is a one-line error."""
 
 from __future__ import annotations
 
@@ -31,27 +31,39 @@ def test_a_control_is_the_baseline_with_a_cost_to_match(content: dict[str, Any],
 
 
 BAD: dict[str, tuple[list[str], Any, str]] = {
-    "unknown key": (["sedes"], [1], r"there is no key 'sedes'; did you mean 'seeds'\?"),
-    "unknown train argument": (["recipe", "epoch"], 3, r"recipe: there is no key 'epoch'; did you mean 'epochs'\?"),
+    "unknown key": (["sedes"], [1], r": there is no key 'sedes'\. Expected one of name, data.*Did you mean 'seeds'\?"),
+    "unknown train argument": (
+        ["recipe", "epoch"],
+        3,
+        r", recipe: there is no key 'epoch'\..* Did you mean 'epochs'\?",
+    ),
     "wrong type": (["recipe", "epochs"], "many", r"recipe: .*epochs"),
-    "the study's own": (["recipe", "seed"], 3, r"recipe: 'seed' cannot be given here"),
-    "seeds twice": (["seeds"], [1, 1], r"'seeds' is \[1, 1\], expected different whole numbers"),
+    "the study's own": (["recipe", "seed"], 3, r"recipe: 'seed' cannot be given here\. The study file has its own key"),
+    "seeds twice": (["seeds"], [1, 1], r"'seeds' is \[1, 1\]\. Expected different whole numbers"),
     "no seeds": (["seeds"], None, r"'seeds' is None"),
-    "pretrained": (["pretrained"], True, r"'pretrained' is True, expected a checkpoint"),
-    "baseline": (["baseline"], "plane", r"'baseline' is 'plane', expected one of plain, gam; did you mean 'plain'\?"),
-    "both": (["variants", "gam", "model"], "yolov8n.yaml", r"variants: 'gam': expected either 'model' .* or 'base'"),
-    "no place": (["variants", "gam", "at"], None, r"variants: 'gam': 'at' is None, expected where"),
-    "variant's key": (["variants", "gam", "blok"], 1, r"there is no key 'blok'; did you mean 'block'\?"),
-    "variant's name": (["variants", "../x"], {"model": "a.yaml"}, r"variants: '../x': expected a name of letters"),
+    "pretrained": (["pretrained"], True, r"'pretrained' is True\. Expected a checkpoint"),
+    "baseline": (["baseline"], "plane", r"'baseline' is 'plane'\. Expected one of plain, gam\. Did you mean 'plain'\?"),
+    "both": (
+        ["variants", "gam", "model"],
+        "yolov8n.yaml",
+        r"variant 'gam': both 'model' and 'base' are given\. Expected 'model' .* or 'base'",
+    ),
+    "no place": (["variants", "gam", "at"], None, r"variant 'gam': 'at' is None\. Expected where"),
+    "variant's key": (["variants", "gam", "blok"], 1, r"there is no key 'blok'\..* Did you mean 'block'\?"),
+    "variant's name": (
+        ["variants", "../x"],
+        {"model": "a.yaml"},
+        r"variant '\.\./x': the name cannot be that of a folder\. Expected letters",
+    ),
     "no variants": (["variants"], {}, r"'variants' is empty"),
-    "control": (["control"], {"match_cost": "plain"}, r"'match_cost' is 'plain', expected one of gam"),
-    "name": (["name"], "a/b", r"'name' is 'a/b', expected letters"),
-    "no data": (["data"], None, r"'data' is None, expected a dataset YAML"),
+    "control": (["control"], {"match_cost": "plain"}, r"'match_cost' is 'plain'\. Expected one of gam"),
+    "name": (["name"], "a/b", r"'name' is 'a/b'\. Expected letters"),
+    "no data": (["data"], None, r"'data' is None\. Expected a dataset YAML"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_is_wrong_is_told_with_file_key_and_nearest_name(
+def test_a_mistake_is_reported_with_file_key_and_nearest_name(
     case: str, content: dict[str, Any], tmp_path: Path
 ) -> None:
     keys, value, message = BAD[case]
@@ -69,13 +81,26 @@ def test_what_is_wrong_is_told_with_file_key_and_nearest_name(
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "", "a: [", "a: !!python/object/apply:os.system ['exit 1']", "\0"])
-def test_what_is_no_study_file_is_refused(text: str, tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_rejected(text: str, tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(text)
     with pytest.raises(UserError, match=r"a\.yaml"):
         read_study(file)
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.yaml: cannot be read"):
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no file '.*none\.yaml'"):
         read_study(tmp_path / "none.yaml")
+
+
+def test_a_shipped_study_is_found_by_bare_name_unless_a_file_of_that_name_is_here(
+    content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_study("demo.yaml").name == "demo"
+    with pytest.raises(
+        UserError, match=r"'demos\.yaml'\. Expected .* shipped .*voc\.yaml\. Did you mean 'demo\.yaml'\?"
+    ):
+        read_study("demos.yaml")
+    Path("demo.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    assert read_study("demo.yaml").name == "tiny"

@@ -1,4 +1,4 @@
-"""The control costs what it is to match, and is the plain model in all but width."""
+"""The control costs as much as its target, and differs from the plain model in width alone."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def test_the_cost_of_gam_is_matched(family: str, scale: str) -> None:
     ]
 
 
-def test_a_cost_below_the_models_own_is_refused() -> None:
+def test_a_cost_below_the_models_own_is_rejected() -> None:
     plain = only_scale(load("yolov8n.yaml").config, "n")
-    with pytest.raises(UserError, match=r"costs 8\.\d+ GFLOPs already, expected less than the 3\.00"):
+    with pytest.raises(UserError, match=r"control: costs 8\.\d+ GFLOPs\. Expected less than the 3\.00"):
         widened(plain, 3.0, 640, "control")
 
 

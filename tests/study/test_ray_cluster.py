@@ -1,4 +1,4 @@
-"""A study on a Ray cluster: a node that is lost costs time, and what a cluster lacks is told in one sentence."""
+"""A study on a Ray cluster: a lost node costs time only, and what a cluster lacks is a one-line error."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from study_helpers import COMMAND, PATIENCE, assert_same_result, log, until, worker
 
 from gam_yolo.errors import UserError
 from gam_yolo.study.config import Study
+from gam_yolo.study.folder import StudyFolder
 from gam_yolo.study.plan import Run, plan
 from gam_yolo.study.ray_cluster import connected, gpus_of, visible
 
@@ -24,7 +26,7 @@ Write = Callable[[dict[str, Any]], Study]
 
 @pytest.fixture
 def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A cluster whose two nodes have room for one run each."""
+    """A cluster of two nodes with room for one run each."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     utils = pytest.importorskip("ray.cluster_utils", reason="needs Ray: pip install gam-yolo[ray]")
     room = {"num_cpus": 1, "num_gpus": 0}
@@ -39,20 +41,20 @@ def training_on(raylet: psutil.Process, runs: list[Run]) -> tuple[Run, psutil.Pr
     for process in raylet.children(recursive=True):
         command = process.cmdline()
         if "gam_yolo.study.worker" in command:
-            return next(run for run in runs if str(run.folder) in command), process
+            return next(run for run in runs if str(run.folder.path) in command), process
     return None
 
 
 def test_a_node_lost_in_the_middle_costs_time_and_nothing_else(
     two_nodes: Any, content: dict[str, Any], undisturbed: list[Run], study_of: Write, tmp_path: Path
 ) -> None:
-    runs = list(plan(study_of(content), tmp_path / "tiny").runs)
+    runs = list(plan(study_of(content), StudyFolder(tmp_path / "tiny")).runs)
     command = [*COMMAND, str(tmp_path / "study.yaml"), "--project", str(tmp_path), "--ray", two_nodes.address]
     study = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     (lost,) = two_nodes.worker_nodes
     raylet = psutil.Process(lost.all_processes["raylet"][0].process.pid)
     run, training = until(lambda: training_on(raylet, runs), study)
-    until((run.folder / "snapshots" / "epoch-0").exists, study)
+    until((run.folder.snapshots / "epoch-0").exists, study)
     raylet.kill()
     until(lambda: not training.is_running(), study)  # it does not go on while Ray gives its run to the other node
     two_nodes.remove_node(lost, allow_graceful=False)
@@ -63,20 +65,22 @@ def test_a_node_lost_in_the_middle_costs_time_and_nothing_else(
     for done, reference in zip(runs, undisturbed, strict=True):
         assert_same_result(done, reference)
         assert log(done).count("study: on the node") == (2 if done is run else 1)  # nothing finished was trained again
-    assert "the training goes on after epoch-" in log(run)
+    assert "the training resumes after epoch-" in log(run)
     report = json.loads((tmp_path / "tiny" / "report" / "report.json").read_text())
     assert [variant["name"] for variant in report["variants"]] == ["plain", "gam"]
 
 
 def test_what_a_machine_lacks_is_told(content: dict[str, Any], study_of: Write, tmp_path: Path) -> None:
-    run = plan(study_of(content), tmp_path / "tiny").runs[0]
-    other = dataclasses.replace(run, spec={**run.spec, "versions": {**run.spec["versions"], "torch": "0.1"}})
+    run = plan(study_of(content), StudyFolder(tmp_path / "tiny")).runs[0]
+    identity = run.spec["identity"]
+    environment = {**identity["environment"], "torch": "0.1"}
+    other = dataclasses.replace(run, spec={**run.spec, "identity": {**identity, "environment": environment}})
     assert worker(other) == 2
-    assert "expected what the study was planned with" in log(run).splitlines()[-1]
+    assert f"environment: torch was 0.1 and is {torch.__version__}. Run the study again" in log(run).splitlines()[-1]
     train = {**run.spec["train"], "data": str(tmp_path / "elsewhere.yaml")}
     assert worker(dataclasses.replace(run, spec={**run.spec, "train": train})) == 2
-    assert "elsewhere.yaml is not there on the machine" in log(run).splitlines()[-1]
-    assert not (run.folder / "train").exists()
+    assert "elsewhere.yaml is missing on the machine" in log(run).splitlines()[-1]
+    assert not run.folder.train.exists()
 
 
 @pytest.mark.parametrize(
@@ -110,7 +114,7 @@ def test_a_run_trains_on_the_gpus_that_ray_has_given_it(
 def test_a_cluster_that_does_not_answer_is_told() -> None:
     pytest.importorskip("ray", reason="needs Ray: pip install gam-yolo[ray]")
     for address in ("nonsense", "127.0.0.1:9", "ray://127.0.0.1:9"):
-        with pytest.raises(UserError, match=f"--ray is '{address}', expected 'auto' or the address") as error:
+        with pytest.raises(UserError, match=rf"--ray is '{address}' \(.*\)\. Expected 'auto' or the address") as error:
             connected(address, 0, print).__enter__()
         assert "\n" not in str(error.value)
 

@@ -1,4 +1,4 @@
-"""The whole of it, in processes of its own: what interrupts a study costs time and nothing else."""
+"""Complete studies in their own processes: an interruption costs time and nothing else."""
 
 from __future__ import annotations
 
@@ -16,30 +16,38 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from study_helpers import COMMAND, PATIENCE, assert_same_result, log, until
 
-from gam_yolo.cli.study import study
 from gam_yolo.errors import UserError
 from gam_yolo.study.config import Study
-from gam_yolo.study.plan import Run, plan
-from gam_yolo.study.results import FOLDER
+from gam_yolo.study.folder import StudyFolder
+from gam_yolo.study.plan import Run, identify, plan
+from gam_yolo.study.run import run_study
 
 Write = Callable[[dict[str, Any]], Study]
 FULL_AT_THE_MARK = """
-import os, tempfile
+import os, sys, tempfile
 make = tempfile.mkstemp
 def mkstemp(*args, **options):
     handle, path = make(*args, **options)
-    if options.get("prefix") == ".finished.json.":
+    folder = str(options.get("dir"))
+    if sys.argv[0].endswith("worker.py") and os.path.exists(os.path.join(folder, "run.json")):
         os.dup2(os.open("/dev/full", os.O_WRONLY), handle)
     return handle, path
 tempfile.mkstemp = mkstemp
 """
 
 
+def written(file: Path) -> tuple[int, ...]:
+    """What changes when a file is written, and not when it is read."""
+    stat = file.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
 def accuracies(folder: Path) -> list[dict[str, Any]]:
     """What a study's report says, but for times and places."""
-    report = json.loads((folder / FOLDER / "report.json").read_text())
+    report = json.loads((folder / "report" / "report.json").read_text())
     return [
         {key: variant[key] for key in ("name", "metrics", "classes", "differences")} for variant in report["variants"]
     ]
@@ -48,8 +56,8 @@ def accuracies(folder: Path) -> list[dict[str, Any]]:
 def test_interruptions_of_any_kind_leave_the_results_of_an_undisturbed_study(
     content: dict[str, Any], undisturbed: list[Run], study_of: Write, tmp_path: Path
 ) -> None:
-    runs = plan(study_of(content), tmp_path / "tiny").runs
-    assert [run.folder.name for run in runs] == [run.folder.name for run in undisturbed]
+    runs = plan(study_of(content), StudyFolder(tmp_path / "tiny")).runs
+    assert [run.folder.path.name for run in runs] == [run.folder.path.name for run in undisturbed]
     first, second = runs
     command = [*COMMAND, str(tmp_path / "study.yaml"), "--project", str(tmp_path)]
 
@@ -60,17 +68,17 @@ def test_interruptions_of_any_kind_leave_the_results_of_an_undisturbed_study(
     full = start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, resource.RLIM_INFINITY)))
     told = full.communicate(timeout=PATIENCE)[0]
     assert full.returncode == 2
-    assert "the disk is full; make room there and give the same command again" in told
+    assert "the disk is full. Free some space and run the same command again." in told
     assert "Traceback" not in told
     assert not first.finished
-    assert not (first.folder / "failed.json").exists()
+    assert not first.folder.failed_file.exists()
 
     # Killed in the middle of a training: the training's process goes too, whose checkpoint is then damaged.
     killed = start()
-    until(lambda: (first.folder / "snapshots" / "epoch-1").exists(), killed)
+    until(lambda: (first.folder.snapshots / "epoch-1").exists(), killed)
     killed.kill()
     killed.communicate()
-    newest = max((first.folder / "snapshots").glob("epoch-*"), key=lambda path: path.name)
+    newest = max(first.folder.snapshots.glob("epoch-*"), key=lambda path: path.name)
     with (newest / "last.pt").open("r+b") as file:
         file.seek(1 << 20)
         file.write(b"damaged")
@@ -79,49 +87,49 @@ def test_interruptions_of_any_kind_leave_the_results_of_an_undisturbed_study(
     stopped = start()
     until(lambda: "is damaged" in log(first), stopped)
     with pytest.raises(UserError, match="another process is carrying out this study"):
-        study(tmp_path / "study.yaml", project=tmp_path)
-    until(lambda: (second.folder / "snapshots" / "epoch-0").exists(), stopped)
+        run_study(tmp_path / "study.yaml", project=tmp_path)
+    until(lambda: (second.folder.snapshots / "epoch-0").exists(), stopped)
     stopped.send_signal(signal.SIGINT)
     told = stopped.communicate(timeout=PATIENCE)[0]
     assert stopped.returncode == 130
-    assert "the same command goes on from here" in told
-    assert f"{newest.name} is damaged (last.pt) and passed over" in log(first)
-    finished = (first.folder / "finished.json").stat()
+    assert "stopped; run the same command again to resume" in told
+    assert f"{newest.name} is damaged (last.pt) and skipped" in log(first)
+    finished = written(first.folder.finished_file)
 
     # A disk that is full when the other run is to be marked as finished.
     (tmp_path / "sitecustomize.py").write_text(FULL_AT_THE_MARK)
     marking = start(env={**os.environ, "PYTHONPATH": str(tmp_path)})
     told = marking.communicate(timeout=PATIENCE)[0]
     assert marking.returncode == 2, told
-    assert "the disk is full; make room there and give the same command again" in told
-    assert "the training goes on after epoch-" in log(second)
+    assert "the disk is full. Free some space and run the same command again." in told
+    assert "the training resumes after epoch-" in log(second)
     assert log(second).splitlines()[-1] == f"{second.folder}: cannot be written: No space left on device"
     assert not second.finished
-    assert not (second.folder / "failed.json").exists()
+    assert not second.folder.failed_file.exists()
 
     last = start()
     told = last.communicate(timeout=PATIENCE)[0]
     assert last.returncode == 0, told
     assert "plain-s3 started" not in told
-    assert (first.folder / "finished.json").stat() == finished
+    assert written(first.folder.finished_file) == finished
     assert "study: the training had ended with epoch-2" in log(second)
     for run, reference in zip(runs, undisturbed, strict=True):
         assert_same_result(run, reference)
-        assert not (run.folder / "snapshots").exists()
-    report = json.loads((tmp_path / "tiny" / FOLDER / "report.json").read_text())
+        assert not run.folder.snapshots.exists()
+    report = json.loads((tmp_path / "tiny" / "report" / "report.json").read_text())
     assert [variant["name"] for variant in report["variants"]] == ["plain", "gam"]
 
 
 def test_kills_at_random_moments_leave_the_results_of_an_undisturbed_study(
     content: dict[str, Any], undisturbed: list[Run], study_of: Write, tmp_path: Path
 ) -> None:
-    runs = plan(study_of(content), tmp_path / "tiny").runs
+    runs = plan(study_of(content), StudyFolder(tmp_path / "tiny")).runs
     command = [*COMMAND, str(tmp_path / "study.yaml"), "--project"]
     rng = random.Random()  # noqa: S311  # other moments every time, not secrets
     begin = time.monotonic()
-    subprocess.run([*command, str(undisturbed[0].folder.parent.parent)], check=True, capture_output=True)
+    subprocess.run([*command, str(undisturbed[0].folder.study.path.parent)], check=True, capture_output=True)
     planning_and_report = time.monotonic() - begin
-    finished: dict[str, os.stat_result] = {}
+    finished: dict[str, tuple[int, ...]] = {}
     moments = []
     for attempt in range(5):
         killed = subprocess.Popen(
@@ -135,33 +143,36 @@ def test_kills_at_random_moments_leave_the_results_of_an_undisturbed_study(
         told = killed.communicate(timeout=PATIENCE)[0]
         for run in runs:
             if run.name in finished:
-                assert (run.folder / "finished.json").stat() == finished[run.name], moments
+                assert written(run.folder.finished_file) == finished[run.name], moments
                 assert f"{run.name} started" not in told, moments
             elif run.finished:
-                finished[run.name] = (run.folder / "finished.json").stat()
+                finished[run.name] = written(run.folder.finished_file)
     assert killed.returncode == 0, (told, moments)
     for run, reference in zip(runs, undisturbed, strict=True):
         assert_same_result(run, reference)
-    assert accuracies(tmp_path / "tiny") == accuracies(undisturbed[0].folder.parent), moments
+    assert accuracies(tmp_path / "tiny") == accuracies(undisturbed[0].folder.study.path), moments
 
 
-def test_a_run_that_cannot_be_trained_is_tried_twice_and_recorded_while_others_go_on(
+def test_a_run_that_cannot_be_trained_is_started_twice_and_recorded_while_others_continue(
     content: dict[str, Any], study_of: Write, tmp_path: Path
 ) -> None:
     from gam_yolo.study.local import Local
     from gam_yolo.study.scheduler import Job, execute
 
     recipe: dict[str, Any] = content["recipe"]
-    bad, good = plan(study_of({**content, "recipe": {**recipe, "epochs": 1}}), tmp_path / "tiny").runs
-    bad = dataclasses.replace(bad, model="nc: 6\nbackbone: [[-1, 1, Nonsense, []]]\nhead: [[-1, 1, Detect, [nc]]]\n")
+    bad, good = plan(study_of({**content, "recipe": {**recipe, "epochs": 1}}), StudyFolder(tmp_path / "tiny")).runs
+    text = "nc: 6\nbackbone: [[-1, 1, Nonsense, []]]\nhead: [[-1, 1, Detect, [nc]]]\n"
+    identity = identify(bad.train, yaml.safe_load(text), bad.spec["identity"]["data"])
+    bad = dataclasses.replace(bad, model=text, spec={**bad.spec, "identity": identity})
     broken, fine = Job(bad), Job(good)
     told: list[str] = []
-    execute([broken, fine], Local(2, ["7"]), told.append, lambda: None)  # the device that the recipe names is stronger
+    # The device that the recipe names takes precedence.
+    execute([broken, fine], Local(2, ["7"]), told.append, lambda _: None)
     assert (broken.state, fine.state) == ("failed", "finished")
     assert broken.attempts == 2
-    record = json.loads((broken.run.folder / "failed.json").read_text())
+    record = json.loads(broken.run.folder.failed_file.read_text())
     assert "Nonsense" in " ".join(record["log"])
-    assert any("failed with exit status 2 and is tried again" in line for line in told)
+    assert any("failed with exit status 2 and is started again" in line for line in told)
 
 
 def test_the_hash_covers_what_determines_a_run_and_nothing_else(
@@ -169,7 +180,7 @@ def test_the_hash_covers_what_determines_a_run_and_nothing_else(
 ) -> None:
     def names(**changes: Any) -> list[str]:
         changed = {**content, **changes}
-        return [run.folder.name for run in plan(study_of(changed), tmp_path).runs]
+        return [run.folder.path.name for run in plan(study_of(changed), StudyFolder(tmp_path)).runs]
 
     recipe: dict[str, Any] = content["recipe"]
     plain, gam = names()
@@ -199,15 +210,15 @@ def test_the_hash_covers_what_determines_a_run_and_nothing_else(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"data": "nowhere.yaml"}, r"study\.yaml: data: .*nowhere\.yaml"),
-        ({"variants": {"a": {"model": "yolov8q.yaml"}}}, r"variants: a: there is no file 'yolov8q\.yaml'"),
-        ({"variants": {"a": {"base": "yolov8n.yaml", "block": "GAMM", "at": "p3"}}}, r"variants: a: .*'GAM'"),
-        ({"variants": {"a": {"base": "yolov8n.yaml", "block": "GAM", "at": "p9"}}}, r"variants: a: .*stride"),
-        ({"pretrained": "nothing-here.pt"}, r"'pretrained' is nothing-here\.pt"),
+        ({"data": "nowhere.yaml"}, r"study\.yaml, key 'data': .*nowhere\.yaml"),
+        ({"variants": {"a": {"model": "yolov8q.yaml"}}}, r"variant 'a': there is no file 'yolov8q\.yaml'"),
+        ({"variants": {"a": {"base": "yolov8n.yaml", "block": "GAMM", "at": "p3"}}}, r"variant 'a': .*'GAM'"),
+        ({"variants": {"a": {"base": "yolov8n.yaml", "block": "GAM", "at": "p9"}}}, r"variant 'a': .*stride"),
+        ({"pretrained": "nothing-here.pt"}, r"study\.yaml, key 'pretrained': there is no file nothing-here\.pt"),
     ],
 )
-def test_what_cannot_be_planned_is_told(
+def test_what_cannot_be_planned_is_reported(
     change: dict[str, Any], message: str, content: dict[str, Any], study_of: Write, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=message):
-        plan(study_of({**content, **change}), tmp_path)
+        plan(study_of({**content, **change}), StudyFolder(tmp_path))

@@ -1,4 +1,4 @@
-"""What trackers are told; stand-ins with their public functions, since the real ones want accounts and much room."""
+"""Which tags trackers get, tested on stand-ins with their public functions: the real ones need accounts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VARIABLES = ("WANDB_RUN_GROUP", "WANDB_TAGS", "WANDB_NAME", "MLFLOW_EXPERIMENT_N
 
 
 class Model:
-    """Keeps what is called when a training starts."""
+    """Keeps the callback for the start of a training."""
 
     def add_callback(self, event: str, callback: object) -> None:
         self.event, self.callback = event, callback
@@ -47,7 +47,7 @@ def test_the_environment_names_runs_where_the_user_has_not(monkeypatch: pytest.M
     assert os.environ["MLFLOW_RUN"] == "gam-s3"
 
 
-def test_what_trackers_have_begun_is_tagged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_trackers_have_started_is_tagged(monkeypatch: pytest.MonkeyPatch) -> None:
     told: dict[str, object] = {}
     experiment = SimpleNamespace(
         set_name=lambda name: told.update(comet_name=name),
@@ -87,4 +87,4 @@ def test_trackers_without_a_run_or_out_of_reach_are_left_alone(
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=None))  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(active_run=lambda: object(), set_tags=lost))  # type: ignore[arg-type]
     train()
-    assert capsys.readouterr().out == "study: mlflow was not told study, variant and seed (no route)\n"
+    assert capsys.readouterr().out == "study: mlflow has no tags for study, variant and seed (no route)\n"

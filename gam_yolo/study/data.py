@@ -1,0 +1,173 @@
+"""The dataset of a study: make it ready, and digest everything in it that a training reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gam_yolo import ultralytics_api
+from gam_yolo.errors import UserError, find_cause
+from gam_yolo.evaluation.yolo import image_files
+from gam_yolo.io import file_sha256, read_yaml, text_sha256, write
+from gam_yolo.study.folder import StudyFolder
+
+__all__ = ["Data", "FileDigests", "find_yaml", "needs_preparation", "read_data", "unprepared"]
+
+SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Data:
+    """A dataset.
+
+    Attributes:
+        yaml: The dataset YAML.
+        classes: How many classes it has.
+        parts: What a training reads of it, as digests by name: the class names, and of both splits the images and
+            the labels. Folders are not part of it, so the set may move. Empty where the set is not prepared.
+    """
+
+    yaml: Path
+    classes: int
+    parts: dict[str, Any]
+
+
+class FileDigests:
+    """SHA-256 digests of files. One that was digested before and has its size and times still is not read again.
+
+    The time of the last change of the inode is among them: a copy that keeps the modification time changes it.
+
+    Args:
+        store: The file that keeps the digests.
+    """
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        try:
+            self._known: dict[str, Any] = json.loads(store.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # missing or damaged: every file is read
+            self._known = {}
+
+    def of(self, files: Sequence[Path]) -> list[str]:
+        """Return the digest of each file; an empty string for one that is missing."""
+        with ThreadPoolExecutor() as pool:  # hashing and reading release the interpreter's lock
+            return list(pool.map(self._digest, files))
+
+    def save(self) -> None:
+        """Keep the digests for the next time."""
+        self._store.parent.mkdir(parents=True, exist_ok=True)
+        write(self._store, json.dumps(self._known))
+
+    def _digest(self, file: Path) -> str:
+        try:
+            stat = file.stat()
+        except FileNotFoundError:
+            return ""
+        facts = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+        known = self._known.get(str(file))
+        if not known or known[:-1] != facts:
+            known = self._known[str(file)] = [*facts, file_sha256(file)]
+        return str(known[-1])
+
+
+def read_data(data: str | Path, study: StudyFolder, *, prepare: bool) -> Data:
+    """Read what a training reads of a dataset.
+
+    Args:
+        data: The dataset YAML, as Ultralytics' `data=` takes it.
+        study: Its folder keeps digests of the files.
+        prepare: Run the YAML's `download:` entry where images are missing, and write Ultralytics' label caches, which
+            several runs would otherwise write at once. Otherwise nothing is run and nothing is written.
+
+    Raises:
+        UserError: The YAML, or an image list that it names, cannot be read; or a split has no usable image.
+    """
+    try:
+        content = ultralytics_api.load_dataset_yaml(str(data), download=prepare)
+    except Exception as error:
+        raise find_cause(error, UserError) or UserError(" ".join(str(error).split())) from None
+    yaml = Path(content["yaml_file"]).resolve()
+    digests = FileDigests(study.digests)
+    names = {int(key): str(name) for key, name in content["names"].items()}
+    parts: dict[str, Any] = {"names": list(names.values()), "channels": content.get("channels", 3)}
+    for split in SPLITS:
+        where = f"{yaml}, key '{split}'"
+        if not content[split]:
+            raise UserError("is empty", at=where, expected="a folder of images, or a list of them")
+        try:
+            images = sorted(image_files(content[split], where))
+        except UserError as error:
+            raise error if str(error).startswith(where) else UserError(error, at=where) from None
+        labels = [Path(file) for file in ultralytics_api.label_files([str(image) for image in images])]
+        if prepare:
+            _cache_labels(content, split, images, labels, where)
+        named = zip((image.name for image in images), digests.of(images), strict=True)
+        parts[f"{split} images"] = text_sha256(list(named))
+        parts[f"{split} labels"] = text_sha256(digests.of(labels))
+    if prepare:
+        digests.save()
+    return Data(yaml, int(content["nc"]), parts)
+
+
+def find_yaml(data: str) -> Path:
+    """Return the dataset YAML of that name, here or among those of Ultralytics and this package.
+
+    Raises:
+        UserError: There is none.
+    """
+    file = ultralytics_api.find_yaml(data) if Path(data).suffix in {".yaml", ".yml"} else None
+    if file is None:
+        raise UserError(f"there is no file '{data}'", expected="a dataset YAML, here or among the shipped ones")
+    return file
+
+
+def needs_preparation(file: Path) -> bool:
+    """Return whether a dataset YAML has a `download:` entry that Ultralytics would run, as images are missing."""
+    try:
+        with ultralytics_api.quiet():
+            ultralytics_api.load_dataset_yaml(str(file))
+    except Exception:
+        return bool(_entries(file).get("download"))
+    return False
+
+
+def unprepared(file: Path) -> Data:
+    """Return what a dataset YAML alone says.
+
+    Raises:
+        UserError: It names no classes.
+    """
+    content = _entries(file)
+    names = content.get("names")
+    classes = len(names) if isinstance(names, (list, dict)) else content.get("nc")
+    if type(classes) is not int or classes < 1:
+        raise UserError("has no class", at=f"{file}, key 'names'", expected="the names of the classes")
+    return Data(file.resolve(), classes, {})
+
+
+def _entries(file: Path) -> dict[str, Any]:
+    content = read_yaml(file, "a dataset YAML")
+    return content if isinstance(content, dict) else {}
+
+
+def _cache_labels(content: dict[str, Any], split: str, images: list[Path], labels: list[Path], where: str) -> None:
+    """Have Ultralytics read the labels and cache them.
+
+    Releases before 8.4 take a cache for current by the files' sizes alone, so one that is older than any file is
+    removed. A class number that was edited would otherwise be trained as it was.
+    """
+    cache = labels[0].parent.with_suffix(".cache")
+    if cache.is_file():
+        made = cache.stat().st_mtime
+        changed = (file.stat() for file in (*images, *labels) if file.is_file())
+        if any(max(stat.st_mtime, stat.st_ctime) > made for stat in changed):
+            cache.unlink()
+    build: Any = ultralytics_api.get("build_yolo_dataset")
+    try:
+        build(ultralytics_api.validated_arguments(), content[split], 1, content, mode="val")
+    except Exception as error:
+        raise find_cause(error, UserError) or UserError(" ".join(str(error).split())[:300], at=where) from error

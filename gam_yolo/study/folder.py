@@ -1,0 +1,167 @@
+"""The folder of a study and of each of its runs: the name and meaning of every file in them.
+
+<study>/
+  .lock               held by the process that carries the study out
+  digests.json        digests of the dataset's files, so that unchanged ones are not read again
+  report/             the report, and the predictions of finished runs
+  <variant>-s<seed>-<digest>/    one run; the digest stands for all that determines its result
+    run.json          what is to be done, and the parts of the identity
+    model.yaml        the model
+    log.txt           what all attempts have printed
+    train/            Ultralytics' own folder of the training
+    snapshots/        to resume from; removed when the run has finished
+    finished.json     the mark, written last
+    failed.json       why the last attempt failed
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gam_yolo.io import read_json, write
+
+__all__ = ["RunFolder", "StudyFolder"]
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """The folder of a study."""
+
+    path: Path
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that carries the study out."""
+        return self.path / ".lock"
+
+    @property
+    def digests(self) -> Path:
+        """Digests of the dataset's files."""
+        return self.path / "digests.json"
+
+    @property
+    def report(self) -> Path:
+        """The folder of the report."""
+        return self.path / "report"
+
+    @property
+    def predictions(self) -> Path:
+        """Where the report looks for predictions."""
+        return self.report / "predictions"
+
+    def run(self, variant: str, seed: int, digest: str) -> RunFolder:
+        """Return the folder of a run; `digest` stands for all that determines its result."""
+        return RunFolder(self.path / f"{variant}-s{seed}-{digest[:12]}")
+
+    def runs_of(self, variant: str, seed: int) -> list[RunFolder]:
+        """Return the folders of all runs of a variant and seed, the newest first."""
+        found = [RunFolder(file.parent) for file in self.path.glob(f"{variant}-s{seed}-*/run.json")]
+        return sorted(found, key=lambda run: run.spec_file.stat().st_mtime, reverse=True)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def study(self) -> StudyFolder:
+        """The folder of the study that the run belongs to."""
+        return StudyFolder(self.path.parent)
+
+    @property
+    def lock(self) -> Path:
+        """Held by the run's process."""
+        return self.path / ".lock"
+
+    @property
+    def spec_file(self) -> Path:
+        """What is to be done."""
+        return self.path / "run.json"
+
+    @property
+    def model(self) -> Path:
+        """The model YAML."""
+        return self.path / "model.yaml"
+
+    @property
+    def log(self) -> Path:
+        """What all attempts have printed."""
+        return self.path / "log.txt"
+
+    @property
+    def train(self) -> Path:
+        """Ultralytics' own folder of the training."""
+        return self.path / "train"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint that is evaluated."""
+        return self.train / "weights" / "best.pt"
+
+    @property
+    def results(self) -> Path:
+        """Ultralytics' table of epochs."""
+        return self.train / "results.csv"
+
+    @property
+    def snapshots(self) -> Path:
+        """The folder of the snapshots to resume from."""
+        return self.path / "snapshots"
+
+    @property
+    def finished_file(self) -> Path:
+        """The mark of a finished run."""
+        return self.path / "finished.json"
+
+    @property
+    def failed_file(self) -> Path:
+        """Why the last attempt failed."""
+        return self.path / "failed.json"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has been trained and evaluated."""
+        return self.finished_file.is_file()
+
+    def lay_out(self, spec: dict[str, Any], model: str) -> None:
+        """Write what the run's process reads, and remove the mark of an earlier failure."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write(self.model, model)
+        write(self.spec_file, json.dumps(spec, indent=1))
+        self.failed_file.unlink(missing_ok=True)
+
+    def spec(self) -> dict[str, Any]:
+        """Read what is to be done.
+
+        Raises:
+            UserError: The file is missing or damaged.
+        """
+        found: dict[str, Any] = read_json(self.spec_file)
+        return found
+
+    def mark_finished(self, record: dict[str, Any]) -> None:
+        """Mark the run as finished."""
+        write(self.finished_file, json.dumps(record))
+
+    def nms_time_limit(self) -> int:
+        """Return how often a validation of the finished run lost detections to the time limit, see `validation`."""
+        return int(read_json(self.finished_file).get("nms_time_limit", 0))
+
+    def mark_failed(self, record: dict[str, Any]) -> None:
+        """Record why the run failed."""
+        write(self.failed_file, json.dumps(record, indent=1))
+
+    def log_lines(self) -> list[str]:
+        """Return the lines of the log; none where there is no log."""
+        with contextlib.suppress(OSError):
+            return self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return []

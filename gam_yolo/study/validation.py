@@ -1,0 +1,45 @@
+"""A run's validations: all detections are kept, and where Ultralytics dropped some, the run's record says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gam_yolo import ultralytics_api
+from gam_yolo.evaluation import read_truth
+from gam_yolo.report.predictions import Settings, collect
+from gam_yolo.report.variants import Variant
+from gam_yolo.study.folder import RunFolder
+
+__all__ = ["BATCH", "attach", "predict", "times_limited"]
+
+BATCH = 16
+LIMITED = "NMS time limit"  # how Ultralytics' warning begins
+
+
+def attach(model: Any) -> None:
+    """Lift the time limit of non-maximum suppression in an Ultralytics model's training, on several GPUs as well."""
+    model.add_callback("on_pretrain_routine_start", _lift_limit)
+
+
+def predict(run: RunFolder, variant: str, data: str, imgsz: int, device: str) -> None:
+    """Write the detections of a run's checkpoint on the validation split to where the report looks for them.
+
+    Args:
+        run: The run.
+        variant: Name of its variant.
+        data: Dataset YAML.
+        imgsz: Image size in pixels.
+        device: Where to validate, as Ultralytics names it; empty for its choice.
+    """
+    ultralytics_api.lift_nms_time_limit()
+    settings = Settings(data, "val", imgsz, BATCH, device)
+    collect([Variant(variant, (run.best,))], read_truth(data, None), settings, run.study.predictions, print)
+
+
+def times_limited(run: RunFolder) -> int:
+    """Return how often a validation of the run met the time limit, and lost detections."""
+    return sum(LIMITED in line for line in run.log_lines())
+
+
+def _lift_limit(_: Any) -> None:
+    ultralytics_api.lift_nms_time_limit()

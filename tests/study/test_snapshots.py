@@ -1,0 +1,51 @@
+"""Which snapshot a training resumes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from gam_yolo.study import snapshots
+from gam_yolo.study.folder import RunFolder
+
+
+def snapshot(run: RunFolder, name: str, without: str = "") -> Path:
+    folder = run.snapshots / name
+    folder.mkdir(parents=True)
+    for file in ("last.pt", "best.pt", "state.pt"):
+        torch.save({"ended": False}, folder / file)
+    (folder / "results.csv").write_text("epoch,time\n1,2.0\n")
+    if without:
+        (folder / without).unlink()
+    return folder
+
+
+def test_an_incomplete_snapshot_and_what_is_no_snapshot_are_skipped(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    snapshot(run, "epoch-0")
+    complete = snapshot(run, "epoch-9")
+    snapshot(run, "epoch-10", without="results.csv")
+    (snapshot(run, "epoch-11") / "results.csv").write_text("")
+    snapshot(run, "epoch-12", without="best.pt")
+    others = [snapshot(run, name) for name in ("epoch-9.bak", "epoch-", "epoch-best", ".epoch-13")]
+    (run.snapshots / "epoch-14").write_text("a file")
+
+    found, lines = snapshots.newest(run)
+    assert found == complete
+    assert lines == [
+        "epoch-12 is damaged (best.pt) and skipped",
+        "epoch-11 is damaged (results.csv) and skipped",
+        "epoch-10 is damaged (results.csv) and skipped",
+    ]
+    assert snapshots.restore_files(run, complete) is False
+    assert run.results.read_text() == "epoch,time\n1,2.0\n"
+    assert not list(run.snapshots.glob("epoch-1?"))[1:]  # the file that is no snapshot is left
+    assert all(other.is_dir() for other in others)
+
+
+def test_without_a_complete_snapshot_there_is_none(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert snapshots.newest(run) == (None, [])
+    snapshot(run, "epoch-0", without="results.csv")
+    assert snapshots.newest(run) == (None, ["epoch-0 is damaged (results.csv) and skipped"])

@@ -1,0 +1,126 @@
+"""What code a result comes from: an edit that can change it changes the digest, and nothing else does."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from gam_yolo import identity, registry
+from gam_yolo.discovery import _import_file
+
+GATE = """
+from torch import nn
+from gam_yolo import register
+from {stem}_math import scale
+
+@register(name="{stem}")
+class Gate(nn.Module):
+    def __init__(self, c: int) -> None:
+        super().__init__()
+
+    def forward(self, x):
+        from {stem}_lazy import shift
+        return shift(scale(x))
+"""
+
+
+def model_of(*blocks: str) -> dict[str, object]:
+    return {"backbone": [[-1, 1, "Conv", [8]], *([-1, 1, name, []] for name in blocks)], "head": []}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A user's block `udgate`, with two helpers beside its file, one of them imported in `forward` only."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "udgate.py").write_text(GATE.format(stem="udgate"))
+    (tmp_path / "udgate_math.py").write_text("def scale(x):\n    return 2 * x\n")
+    (tmp_path / "udgate_lazy.py").write_text("def shift(x):\n    return x + 1\n")
+    (tmp_path / "other.py").write_text("a = 1\n")
+    _import_file(tmp_path / "udgate.py")
+    yield tmp_path
+    for name in ("udgate", "udgate_math", "udgate_lazy"):
+        sys.modules.pop(name, None)
+    registry._registered.pop("udgate")
+
+
+@pytest.mark.parametrize("edited", ["udgate.py", "udgate_math.py", "udgate_lazy.py"])
+def test_an_edit_of_a_block_or_of_what_it_imports_changes_its_digest_alone(folder: Path, edited: str) -> None:
+    model = model_of("GAM", "udgate")
+    before = identity.block_sources(model)
+    assert list(before) == ["GAM", "udgate"]
+    (folder / "other.py").write_text("a = 2\n")
+    assert identity.block_sources(model) == before
+    text = (folder / edited).read_text()
+    (folder / edited).write_text(text.replace("2 * x", "0 * x").replace("x + 1", "x + 0").replace("shift(s", "0 * (s"))
+    assert (folder / edited).read_text() != text
+    after = identity.block_sources(model)
+    assert after["udgate"] != before["udgate"]
+    assert after["GAM"] == before["GAM"]
+    assert identity.block_sources(model_of("GAM")) == {"GAM": before["GAM"]}
+
+
+def test_an_edit_changes_the_digest_of_a_checkpoint_with_the_block_alone(folder: Path) -> None:
+    with_block, without = nn.Sequential(registry.get("udgate")(8)), nn.Sequential(nn.Conv2d(3, 8, 1))
+    before = [identity.checkpoint_code_digest(model) for model in (with_block, without)]
+    (folder / "udgate_math.py").write_text("def scale(x):\n    return 0 * x\n")
+    after = [identity.checkpoint_code_digest(model) for model in (with_block, without)]
+    assert before[0] != after[0]
+    assert before[1] == after[1]
+
+
+def test_our_blocks_are_followed_to_their_parts_and_not_to_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    digest = identity.file_sha256
+    monkeypatch.setattr(identity, "file_sha256", lambda file: read.append(Path(file).name) or digest(file))
+    identity.block_sources(model_of("GAM"))
+    assert {"gam.py", "parts.py"} <= set(read)
+    assert not {"cbam.py", "se.py", "registry.py"} & set(read)
+
+
+def test_a_block_in_an_argument_counts() -> None:
+    row = [-1, 1, "AttentionResNet", ["nc", "resnet18", {"block": "CBAM"}]]
+    assert list(identity.block_sources({"backbone": [row], "head": []})) == ["CBAM"]
+
+
+def test_a_class_without_a_file_is_identified_by_its_methods() -> None:
+    """As a notebook's cells define them."""
+    digests = []
+    for factor in (1, 2):
+        names: dict[str, type[nn.Module]] = {}
+        text = f"class Cell(nn.Module):\n    def forward(self, x):\n        return {factor} * x\n"
+        exec(compile(text, "<cell>", "exec"), {"nn": nn, "__name__": "cell_without_file"}, names)  # noqa: S102
+        digests.append(identity.checkpoint_code_digest(names["Cell"]()))
+    assert digests[0] != digests[1]
+
+
+def test_the_environment_holds_versions_and_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    before = identity.environment()
+    assert all(before[name] for name in ("torch", "torchvision", "ultralytics", "numpy", "opencv", "pillow"))
+    info = tmp_path / "albumentations-1.4.99.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: albumentations\nVersion: 1.4.99\n")
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    monkeypatch.setenv("LANG_OF_MINE", "1")
+    changed = identity.changes(before, identity.environment())
+    assert any(line.endswith("and is 1.4.99") and line.startswith("albumentations was ") for line in changed)
+    assert "NVIDIA_TF32_OVERRIDE was not set and is 1" in changed
+    assert len(changed) == 2
+
+
+def test_an_edit_of_ultralytics_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in an editable installation, whose version does not change."""
+    package = tmp_path / "framework_of_mine"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "augment.py").write_text("p = 0.5\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    digest = identity._package_digest.__wrapped__
+    before = digest("framework_of_mine")
+    (package / "augment.py").write_text("p = 0.6\n")
+    assert digest("framework_of_mine") != before
