@@ -180,6 +180,8 @@ class _ClassCurves:
             setting: Column of the table.
             grid: Evenly spaced recalls from 0 to 1 at which the envelope is read; None for the area under it.
         """
+        if not self._tp[:, setting].any():
+            return np.where(self._objects(setting) > 0, 0.0, np.nan)
         envelope, recall = self.envelope(setting)
         # Summed by parts: the share gained at each point times its envelope.
         envelope[:-1] -= envelope[1:]

@@ -1,28 +1,41 @@
 """Does a 95 % interval hold the true difference 95 times in 100? Simulate detectors whose true difference is known.
 
-    python scripts/evidence/coverage_simulation.py --simulations 3000
+    python scripts/evidence/coverage_simulation.py --simulations 1000 --output docs/results/coverage.json
+    python scripts/evidence/coverage_simulation.py --only "80 classes" --simulations 300
 
-Each simulation draws new images, objects, false positives and training seeds, and runs them through the evaluator and
-the bootstrap as a user's predictions would. Objects and images have a difficulty that all detectors share, so results
-are paired; a seed shifts a detector's skill. The truth of a metric is its mean over other data sets of the same size
-and over seeds. Prints one Markdown table: for each scenario the share of simulations whose interval held the truth, and
-how often the verdict saw a difference.
+Each simulation draws new images, objects, false positives and training seeds. It runs them through the evaluator and
+the bootstrap as a user's predictions would be. Objects and images have a difficulty that all detectors share, so
+results are paired. A seed shifts a detector's skill. With many classes, the frequency of class k is proportional to
+1 / k. Half of an image's objects are then of one class, and no two classes are equally difficult or gain equally.
+
+The truth of a class is its mean over other data sets of the same size in which it occurs, and over seeds. The truth of
+a mean over classes is the mean of the truths of the classes that are present. The coin flips have a closed form: one
+object per image, which two detectors find with chance 0.6 and 0.5.
+
+Prints a Markdown table: how often intervals held the truth, estimated divided by true standard error, and how often the
+p-value fell below 0.05. With n simulations a share of 95 % has a standard error of sqrt(0.95 * 0.05 / n), which is 0.7
+points for 1,000, and a ratio of standard errors one of about 1 / sqrt(2 n), which is 0.02.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-from collections.abc import Iterable
+import warnings
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gam_yolo.evaluation import (
     METRICS,
     Detections,
+    Estimate,
     GroundTruth,
     difference,
     draw_weights,
@@ -33,8 +46,11 @@ from gam_yolo.evaluation import (
 )
 
 SHOWN = ("AP", "AP50", "AP75", "AR100", "VOC2007 AP50", "VOC2010 AP50")
-CLASSES = 2
 SKILL = 0.8
+CLASS_SIZES = (10, 15, 20, 50)
+"""Lower bounds of the groups of classes, by number of images, whose own intervals are counted."""
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -47,169 +63,298 @@ class Scenario:
         seeds: Training seeds of each of the two variants.
         seed_noise: Standard deviation of a seed's shift in skill, of the first variant and of the second.
         gain: How much more skilled the second variant is.
+        classes: Number of classes.
+        tail: Frequencies are proportional to rank to the power of minus this; with 0, classes are alike.
     """
 
     name: str
     images: int
-    seeds: int
-    seed_noise: tuple[float, float]
-    gain: float
+    seeds: int = 1
+    seed_noise: tuple[float, float] = (0.0, 0.0)
+    gain: float = 0.0
+    classes: int = 2
+    tail: float = 0.0
 
-    def skills(self, rng: np.random.Generator, seeds: int) -> list[float]:
-        """Draw the skills of so many seeds of the first variant, then of the second."""
-        pairs = zip((0.0, self.gain), self.seed_noise, strict=True)
-        return [SKILL + gain + noise * rng.normal() for gain, noise in pairs for _ in range(seeds)]
+    def draw(self, rng: np.random.Generator, seeds: int) -> tuple[GroundTruth, list[Detections]]:
+        """Draw a data set, and detections of so many seeds of the first variant, then of the second."""
+        count = 1 + rng.poisson(2.0 if not self.tail else 1.0, self.images)
+        image = np.repeat(np.arange(self.images), count)
+        scene = self._labels(rng, self.images)
+        image_difficulty = rng.normal(0, 0.7, self.images)
+        label = self._labels(rng, len(image))
+        if self.tail:
+            label = np.where(rng.random(len(image)) < 0.5, scene[image], label)
+        of_class = np.random.default_rng(self.classes)  # the same in every simulation
+        hard = of_class.normal(0, 0.5, self.classes) * bool(self.tail)
+        uneven = of_class.normal(0, 0.1, self.classes) * bool(self.tail and self.gain)
+        truth = _ground_truth(self.images, self.classes, image, label, side=rng.uniform(20, 60, len(image)))
+        difficulty = rng.normal(0, 1, len(image)) + image_difficulty[image] + hard[label]
+        models = []
+        for gain, noise in zip((np.zeros(self.classes), self.gain + uneven), self.seed_noise, strict=True):
+            for _ in range(seeds):
+                skill = SKILL + gain + noise * rng.normal()
+                ease = skill[label] - difficulty + rng.normal(0, 0.6, len(image))
+                hit = ease > 0
+                found = truth.box[hit].copy()
+                found[:, 0] += found[:, 2] * np.abs(rng.normal(0, 0.12, hit.sum()))
+                false = rng.poisson(1.5 * np.exp(image_difficulty / 2 - 0.2 * skill.mean()))
+                false_image = np.repeat(np.arange(self.images), false)
+                n = len(false_image)
+                # Half of the false positives are of any class, the others of one that the images are full of.
+                false_label = np.where(rng.random(n) < 0.5, rng.integers(0, self.classes, n), scene[false_image])
+                logit = np.concatenate([ease[hit] + rng.normal(0, 0.8, hit.sum()), rng.normal(-0.5, 1, n)])
+                models.append(
+                    Detections(
+                        source="simulation",
+                        image=np.concatenate([image[hit], false_image]),
+                        label=np.concatenate([label[hit], false_label]),
+                        box=np.concatenate([found, np.tile([1500.0, 1500.0, 40.0, 40.0], (n, 1))]),
+                        score=1 / (1 + np.exp(-logit)),
+                    )
+                )
+        return truth, models
+
+    def truths(self, seeds: list[int], workers: ProcessPoolExecutor) -> Array:
+        """Find the truth of both variants for each class, shape (2, classes, metrics)."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a class and size that never occurred has no truth
+            found: Array = np.nanmean(list(workers.map(partial(_measured, self), seeds, chunksize=16)), axis=0)
+            if not self.gain:
+                found[:] = found.mean(axis=0)
+            return np.where(np.isnan(found), np.nanmean(found, axis=1, keepdims=True), found)
+
+    def _labels(self, rng: np.random.Generator, n: int) -> NDArray[np.intp]:
+        frequency = np.arange(1, self.classes + 1.0) ** -self.tail
+        return rng.choice(self.classes, n, p=frequency / frequency.sum())
 
 
-SCENARIOS = (
-    Scenario("one seed, no seed noise, no difference", 200, 1, (0.0, 0.0), 0.0),
-    Scenario("one seed, no seed noise, difference", 200, 1, (0.0, 0.0), 0.25),
-    Scenario("one seed, no seed noise, no difference, few images", 30, 1, (0.0, 0.0), 0.0),
-    Scenario("three seeds, no seed noise, no difference", 200, 3, (0.0, 0.0), 0.0),
-    Scenario("two seeds, seed noise, no difference", 200, 2, (0.1, 0.1), 0.0),
-    Scenario("three seeds, seed noise, no difference", 200, 3, (0.1, 0.1), 0.0),
-    Scenario("three seeds, seed noise, difference", 200, 3, (0.1, 0.1), 0.25),
-    Scenario("five seeds, much seed noise, no difference", 200, 5, (0.3, 0.3), 0.0),
-    Scenario("three seeds, much seed noise, difference", 200, 3, (0.3, 0.3), 0.25),
-    Scenario("three seeds, one variant noisier, difference", 200, 3, (0.05, 0.3), 0.25),
+@dataclass(frozen=True)
+class CoinFlips(Scenario):
+    """Objects that are found or missed by chance: the truth of AR100 has a closed form."""
+
+    def draw(self, rng: np.random.Generator, seeds: int) -> tuple[GroundTruth, list[Detections]]:
+        """Draw both variants' hits; there is one object per image, and equally many images per class."""
+        image = np.arange(self.images)
+        label = image % self.classes
+        truth = _ground_truth(self.images, self.classes, image, label, side=np.full(self.images, 40.0))
+        found = [np.flatnonzero(rng.random(self.images) < p) for p in (0.6, 0.5) for _ in range(seeds)]
+        return truth, [Detections("flips", i, label[i], truth.box[i], np.full(len(i), 0.9)) for i in found]
+
+    def truths(self, seeds: list[int], workers: ProcessPoolExecutor) -> Array:  # noqa: ARG002 - as its base class
+        """Give the truth of AR100; it is not the truth of the other metrics."""
+        return np.broadcast_to(np.array([0.6, 0.5])[:, None, None], (2, self.classes, len(METRICS)))
+
+
+NOISE, MUCH = (0.1, 0.1), (0.3, 0.3)
+SCENARIOS: tuple[Scenario, ...] = (
+    Scenario("2 classes, 200 images", 200),
+    Scenario("2 classes, 200 images, difference", 200, gain=0.25),
+    Scenario("2 classes, 30 images", 30),
+    Scenario("2 classes, 200 images, 3 seeds without noise", 200, 3),
+    Scenario("2 classes, 200 images, 2 seeds", 200, 2, NOISE),
+    Scenario("2 classes, 200 images, 3 seeds", 200, 3, NOISE),
+    Scenario("2 classes, 200 images, 3 seeds, difference", 200, 3, NOISE, gain=0.25),
+    Scenario("2 classes, 200 images, 5 seeds, much noise", 200, 5, MUCH),
+    Scenario("2 classes, 200 images, 3 seeds, much noise, difference", 200, 3, MUCH, gain=0.25),
+    Scenario("2 classes, 200 images, 3 seeds, one variant noisier, difference", 200, 3, (0.05, 0.3), gain=0.25),
+    *(
+        CoinFlips(f"coin flips, 60 images, {k} classes of {60 // k}", 60, gain=-0.1, classes=k)
+        for k in (60, 30, 15, 6, 1)
+    ),
+    *(
+        Scenario(f"{classes} classes, {images} images{what}", images, seeds, noise, gain, classes, 1.0)
+        for images in (100, 500, 5000)
+        for classes in (20, 80)
+        for what, seeds, noise, gain in (
+            ("", 1, (0.0, 0.0), 0.0),
+            (", difference", 1, (0.0, 0.0), 0.25),
+            (", 3 seeds", 3, NOISE, 0.0),
+            (", 3 seeds, difference", 3, NOISE, 0.25),
+        )
+    ),
 )
 
 
-def simulate(rng: np.random.Generator, n_images: int, skills: list[float]) -> tuple[GroundTruth, list[Detections]]:
-    """Draw a data set and the detections of one detector for each skill."""
-    image_difficulty = rng.normal(0, 0.7, n_images)
-    count = 1 + rng.poisson(2.0, n_images)
-    image = np.repeat(np.arange(n_images), count)
-    place = np.arange(len(image)) - np.repeat(np.cumsum(count) - count, count)
-    label = rng.integers(0, CLASSES, len(image))
-    side = rng.uniform(20, 60, len(image))
-    corner = np.stack([place % 8, place // 8], axis=1) * 100.0
-    box = np.concatenate([corner, side[:, None], side[:, None]], axis=1)
-    difficulty = rng.normal(0, 1, len(image)) + image_difficulty[image]
-    truth = GroundTruth(
+def _ground_truth(
+    n_images: int, n_classes: int, image: NDArray[np.intp], label: NDArray[np.intp], side: Array
+) -> GroundTruth:
+    """Make a data set of square objects that do not overlap."""
+    place = np.arange(len(image)) - np.searchsorted(image, image)
+    box = np.stack([place % 8 * 100.0, place // 8 * 100.0, side, side], axis=1)
+    return GroundTruth(
         source="simulation",
         ids=tuple(range(n_images)),
         files=tuple(f"{i}.jpg" for i in range(n_images)),
         sizes=np.full((n_images, 2), 2000.0),
-        classes=tuple(f"class {k}" for k in range(CLASSES)),
-        category_ids=tuple(range(1, CLASSES + 1)),
+        classes=tuple(f"class {k}" for k in range(n_classes)),
+        category_ids=tuple(range(1, n_classes + 1)),
         image=image,
         label=label,
         box=box,
-        area=box[:, 2] * box[:, 3],
+        area=side**2,
         crowd=np.zeros(len(image), dtype=bool),
         difficult=np.zeros(len(image), dtype=bool),
     )
-    models = []
-    for skill in skills:
-        ease = skill - difficulty + rng.normal(0, 0.6, len(image))
-        hit = ease > 0
-        found = box[hit].copy()
-        found[:, 0] += found[:, 2] * np.abs(rng.normal(0, 0.12, hit.sum()))
-        false = rng.poisson(1.5 * np.exp(image_difficulty / 2 - 0.2 * skill))
-        false_image = np.repeat(np.arange(n_images), false)
-        n = len(false_image)
-        logit = np.concatenate([ease[hit] + rng.normal(0, 0.8, hit.sum()), rng.normal(-0.5, 1, n)])
-        models.append(
-            Detections(
-                source="simulation",
-                image=np.concatenate([image[hit], false_image]),
-                label=np.concatenate([label[hit], rng.integers(0, CLASSES, n)]),
-                box=np.concatenate([found, np.tile([1500.0, 1500.0, 40.0, 40.0], (n, 1))]),
-                score=1 / (1 + np.exp(-logit)),
-            )
-        )
-    return truth, models
+
+
+def _measured(scenario: Scenario, seed: int) -> Array:
+    """Measure one seed of both variants on one data set, shape (2, classes, metrics)."""
+    truth, models = scenario.draw(np.random.default_rng(seed), 1)
+    return np.stack([measure(truth, model, np.ones((scenario.images, 1)))[1:, :, 0] for model in models])
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out in one simulation, over all classes, shape (metrics,) each.
+    """What one simulation gave; arrays have shape (metrics,), NaN where there is no interval.
 
     Attributes:
+        error: Estimated minus true difference.
+        variance: Its estimated variance.
+        held: Whether the interval of the difference holds the truth.
         single: Whether the interval of the first variant holds the truth.
-        held: Whether the interval of the difference does.
         p: Of the difference.
         seed_share: The seeds' share in the variance of the difference.
+        by_class: For each group of `CLASS_SIZES`, how many intervals of AP and of AR100 there were and how many held
+            the truth, shape (groups, 2, 2).
     """
 
-    single: np.ndarray
-    held: np.ndarray
-    p: np.ndarray
-    seed_share: np.ndarray
+    error: Array
+    variance: Array
+    held: Array
+    single: Array
+    p: Array
+    seed_share: Array
+    by_class: Array
 
 
-def measured(scenario: Scenario, seed: int) -> np.ndarray:
-    """Measure one seed of both variants on one data set, shape (2, metrics)."""
-    rng = np.random.default_rng(seed)
-    truth, models = simulate(rng, scenario.images, scenario.skills(rng, 1))
-    return np.stack([measure(truth, model, np.ones((scenario.images, 1)))[0, :, 0] for model in models])
-
-
-def simulation(scenario: Scenario, replicates: int, truths: np.ndarray, seed: int) -> Outcome:
+def _simulation(scenario: Scenario, replicates: int, truths: Array, seed: int) -> Outcome:
     """Compare the two variants on one data set."""
     rng = np.random.default_rng(seed)
-    truth, models = simulate(rng, scenario.images, scenario.skills(rng, scenario.seeds))
-    draws = draw_weights(scenario.images, replicates, int(rng.integers(1 << 32)))
-    baseline = resample(truth, models[: scenario.seeds], draws)
-    variant = resample(truth, models[scenario.seeds :], draws)
+    truth, models = scenario.draw(rng, scenario.seeds)
+    weights = draw_weights(scenario.images, replicates, int(rng.integers(1 << 32)))
+    baseline = resample(truth, models[: scenario.seeds], weights)
+    variant = resample(truth, models[scenario.seeds :], weights)
     found, single = difference(variant, baseline), estimate(baseline)
-    target = truths[1] - truths[0]
+    present = ~np.isnan(baseline.value[0, 1:])
+    first, second = (np.where(present, t, 0.0).sum(axis=0) / np.maximum(present.sum(axis=0), 1) for t in truths)
+    variance = found.image_variance[0] + found.seed_variance[0]
+    columns = [METRICS.index("AP"), METRICS.index("AR100")]
+    held = _held(found, np.concatenate([(second - first)[None], truths[1] - truths[0]]))
+    group = np.searchsorted(CLASS_SIZES, baseline.images[1:, columns[0]], side="right") - 1
+    by_class = np.zeros((len(CLASS_SIZES), 2, 2))
+    for g in range(len(CLASS_SIZES)):
+        cells = held[1:][group == g][:, columns]
+        by_class[g] = np.stack([(~np.isnan(cells)).sum(axis=0), np.nansum(cells, axis=0)])
     return Outcome(
-        single=(single.low[0] <= truths[0]) & (truths[0] <= single.high[0]),
-        held=(found.low[0] <= target) & (target <= found.high[0]),
+        error=np.where(np.isnan(variance), np.nan, found.value[0] - (second - first)),
+        variance=variance,
+        held=held[0],
+        single=_held(single, np.concatenate([first[None], truths[0]]))[0],
         p=found.p[0],
-        seed_share=found.seed_variance[0] / (found.seed_variance[0] + found.image_variance[0]),
+        seed_share=np.divide(found.seed_variance[0], variance, out=np.zeros(len(METRICS)), where=variance > 0),
+        by_class=by_class,
     )
 
 
-def run(scenario: Scenario, simulations: int, replicates: int, truth_sets: int, seed: int) -> str:
-    """Simulate one scenario and return its row."""
-    truth_seeds, seeds = (s.generate_state(n, np.uint64) for s, n in _streams(seed, truth_sets, simulations))
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        truths = np.mean(list(pool.map(partial(measured, scenario), truth_seeds, chunksize=16)), axis=0)
-        if not scenario.gain:
-            truths[:] = truths.mean(axis=0)
-        trial = partial(simulation, scenario, replicates, truths)
-        outcomes = list(pool.map(trial, seeds, chunksize=4))
-    shown = [METRICS.index(name) for name in SHOWN]
-    p = np.stack([outcome.p for outcome in outcomes])
-    by_holm = np.mean([(holm(row) < 0.05).any() for row in p])
-    shares = (
-        np.mean([o.held for o in outcomes], axis=0)[shown],
-        np.mean([o.single for o in outcomes], axis=0)[shown],
-        (p < 0.05).mean(axis=0)[shown],
+def _held(found: Estimate, truth: Array) -> Array:
+    """Say whether intervals hold the truth, up to rounding: 1, 0, or NaN where there is no interval."""
+    inside = (found.low <= truth + 1e-12) & (truth - 1e-12 <= found.high)
+    return np.where(np.isnan(found.low), np.nan, inside)
+
+
+def run(scenario: Scenario, simulations: int, replicates: int, truth_sets: int, processes: int) -> dict[str, Any]:
+    """Simulate one scenario."""
+    streams = np.random.SeedSequence(SCENARIOS.index(scenario)).spawn(2)
+    truth_seeds, seeds = (
+        s.generate_state(n, np.uint64).tolist() for s, n in zip(streams, (truth_sets, simulations), strict=True)
     )
-    cells = [
-        scenario.name,
-        *(" ".join(f"{100 * value:.1f}" for value in values) for values in shares),
-        f"{100 * by_holm:.1f}",
-        f"{100 * np.mean([o.seed_share[METRICS.index('AP')] for o in outcomes]):.0f}",
-    ]
-    return "| " + " | ".join(cells) + " |"
+    with ProcessPoolExecutor(processes) as workers:
+        trial = partial(_simulation, scenario, replicates, scenario.truths(truth_seeds, workers))
+        outcomes = list(workers.map(trial, seeds, chunksize=4))
+    shown = ["AR100"] if isinstance(scenario, CoinFlips) else SHOWN
+    metrics = {}
+    for name in shown:
+        j = METRICS.index(name)
+        error, variance, held, single, p = np.array(
+            [[o.error[j], o.variance[j], o.held[j], o.single[j], o.p[j]] for o in outcomes]
+        ).T
+        if np.isnan(held).all():
+            metrics[name] = None
+            continue
+        metrics[name] = {
+            "covered": round(100 * np.nanmean(held), 1),
+            "single_covered": round(100 * np.nanmean(single), 1),
+            "se_ratio": round(np.sqrt(np.nanmean(variance)) / np.nanstd(error), 3),
+            "seen": round(100 * np.mean(p[~np.isnan(p)] < 0.05), 1),
+            "without_interval": round(100 * np.isnan(held).mean(), 1),
+        }
+    by_class = np.sum([o.by_class for o in outcomes], axis=0)
+    return {
+        "scenario": scenario.name,
+        "simulations": simulations,
+        "replicates": replicates,
+        "difference": bool(scenario.gain),
+        "metrics": metrics,
+        "any_by_holm": round(100 * np.mean([(holm(o.p) < 0.05).any() for o in outcomes]), 1),
+        "seed_share": round(100 * np.nanmean([o.seed_share[METRICS.index("AP")] for o in outcomes])),
+        "classes": {
+            f"from {size} images": {
+                metric: {"intervals": int(n), "covered": round(100 * k / n, 1)}
+                for metric, n, k in zip(("AP", "AR100"), *counts, strict=True)
+            }
+            for size, counts in zip(CLASS_SIZES, by_class, strict=True)
+            if counts[0].all() and not isinstance(scenario, CoinFlips)
+        },
+    }
 
 
-def _streams(seed: int, *counts: int) -> Iterable[tuple[np.random.SeedSequence, int]]:
-    return zip(np.random.SeedSequence(seed).spawn(len(counts)), counts, strict=True)
+def row(result: dict[str, Any]) -> str:
+    """Write one scenario as a row of the table."""
+
+    def cells(key: str, form: str) -> str:
+        return " ".join("-" if m is None else format(m[key], form) for m in result["metrics"].values())
+
+    values = [cells("covered", ".1f"), cells("se_ratio", ".2f"), cells("single_covered", ".1f"), cells("seen", ".1f")]
+    without = max((100.0 if m is None else m["without_interval"]) for m in result["metrics"].values())
+    rest = (f"{result['any_by_holm']:.1f}", f"{result['seed_share']}", f"{without:.1f}", str(result["simulations"]))
+    return "| " + " | ".join((result["scenario"], *values, *rest)) + " |"
 
 
 def main() -> None:
-    """Run every scenario."""
+    """Run the chosen scenarios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=1000)
-    parser.add_argument("--replicates", type=int, default=400)
-    parser.add_argument("--truth-sets", type=int, default=5000, help="data sets that a metric's truth is the mean over")
-    parser.add_argument("--only", type=int, nargs="+", metavar="LINE", help="lines of the table to make, from 1")
+    parser.add_argument("--replicates", type=int, default=200)
+    parser.add_argument("--truth-sets", type=int, default=1000, help="data sets that a metric's truth is the mean over")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="run only scenarios whose name has it")
+    parser.add_argument("--exact", action="store_true", help="--only gives whole names")
+    parser.add_argument("--output", type=Path, help="JSON file to add the results to; replaces those of equal name")
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--nice", type=int, default=0, metavar="N", help="lower the priority by N")
     arguments = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"  # of each of the processes, of which every core has one
-    print(f"{arguments.simulations} simulations, {arguments.replicates} replicates; columns: {', '.join(SHOWN)}")
-    print("| scenario | difference covered, % | model covered, % | seen, % | any, by Holm, % | seeds' share, % |")
-    print("|" + " --- |" * 6)
-    for number, scenario in enumerate(SCENARIOS):
-        if arguments.only and number + 1 not in arguments.only:
+    os.nice(arguments.nice)
+    print("| scenario | difference covered, % | estimated / true standard error | model covered, % | seen, % |", end="")
+    print(" any, by Holm, % | seeds' share, % | without interval, % | simulations |")
+    print("|" + " --- |" * 9, flush=True)
+    for scenario in SCENARIOS:
+        matches = (text == scenario.name if arguments.exact else text in scenario.name for text in arguments.only)
+        if not any(matches):
             continue
-        row = run(scenario, arguments.simulations, arguments.replicates, arguments.truth_sets, number)
-        print(row, flush=True)
+        counts = (arguments.simulations, arguments.replicates, arguments.truth_sets, arguments.processes)
+        result = run(scenario, *counts)
+        print(row(result), flush=True)
+        if arguments.output:
+            save(arguments.output, result)
+
+
+def save(path: Path, result: dict[str, Any]) -> None:
+    """Add a result to the file, in the order of the scenarios, one per line."""
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    order = [scenario.name for scenario in SCENARIOS]
+    results = [*(r for r in known if r["scenario"] != result["scenario"]), result]
+    results.sort(key=lambda r: order.index(r["scenario"]))
+    lines = (json.dumps(r, separators=(",", ":")) for r in results)
+    path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -188,15 +188,26 @@ def voc_by_the_book(problem: Problem, label: int) -> tuple[float, float]:
         tp, fp = tp + hit, fp + (not hit)
         precision.append(tp / (tp + fp))
         recall.append(tp / counted)
+    return voc_ap(recall, precision)
+
+
+def voc_ap(recall: list[float], precision: list[float]) -> tuple[float, float]:
+    """The average precision of the kit of 2007 (`VOCevaldet.m`) and of those since 2010 (`VOCap.m`)."""
     eleven = sum(
         max((p for p, r in zip(precision, recall, strict=True) if r >= t), default=0.0)
-        for t in np.arange(0.0, 1.1, 0.1)
+        for t in matlab_range(0.0, 0.1, 1.0)
     )
     area, last = 0.0, 0.0
     for r in sorted(set(recall)):
         area += (r - last) * max(p for p, q in zip(precision, recall, strict=True) if q >= r)
         last = r
     return eleven / 11, area
+
+
+def matlab_range(first: float, step: float, last: float) -> list[float]:
+    """MATLAB's `first:step:last`: the first half is counted up from `first`, the second half down from `last`."""
+    n = round((last - first) / step)
+    return [first + k * step if 2 * k <= n else last - (n - k) * step for k in range(n + 1)]
 
 
 def overlap(a: list[float], b: list[float]) -> float:

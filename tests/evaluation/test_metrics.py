@@ -3,12 +3,13 @@ from __future__ import annotations
 import os
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gam_yolo.evaluation import match_coco, precision_curve
 
-from .problems import Problem, coco_stats, problems, pycocotools_stats, voc_by_the_book, voc_stats
+from .problems import Problem, coco_stats, matlab_range, problems, pycocotools_stats, voc_ap, voc_by_the_book, voc_stats
 
 # EXAMPLES=5000 for a longer search than every run can afford.
 thorough = settings(
@@ -55,3 +56,30 @@ def test_the_mean_of_the_precision_curve_is_average_precision(problem: Problem) 
     _, per_class = pycocotools_stats(problem)
     mean = np.mean([precision_curve(table, t).mean(axis=1) for t in range(10)], axis=0)
     np.testing.assert_allclose(mean, per_class, atol=1e-9)
+
+
+@pytest.mark.parametrize("objects", [*range(1, 21), 30, 70])
+def test_voc_2007_reads_the_recall_points_of_the_development_kit(objects: int) -> None:
+    """Every number of hits among so many objects, and false positives between them: recall meets tenths exactly."""
+    box = [10.0, 10.0, 20.0, 20.0]
+    annotation = {"category_id": 1, "bbox": box, "area": 400.0, "iscrowd": 0, "difficult": False}
+    annotations = [{**annotation, "id": i, "image_id": i} for i in range(1, objects + 1)]
+    rng = np.random.default_rng(objects)
+    for hits in range(1, objects + 1):
+        hit = rng.permutation(np.repeat([True, False], [hits, hits // 2]))
+        images = np.where(hit, np.cumsum(hit), 1)
+        results = [
+            {"image_id": int(i), "category_id": 1, "bbox": box if h else [500.0, *box[1:]], "score": 1 - n / 1000}
+            for n, (i, h) in enumerate(zip(images, hit, strict=True))
+        ]
+        found = np.cumsum(hit)
+        expected = voc_ap(list(found / objects), list(found / np.arange(1, len(hit) + 1)))
+        np.testing.assert_allclose(voc_stats(Problem(objects, 1, annotations, results))[0], expected, atol=1e-9, rtol=0)
+
+
+def test_matlab_counts_a_range_from_both_ends() -> None:
+    # As documented: `0:0.1:1 == 0.3` is false everywhere, and `0:0.1:0.3` differs from the start of `0:0.1:0.4`.
+    tenths = matlab_range(0.0, 0.1, 1.0)
+    assert 0.3 not in tenths
+    assert tenths == [0.0, 0.1, 0.2, 0.30000000000000004, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+    assert matlab_range(0.0, 0.1, 0.3) != matlab_range(0.0, 0.1, 0.4)[:4]

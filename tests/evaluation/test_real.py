@@ -35,11 +35,11 @@ VOC_NAMES = {
 }
 
 
-def predict(shared: Path, folder: Path, truth: GroundTruth, imgsz: int) -> list[dict]:
-    """Run yolov8n over the images of a data set and write what it sees of the set's classes as a COCO result file."""
+def predict(shared: Path, folder: Path, truth: GroundTruth, imgsz: int, weights: str = "yolov8n.pt") -> list[dict]:
+    """Run a detector over the images of a data set and return what it sees of the set's classes as COCO results."""
     from ultralytics import YOLO
 
-    model = YOLO(shared / "weights" / "yolov8n.pt")
+    model = YOLO(shared / "weights" / weights)
     category = dict(zip(truth.classes, truth.category_ids, strict=True))
     names = {c: category.get(VOC_NAMES.get(n, n), category.get(n)) for c, n in model.names.items()}
     image_id = dict(zip(truth.files, truth.ids, strict=True))
