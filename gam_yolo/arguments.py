@@ -1,24 +1,81 @@
-"""A row of a model YAML that names a block: `[from, repeats, name, arguments]`, and what its arguments mean."""
+"""A row of a model YAML, `[from, repeats, module, arguments]`: how it is shown in errors, what its arguments mean."""
 
 from __future__ import annotations
 
+import ast
 import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from gam_yolo.errors import UserError, nearest
+from gam_yolo.errors import UserError, brief, similar
 
-__all__ = ["bind", "row_error", "source"]
+__all__ = ["RowError", "as_list", "bind", "is_small", "literal", "row_error", "source"]
+
+MOST_VALUES = 1000
 
 
-def bind(name: str, block: type[nn.Module], channels: int, args: list[Any]) -> list[Any]:
+class RowError(UserError):
+    """A row of a model YAML that cannot be built or run.
+
+    Attributes:
+        row: The row's number, counted through backbone and head.
+    """
+
+    def __init__(self, file: str, index: int, row: object, problem: object, **parts: str) -> None:
+        super().__init__(problem, at=f"{file}, row {index} {_shown(row)}", **parts)
+        self.row = index
+
+
+def row_error(model: Mapping[str, Any], index: int, row: object, problem: object, **parts: str) -> RowError:
+    """Return the error about a row of a parsed model YAML; `parts` are those of `UserError`."""
+    return RowError(source(model), index, row, problem, **parts)
+
+
+def source(model: Mapping[str, Any]) -> str:
+    """Return the name of the file that a parsed model YAML came from."""
+    return str(model.get("yaml_file") or "model YAML")
+
+
+def as_list(args: Any) -> list[Any]:
+    """Return a block's arguments as a row has them; a single value or a mapping may stand without brackets.
+
+    Examples:
+        >>> as_list(None), as_list(16), as_list({"gate": "sigmoid"}), as_list((16, "none"))
+        ([], [16], [{'gate': 'sigmoid'}], [16, 'none'])
+    """
+    if args is None:
+        return []
+    if isinstance(args, Mapping):
+        return [dict(args)]
+    return list(args) if isinstance(args, (list, tuple)) else [args]
+
+
+def literal(value: Any) -> Any:
+    """Read one argument by the rule of Ultralytics' parser: text that is a Python literal means that literal.
+
+    YAML 1.1 reads `1e-4` and `None` as text. Nothing is evaluated but literals.
+
+    Examples:
+        >>> literal("1e-4"), literal("16"), literal("None"), literal("sigmoid")
+        (0.0001, 16, None, 'sigmoid')
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return value
+
+
+def bind(name: str, block: type[nn.Module], channels: int, args: Sequence[Any]) -> list[Any]:
     """Turn a row's arguments into the full positional arguments of the block.
 
     The channels are not written in a row; they come first in the result. A mapping as the last argument gives
     arguments by name. The block is built once on the meta device, where it costs neither memory nor random numbers,
-    so that whatever it refuses is found out here.
+    so that whatever it rejects is found here.
 
     Args:
         name: The block's name in the row.
@@ -30,34 +87,35 @@ def bind(name: str, block: type[nn.Module], channels: int, args: list[Any]) -> l
         The arguments by position, up to the last one given.
 
     Raises:
-        UserError: If an argument is unknown, given twice, one too many, or refused by the block.
+        UserError: An argument is unknown, given twice, one too many, or rejected by the block.
 
     Examples:
         >>> from gam_yolo.blocks import GAM
         >>> bind("GAM", GAM, 64, [16, {"gate": "sigmoid"}])
         [64, 16, 'sigmoid']
     """
-    if not isinstance(args, list):
-        raise UserError(f"the arguments are {args!r}, expected a list; write [] or [{{key: value}}]")
-    keywords = dict(args[-1]) if args and isinstance(args[-1], dict) else {}
-    positional = args[:-1] if args and isinstance(args[-1], dict) else args
+    given = [literal(arg) for arg in args]
+    named = given.pop() if given and isinstance(given[-1], dict) else {}
+    keywords = {key: literal(value) for key, value in named.items()}
     signature = inspect.signature(block)
     _, *others = signature.parameters
     for key in keywords:
         if key not in others:
-            raise UserError(f"{name} takes {_listed(signature)}, not '{key}'{nearest(str(key), others)}")
-    if len(positional) > len(others):
+            raise UserError(
+                f"{name} has no argument '{key}'", expected=_listed(signature), similar=similar(str(key), others)
+            )
+    if len(given) > len(others):
         raise UserError(
-            f"{name} takes at most {len(others)} arguments, {len(positional)} were given; write "
-            f"{_listed(signature)} without channels, which come from the row's input"
+            f"{name} takes at most {len(others)} arguments, but the row has {len(given)}",
+            expected=f"{_listed(signature)} without channels, which come from the row's input",
         )
-    for key in others[: len(positional)]:
+    for key in others[: len(given)]:
         if key in keywords:
-            raise UserError(f"{name}'s argument '{key}' is given twice, by position and by name; write it once")
+            raise UserError(f"{name}'s argument '{key}' is given by position and by name", fix="Write it once")
     try:
-        bound = signature.bind(channels, *positional, **keywords)
+        bound = signature.bind(channels, *given, **keywords)
     except TypeError as error:
-        raise UserError(f"{name}: {error}; write {_listed(signature)}") from None
+        raise UserError(f"{name}: {error}", expected=_listed(signature)) from None
     last = max(i for i, key in enumerate(signature.parameters) if key in bound.arguments)
     bound.apply_defaults()
     arguments = list(bound.args[: last + 1])
@@ -67,7 +125,7 @@ def bind(name: str, block: type[nn.Module], channels: int, args: list[Any]) -> l
     except UserError:
         raise
     except Exception as error:  # a block of the user's own may raise anything
-        raise UserError(f"{name} refuses its arguments ({type(error).__name__}: {error})") from error
+        raise UserError(f"{name} rejects its arguments ({brief(f'{type(error).__name__}: {error}')})") from error
     return arguments
 
 
@@ -77,20 +135,26 @@ def _listed(signature: inspect.Signature) -> str:
     return f"({', '.join(shown)})"
 
 
-def source(model: dict[str, Any]) -> str:
-    """Return the name of the file that a parsed model YAML came from."""
-    return str(model.get("yaml_file") or "model YAML")
+def is_small(value: Any) -> bool:
+    """Return whether nested values are few enough to walk; YAML aliases can make them cyclic or astronomical."""
+    pending: list[Any] = [value]
+    for _ in range(MOST_VALUES):
+        if not pending:
+            return True
+        value = pending.pop()
+        pending.extend(value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
+    return False
 
 
-def row_error(model: dict[str, Any], index: int, row: object, message: object) -> UserError:
-    """Return the error that says which file and row `message` is about."""
-    return UserError(f"{source(model)}, row {index} {_flow(row)}: {message}")
+def _shown(row: object) -> str:
+    """Write a row as a model YAML would, on one line, shortened where it is long."""
+    text = _flow(row) if is_small(row) else ""
+    return text if 0 < len(text) <= 300 else brief(row)
 
 
 def _flow(value: object) -> str:
-    """Write a value as a model YAML would, on one line."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{k}: {_flow(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{_flow(k)}: {_flow(v)}" for k, v in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_flow, value)) + "]"
-    return str(value)
+    return " ".join(str(value).split()) if isinstance(value, str) else brief(value)

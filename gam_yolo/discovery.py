@@ -1,6 +1,6 @@
 """Find the modules in which users register blocks of their own, in every process that asks for blocks.
 
-Two places name them, both in the hands of whoever runs the process:
+Two places name them, both under the control of whoever runs the process:
 
 - the entry-point group `gam_yolo.blocks` of installed packages: each entry names a module, `my_package.blocks`;
 - the environment variable `GAM_YOLO_BLOCKS`: paths of Python files, separated as in `PATH`. The processes that a
@@ -30,10 +30,10 @@ FILES = "GAM_YOLO_BLOCKS"
 def discover() -> list[str]:
     """Import every module that a package or the environment names.
 
-    A broken one neither ends the process nor hides the others: it is told as a warning and in the result.
+    A broken one neither ends the process nor hides the others. It is reported as a warning and in the result.
 
     Returns:
-        One sentence for each module that could not be imported.
+        One line for each module that could not be imported.
     """
     failures = []
     for source, load in _sources():
@@ -41,8 +41,8 @@ def discover() -> list[str]:
             load()
         except (Exception, SystemExit) as error:  # a user's module may do anything
             where = f" in line {error.lineno}" if isinstance(error, SyntaxError) else ""
-            told = " ".join(str(error).split())  # one line, as every message of ours
-            failures.append(f"{source} could not be imported ({type(error).__name__}{where}: {told})")
+            reason = " ".join(str(error).split())  # one line, as every message of ours
+            failures.append(f"{source} could not be imported ({type(error).__name__}{where}: {reason})")
     for failure in failures:
         warnings.warn(f"gam_yolo: {failure}", stacklevel=2)
     return failures

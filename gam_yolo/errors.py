@@ -2,7 +2,7 @@
 
     ValueError
     └── UserError            bad input: a file, a row, a key, an option
-        └── RowError         a row of a model YAML that cannot be built (`gam_yolo.graph.shapes`)
+        └── RowError         a row of a model YAML that cannot be built (`gam_yolo.arguments`)
 
 Every entry point (the `gam-yolo` command, and the `yolo` command through `gam_yolo.plugin`) prints such an error
 without a traceback and exits with status 2. Any other exception is a bug of ours and keeps its traceback.

@@ -102,12 +102,17 @@ def yaml_error(error: Exception, name: str, expected: str) -> UserError:
 def write(path: Path, text: str) -> None:
     """Write a file completely or not at all, with the text's own line ends.
 
-    The text goes to a temporary file in the same folder, which then takes the file's name.
+    The text goes to a temporary file in the same folder, which then takes the file's name. A device or pipe is written
+    to as it is, and a link to a file stays a link.
 
     Raises:
         UserError: It cannot be written.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            path.write_bytes(text.encode("utf-8"))
+            return
+        path = Path(os.path.realpath(path))
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".gam-yolo-")
         try:
             with os.fdopen(handle, "wb") as file:

@@ -1,10 +1,11 @@
-"""The blocks that a model YAML may name: name -> class."""
+"""The blocks that a model YAML can name: name -> class."""
 
 from __future__ import annotations
 
 import inspect
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TypeVar, overload
 
@@ -14,9 +15,9 @@ from torch import nn
 from gam_yolo import blocks as _blocks
 from gam_yolo import ultralytics_api
 from gam_yolo.discovery import discover
-from gam_yolo.errors import UserError, nearest
+from gam_yolo.errors import UserError, similar
 
-__all__ = ["BLOCKS", "get", "not_loaded", "register"]
+__all__ = ["BLOCKS", "get", "not_loaded", "register", "similar_block"]
 
 B = TypeVar("B", bound=type[nn.Module])
 
@@ -25,19 +26,33 @@ _registered: dict[str, type[nn.Module]] = {}
 BLOCKS: Mapping[str, type[nn.Module]] = MappingProxyType(_registered)
 """Every registered block by name, in the order of registration; read-only."""
 
+# Names in forks and papers from which the rule in `_plain` does not lead to ours.
+_ALIASES = {
+    "ca": "CoordAtt",
+    "coordinate": "CoordAtt",
+    "em": "EMA",
+    "efficientchannel": "ECA",
+    "squeezeexcitation": "SE",
+    "squeezeandexcitation": "SE",
+    "sa": "ShuffleAttention",
+    "lsk": "LSKA",
+    "global": "GAM",
+    "globalattentionmechanism": "GAM",
+}
+
 
 @overload
 def register(block: B) -> B: ...
 @overload
 def register(block: None = None, *, name: str | None = None, override: bool = False) -> Callable[[B], B]: ...
 def register(block: B | None = None, *, name: str | None = None, override: bool = False) -> B | Callable[[B], B]:
-    """Make an `nn.Module` class placeable from a model YAML by name, and its checkpoints safe-loadable.
+    """Let model YAMLs name an `nn.Module` class, and restricted loading accept its checkpoints.
 
-    The class's first argument is the channel count of its input, which the parser fills in; its other arguments are
-    what a YAML row gives, by position or by name. It has to keep the shape (B, C, H, W) of its input.
+    The class's first argument is the channel count of its input, which the parser fills in. Its other arguments are
+    what a YAML row gives, by position or by name. The block has to keep the shape (B, C, H, W) of its input.
 
-    A registration lasts as long as its process. For the `yolo` command and the workers it starts to find a block,
-    the module that registers it has to be found by them, see `gam_yolo.discovery` and `docs/own-block.md`.
+    A registration lasts as long as its process. For the `yolo` command and the workers it starts, see
+    `gam_yolo.discovery` and `docs/own-block.md`.
 
     Args:
         block: The class, where `register` is used as a bare decorator.
@@ -48,7 +63,7 @@ def register(block: B | None = None, *, name: str | None = None, override: bool 
         The class itself, or, with options, a decorator that returns it.
 
     Raises:
-        UserError: If the name is taken or is not a Python name, the object is no `nn.Module` class, or an argument
+        UserError: The name is taken or is not a Python name, the object is not an `nn.Module` class, or an argument
             can only be given by keyword.
 
     Examples:
@@ -67,18 +82,20 @@ def register(block: B | None = None, *, name: str | None = None, override: bool 
 
 
 def _register(block: B, name: str, override: bool) -> B:
+    at = f"cannot register '{name}'"
     if not (isinstance(block, type) and issubclass(block, nn.Module)):
-        raise UserError(f"cannot register '{name}': {block!r} is not a class derived from torch.nn.Module")
+        raise UserError(f"{block!r} is not a class derived from torch.nn.Module", at=at)
     parameters = list(inspect.signature(block).parameters.values())
     if not parameters or any(p.kind is not p.POSITIONAL_OR_KEYWORD for p in parameters):
         raise UserError(
-            f"cannot register '{name}': {block.__name__}{inspect.signature(block)} must take the channel count first "
-            "and every further argument by position or by name (no *, *args or **kwargs)"
+            f"{block.__name__}{inspect.signature(block)} must take the channel count first and every further argument "
+            "by position or by name (no *, *args or **kwargs)",
+            at=at,
         )
     if not name.isidentifier():
-        raise UserError(f"cannot register '{name}': a row's name is a Python name, of letters, digits and underscores")
+        raise UserError("a row's name is a Python name, of letters, digits and underscores", at=at)
     if not override and (taken := _taken(name, block)):
-        raise UserError(f"cannot register '{name}': the name is taken by {taken}; choose another or pass override=True")
+        raise UserError(f"the name is taken by {taken}", at=at, fix="Choose another, or pass override=True")
     _registered[name] = block
     # A checkpoint names the block's parts too: the modules that its file defines or imports.
     parts = [
@@ -89,8 +106,8 @@ def _register(block: B, name: str, override: bool) -> B:
 
 
 def _taken(name: str, block: type[nn.Module]) -> str:
-    """Say what has the name already, or nothing. The same class defined again, as a notebook's cell does, may."""
-    # Ultralytics is imported for this only where a user registers a block: our own names are known to be free.
+    """Return what has the name already; nothing for the same class defined again, as in a notebook's cell."""
+    # Ultralytics is imported for this only where a user registers a block; our own names are known to be free.
     own = block.__module__.startswith("gam_yolo.")
     reserved = {} if own else vars(ultralytics_api.tasks())
     for taker in (_registered.get(name), reserved.get(name)):
@@ -100,7 +117,7 @@ def _taken(name: str, block: type[nn.Module]) -> str:
 
 
 def _where(thing: object) -> str:
-    """Return where a class or function is defined, `module.name`; of anything else what Python calls it."""
+    """Return where a class or function is defined, `module.name`; for anything else, its `repr`."""
     return f"{thing.__module__}.{thing.__qualname__}" if hasattr(thing, "__qualname__") else repr(thing)
 
 
@@ -108,12 +125,38 @@ def get(name: str) -> type[nn.Module]:
     """Return the block registered under `name`.
 
     Raises:
-        UserError: If there is none; the sentence names the nearest one.
+        UserError: There is none. The message names the nearest one.
     """
     try:
         return _registered[name]
     except KeyError:
-        raise UserError(f"no block is named '{name}'{nearest(name, _registered)}{not_loaded()}") from None
+        raise UserError(f"no block is named '{name}'{not_loaded()}", similar=similar_block(name, _registered)) from None
+
+
+def similar_block(name: str, known: Iterable[str]) -> str:
+    """Return the valid name that is meant by a wrong one: our name for a fork's block, or else the closest spelling.
+
+    Args:
+        name: The name that was read.
+        known: The valid names.
+
+    Examples:
+        >>> [similar_block(name, ["SE", "CoordAtt", "Conv"]) for name in ("SEAttention", "CA", "Conw")]
+        ['SE', 'CoordAtt', 'Conv']
+    """
+    plain, known = _plain(name), [*known]
+    by_plain = {_plain(k): k for k in (*known, *reversed(_registered)) if k in known}
+    if ours := by_plain.get(plain) or _ALIASES.get(plain):
+        return ours if ours in known else ""
+    if plain == name.lower():
+        return similar(name, known)
+    return by_plain.get(similar(plain, by_plain), "")  # "Attention" in common is not a likeness
+
+
+def _plain(name: str) -> str:
+    """Return a block's name without what forks vary: prefix `nn.`, case, underscores, "Attention", "Block"."""
+    name = name.lower().removeprefix("nn.").replace("_", "").replace("-", "")
+    return re.sub(r"(attention|att|attn|module|block|layer)+$", "", name) or name
 
 
 def not_loaded() -> str:

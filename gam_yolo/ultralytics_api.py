@@ -1,8 +1,8 @@
-"""Every name of Ultralytics that is used outside `gam_yolo.plugin`, each with a check of what is assumed of it.
+"""Every name of Ultralytics that we use, each with a check of what is assumed of it.
 
 Ultralytics documents few of these names and promises none of them. So each is declared once, in `ASSUMPTIONS`, with
-what it is used for; a release that renames it or changes its parameters leads to an error that says so in words, and
-`docs/compatibility.md` lists the same table. Nothing of Ultralytics is imported before one of the functions is called.
+what it is used for. If a release renames one or changes its parameters, the error says so in words. `as_markdown`
+renders the table for `docs/compatibility.md`. Nothing of Ultralytics is imported before a function here is called.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from gam_yolo.errors import UserError
 __all__ = [
     "ASSUMPTIONS",
     "Assumption",
+    "as_markdown",
     "broken_assumptions",
     "default_arguments",
     "download_checkpoint",
@@ -34,10 +35,12 @@ __all__ = [
     "image_formats",
     "image_size",
     "info",
+    "is_quiet",
     "label_files",
     "lift_nms_time_limit",
     "load_dataset_yaml",
     "model",
+    "model_class",
     "quiet",
     "runs_folder",
     "safe_checkpoint",
@@ -56,9 +59,10 @@ class Assumption:
     Attributes:
         module: The module it is in.
         name: The name, with dots for an attribute of a class.
-        parameters: Parameters that it must accept by name; empty for what is not called so.
+        parameters: Parameters that it must accept by name; empty where nothing is passed by name.
         purpose: What it is used for, as the end of "needed to ...".
         formerly: The module it was in in earlier releases, if it has moved.
+        wrapped: Whether `gam_yolo.plugin` wraps it.
     """
 
     module: str
@@ -66,6 +70,7 @@ class Assumption:
     parameters: tuple[str, ...]
     purpose: str
     formerly: str = ""
+    wrapped: bool = False
 
     def problem(self) -> str:
         """Return what does not hold in the installed release, in words, or an empty string."""
@@ -75,15 +80,18 @@ class Assumption:
             return str(error)
         return ""
 
-    def get(self) -> Any:
-        """Import the name.
+    def get(self, module: ModuleType | None = None) -> Any:
+        """Return what has the name.
+
+        Args:
+            module: The module, where it is being imported at the moment; otherwise it is imported.
 
         Raises:
             UserError: It is missing, or lacks a parameter.
         """
         path = f"{self.module}.{self.name}"
         try:
-            found: Any = self._import_module()
+            found: Any = module or self._import_module()
             for part in self.name.split("."):
                 found = getattr(found, part)
         except (ImportError, AttributeError):
@@ -115,11 +123,34 @@ ASSUMPTIONS = {
     a.name: a
     for a in (
         Assumption("ultralytics", "YOLO", (), "load checkpoints and train models"),
-        Assumption("ultralytics.nn.tasks", "parse_model", ("d", "ch"), "build the rows of a model YAML"),
+        Assumption("ultralytics", "YOLO.task_map", (), "find the model class of a task"),
+        Assumption("ultralytics.nn.tasks", "parse_model", ("d", "ch"), "build rows that name a block", wrapped=True),
+        Assumption(
+            "ultralytics.nn.tasks", "BaseModel.load", ("weights", "verbose"), "load weights by structure", wrapped=True
+        ),
+        Assumption("ultralytics.nn.tasks", "BaseModel.fuse", (), "fold the blocks' batch norms", wrapped=True),
+        Assumption(
+            "ultralytics.nn.tasks",
+            "DetectionModel.__init__",
+            ("cfg",),
+            "explain a model that does not run",
+            wrapped=True,
+        ),
+        Assumption("ultralytics.utils.checks", "check_file", ("file",), "find our YAMLs by bare name", wrapped=True),
+        Assumption("ultralytics.cfg", "entrypoint", (), "end the yolo command with a one-line error", wrapped=True),
+        Assumption(
+            "ultralytics.engine.trainer", "BaseTrainer._setup_train", (), "apply `freeze` to base rows", wrapped=True
+        ),
+        Assumption("ultralytics.engine.trainer", "BaseTrainer.set_model_attributes", (), "apply `freeze` to base rows"),
+        Assumption("ultralytics.nn.tasks", "C2fAttn", (), "run the layers that read text"),
+        Assumption("ultralytics.nn.tasks", "ImagePoolingAttn", (), "run the layers that read text"),
+        Assumption("ultralytics.nn.tasks", "BaseModel", (), "tell whole models from layers"),
+        Assumption("ultralytics.nn.tasks", "Ensemble", (), "tell whole models from layers"),
+        Assumption("ultralytics.nn.tasks", "guess_model_task", ("model",), "find the task of a model YAML"),
+        Assumption("ultralytics.nn.tasks", "torch_safe_load", ("weight",), "read a checkpoint without running code"),
         Assumption(
             "ultralytics.nn.tasks", "guess_model_scale", ("model_path",), "read the scale letter in a file name"
         ),
-        Assumption("ultralytics.nn.tasks", "BaseModel.load", ("weights", "verbose"), "load pretrained weights"),
         Assumption("ultralytics.nn.tasks", "DetectionModel", ("cfg", "verbose"), "count a model's GFLOPs"),
         Assumption("ultralytics.utils.checks", "check_yaml", ("file", "hard"), "find a YAML by its bare name"),
         Assumption("ultralytics.utils", "LOGGER", (), "leave out the log of models that are only measured"),
@@ -153,7 +184,17 @@ ASSUMPTIONS = {
         Assumption("ultralytics.utils.torch_utils", "unwrap_model", (), "save snapshots of a multi-GPU training"),
     )
 }
-"""By the last part of the name's path. `parse_model` and `BaseModel.load` are also wrapped by `gam_yolo.plugin`."""
+"""By name."""
+
+
+def as_markdown() -> str:
+    """Return the table of assumptions for `docs/compatibility.md`."""
+    rows = [
+        f"| `{a.module}.{a.name}` | {', '.join(f'`{p}`' for p in a.parameters)} | "
+        f"{'wrapped' if a.wrapped else 'used'} to {a.purpose} |"
+        for a in ASSUMPTIONS.values()
+    ]
+    return "\n".join(["| name | parameters | |", "| --- | --- | --- |", *rows]) + "\n"
 
 
 def broken_assumptions() -> list[str]:
@@ -183,6 +224,40 @@ def tasks() -> ModuleType:
 def model(source: str | Path, task: str | None = None) -> Any:
     """Return Ultralytics' `YOLO` object for a model YAML or a checkpoint."""
     return get("YOLO")(source, task=task)
+
+
+def model_class(config: dict[str, Any]) -> Any:
+    """Return Ultralytics' class for a parsed model YAML, as `YOLO` chooses it.
+
+    Raises:
+        UserError: The head is of no task that the installed release has.
+    """
+    head = str(config["head"][-1][2])
+    special = {"RTDETRDecoder": "RTDETRDetectionModel", "WorldDetect": "WorldModel"}
+    special |= {"YOLOEDetect": "YOLOEModel", "YOLOESegment": "YOLOESegModel", "YOLOESegment26": "YOLOESegModel"}
+    if found := getattr(tasks(), special.get(head, ""), None):
+        return found
+    with quiet():  # it warns where it cannot tell, and guesses
+        task = get("guess_model_task")(config)
+    return get("YOLO.task_map").fget(None)[task]["model"]
+
+
+def safe_checkpoint(path: str) -> Any:
+    """Return the model in a checkpoint, which is read with known classes only and cannot run code.
+
+    A release or a torch without restricted loading reads it as usual.
+
+    Raises:
+        UserError: The file holds no model.
+    """
+    load = get("torch_safe_load")
+    restricted = {"safe_only": True} if hasattr(tasks(), "SAFE_LOAD") else {}
+    checkpoint = load(path, **restricted)[0]
+    found = (checkpoint.get("ema") or checkpoint.get("model")) if isinstance(checkpoint, dict) else None
+    if not hasattr(found, "state_dict") or not hasattr(found, "yaml"):
+        raise UserError("holds no Ultralytics model", at=path)
+    model: Any = found
+    return model.float()
 
 
 def find_yaml(name: str) -> Path | None:
@@ -318,6 +393,11 @@ class _DropFromSilentThreads(logging.Filter):
 
 
 _filter = _DropFromSilentThreads()
+
+
+def is_quiet() -> bool:
+    """Return whether what Ultralytics logs from this thread is dropped."""
+    return threading.get_ident() in _silent
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from gam_yolo import registry
 from gam_yolo.cli import app
-from gam_yolo.describe import catalogue, describe
+from gam_yolo.describe import blocks, describe
 from gam_yolo.errors import UserError
 from gam_yolo.registry import BLOCKS, register
 
@@ -37,7 +37,7 @@ def test_json_lists_every_block_with_true_counts() -> None:
     by_name = {e["name"]: e for e in found["blocks"]}
     m = 128 // 4
     assert by_name["GAM"]["macs"] == 12 * 12 * (2 * 128 * m + 98 * 128 * m)
-    assert by_name["GAM_Attention"]["macs"] == 12 * 12 * (2 * 128 * m + 98 * 128 * m // 4)
+    assert by_name["GAM_Attention"]["macs"] == 12 * 12 * (2 * 128 * m + 98 * 128 * m)
     assert by_name["CBAM"]["macs"] == 4 * 128 * 8 + 98 * 12 * 12
     assert by_name["SimAM"]["macs"] == by_name["SimAM"]["parameters"] == 0
     assert by_name["GAM"]["source"] == "arXiv 2112.05561"
@@ -53,8 +53,8 @@ def test_table_shows_what_is_asked_for() -> None:
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
-    with pytest.raises(UserError, match="no block is named 'Gamm'; did you mean 'GAM'"):
-        catalogue(["Gamm"])
+    with pytest.raises(UserError, match=r"no block is named 'Gamm'. Did you mean 'GAM'"):
+        blocks(["Gamm"])
 
 
 def test_a_block_that_cannot_be_built_or_run_says_why() -> None:
@@ -88,4 +88,4 @@ def test_the_documentation_has_the_true_counts(root: Path) -> None:
         r"^\| (`.*?) \| .* \| ([\d,]+) \| ([\d,]+) \|$", (root / "docs/blocks.md").read_text("utf-8"), re.M
     )
     told = {name: (p, m) for names, p, m in rows for name in re.findall(r"`(\w+)`", names)}
-    assert told == {e.name: (f"{e.parameters:,}", f"{e.macs:,}") for e in catalogue()}
+    assert told == {e.name: (f"{e.parameters:,}", f"{e.macs:,}") for e in blocks()}

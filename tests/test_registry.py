@@ -112,7 +112,7 @@ def test_what_no_row_could_build_is_refused(block: Any, name: str | None, says: 
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
-    with pytest.raises(UserError, match="no block is named 'CBMA'; did you mean 'CBAM'"):
+    with pytest.raises(UserError, match=r"no block is named 'CBMA'. Did you mean 'CBAM'"):
         registry.get("CBMA")
 
 

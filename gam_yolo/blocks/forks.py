@@ -1,45 +1,73 @@
-"""GAM under the names and with the signature that YOLO forks gave it, so that their YAML rows build what they build."""
+"""GAM under the names and with the arguments that YOLO forks gave it, so that their YAML rows build their block."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from gam_yolo.blocks.gam import GAM
 
-__all__ = ["GAM_Attention"]
+__all__ = ["FEWEST_CHANNELS", "GAM_Attention"]
+
+FEWEST_CHANNELS = 32  # a smaller number in a row is a ratio, a kernel or a number of groups
 
 
-class GAM_Attention(GAM):  # noqa: N801  # the forks' own spelling: it is what their YAMLs say
-    """The forks' GAM, raw gate, grouped convolutions, shuffled spatial gate: (B, C, H, W) -> (B, C, H, W).
+class GAM_Attention(GAM):  # noqa: N801  # the forks' own spelling, which their YAMLs use
+    """The forks' GAM, raw gate, of either family: (B, C, H, W) -> (B, C, H, W).
 
-    The forks' parsers put the input's channels in front of a row's arguments and scale the first of these by the
-    model's width. A row `[-1, 1, GAM_Attention, [512, 512]]` therefore reads (c1, c2=512 scaled, group=512): the
-    second number is taken for a truth value and switches group convolution on. Write `[-1, 1, GAM, [{preset:
-    forks}]]` to say it plainly.
+    Two classes of this name are in use, and a row's arguments tell which one it was written for:
+
+    - (c1, c2, group=True, rate=4): grouped convolutions and a shuffle after the spatial gate. The parser scales the
+      row's first number by the model's width and passes it as c2. A row `[512, 512]` therefore reads
+      (c2=512, group=512): the second number counts as true and switches group convolution on.
+    - (in_channels, rate=4): no groups, no shuffle. Its rows are `[]` and `[4]`.
+
+    A row is of the second family if it has at most one number, below 32, and does not name `group`.
 
     Args:
         c1: Channels of the input.
-        c2: The forks' output channels. A gate cannot change the channels, so the forks fail unless it equals `c1`;
-            here it is read and not used.
-        group: Whether the convolutions are grouped, by `rate` groups as the forks do.
-        rate: The reduction ratio.
+        c2: The first family's output channels, or the second family's rate. A gate cannot change the channels, so the
+            forks fail unless c2 equals `c1`; here it is not used.
+        group: Whether the first family's convolutions are grouped, by `rate` groups; by default they are.
+        rate: The reduction ratio; by default 4.
 
     Raises:
-        UserError: If `rate` exceeds the channels or does not divide them.
+        UserError: `rate` exceeds the channels or does not divide them.
+
+    Examples:
+        >>> [sum(p.numel() for p in GAM_Attention(256, *row).parameters()) for row in ([], [4], [256], [256, False])]
+        [1639680, 1639680, 435456, 1639680]
     """
 
-    def __init__(self, c1: int, c2: int | None = None, group: bool = True, rate: int = 4) -> None:
-        del c2
-        super().__init__(
-            c1, reduction=rate, groups=rate if group else 1, shuffle="after", shuffle_groups=4, preset="forks"
-        )
+    def __init__(self, c1: int, c2: int | None = None, group: Any = None, rate: int | None = None) -> None:
+        grouped, r = _family(c2, group, rate)
+        if grouped is None:
+            super().__init__(c1, reduction=r)
+            return
+        super().__init__(c1, reduction=r, groups=r if grouped else 1, shuffle="after", shuffle_groups=4, preset="forks")
 
     @staticmethod
-    def advice(c1: int, c2: int | None = None, group: object = True, rate: int = 4) -> str:
-        """Say what a row's arguments were bound to and which row says the same plainly."""
-        grouped = f"{rate} groups" if group else "no groups"
-        plain = "{preset: forks}" if group else "{preset: forks, groups: 1, shuffle_groups: 4}"
-        if rate != 4:
-            plain = f"{{preset: forks, reduction: {rate}, groups: {rate if group else 1}, shuffle_groups: 4}}"
+    def advice(c1: int, c2: int | None = None, group: Any = None, rate: int | None = None) -> tuple[str, str]:
+        """Return what a row's arguments mean, and what to write instead, for the warning about such rows."""
+        grouped, r = _family(c2, group, rate)
+        if grouped is None:
+            row = "[]" if r == 4 else f"[{r}]"
+            return f"is read as (in_channels={c1}, rate={r!r}), without groups", f"Write [-1, 1, GAM, {row}]"
+        row = "{preset: forks}"
+        if not grouped or r != 4:
+            reduction = "" if r == 4 else f"reduction: {r}, "
+            row = f"{{preset: forks, {reduction}groups: {r if grouped else 1}, shuffle_groups: 4}}"
+        groups = f"{r} groups" if grouped else "no groups"
+        given = "the default" if group is None else repr(group)
         return (
-            f"was read as the forks read it: c2={c2!r} (not used: the block keeps its input's {c1} channels), "
-            f"group={group!r} ({grouped}), rate={rate!r}; the same in plain words is [-1, 1, GAM, [{plain}]]"
+            f"is read as (c1={c1}, c2={c2!r}, group={given}, rate={r!r}): {groups}; c2 is not used, as the block keeps "
+            f"its input's {c1} channels",
+            f"Write [-1, 1, GAM, [{row}]]",
         )
+
+
+def _family(c2: Any, group: Any, rate: Any) -> tuple[bool | None, Any]:
+    """Return whether the convolutions are grouped (None for the family that has no groups), and the rate."""
+    small = isinstance(c2, int) and not isinstance(c2, bool) and c2 < FEWEST_CHANNELS
+    if group is None and (c2 is None or (small and rate is None)):
+        return None, next((given for given in (c2, rate) if given is not None), 4)
+    return True if group is None else bool(group), 4 if rate is None else rate

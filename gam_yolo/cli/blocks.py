@@ -10,19 +10,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gam_yolo.describe import catalogue
+from gam_yolo import describe
 
 __all__ = ["blocks"]
 
 
 def blocks(
-    names: Annotated[list[str] | None, typer.Argument(help="Blocks to show; all where none is named.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Blocks to show; default: all.")] = None,
     channels: Annotated[int, typer.Option("--channels", "-c", min=1, help="Channels of the feature map.")] = 256,
     size: Annotated[int, typer.Option("--size", "-s", min=1, help="Height and width of the feature map.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """List the blocks that a model YAML can name, with their parameters and multiply-adds at a size."""
-    entries = catalogue(names, channels, size)
+    entries = describe.blocks(names, channels=channels, size=size)
     if as_json:
         found = {"channels": channels, "size": size, "blocks": [asdict(e) for e in entries]}
         typer.echo(json.dumps(found, indent=2))

@@ -1,4 +1,4 @@
-"""A picture of a model's graph: one row a layer, one column a stride, blocks marked."""
+"""Draw a model's graph: one row per layer, one column per stride, blocks marked."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ INK, LINE, PLAIN, MARKED = "#1f2933", "#8795a1", "#f5f7fa", "#ffd27f"
 def svg(graph: Graph, shapes: Sequence[Shape | None], is_block: Callable[[str], bool]) -> str:
     """Draw a graph.
 
-    Layers go down the page in their order, each in the column of its stride, so that the backbone runs to the right,
-    the top-down path back to the left, and the bottom-up path to the right again. The head lies under all columns.
+    Layers go down the page in their order, each in the column of its stride. So the backbone runs to the right, the
+    top-down path to the left, and the bottom-up path to the right again. The head lies under all columns.
 
     Args:
         graph: The graph.
-        shapes: What each row gives out, from `measure`.
-        is_block: Whether a module's name is that of a block, to be marked.
+        shapes: Each row's output, from `measure`.
+        is_block: Whether a module's name is a block's, to be marked.
 
     Returns:
         The SVG document.
@@ -33,7 +33,7 @@ def svg(graph: Graph, shapes: Sequence[Shape | None], is_block: Callable[[str], 
     strides = sorted({shape.stride for shape in shapes if shape})
     lefts: list[int] = []
     for layer, shape in zip(graph.layers, shapes, strict=True):
-        # What gives out no single feature map stands with what it reads.
+        # A layer without a single feature map is drawn in the column of its input.
         lefts.append(
             LEFT + ACROSS * strides.index(shape.stride) if shape else lefts[layer.sources[0]] if lefts else LEFT
         )

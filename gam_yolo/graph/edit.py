@@ -1,4 +1,4 @@
-"""Put rows into a model YAML, or take them out, with every `from` and every row number in comments renumbered."""
+"""Insert rows into a model YAML, or remove them, and renumber every `from` and every row number in comments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["FEEDS", "FEEDS_NEXT", "Edit", "insert", "remove", "rewrite"]
 
 FEEDS = ("all", "next")
 FEEDS_NEXT = "feeds next"
-"""What the comment of a row says whose block is meant to feed the following row only."""
+"""The comment of a row whose block is meant to feed the next row only."""
 
 # A comment's row number leads ("15 (P3/8-small)", "0-P1/2") or stands alone in brackets ("X3 (21), fpn_blocks.1").
 _NUMBER = re.compile(r"#\s*(?:(\d+)(?![\w.])|[^\d\s][^(]*\((\d+)\))")
@@ -28,8 +28,8 @@ class Edit:
 
     Attributes:
         graph: The new graph.
-        origin: For each new row the old row that it was, or None where it was put in.
-        note: What the comment of each row that was put in says besides its number.
+        origin: For each new row its old number, or None where it was inserted.
+        note: What the comment of each inserted row says besides its number.
     """
 
     graph: Graph
@@ -38,29 +38,30 @@ class Edit:
 
 
 def insert(graph: Graph, after: Iterable[int], block: str, args: list[Any], feeds: str = "all") -> Edit:
-    """Put a block behind each of the rows `after`.
+    """Insert a block after each of the rows `after`.
 
     Args:
         graph: The graph to start from.
         after: Row numbers of `graph`.
         block: The block's name.
         args: The arguments of each block's row.
-        feeds: `all`: everybody who read row X reads block(X) now. `next`: only the row that follows X does, all
-            others go on reading X itself.
+        feeds: `all`: every row that read row X reads block(X) instead. `next`: only the next row does; the others
+            still read X itself.
 
     Raises:
-        UserError: If a row is not there, is the head, or (`next`) is not read by the row that follows it.
+        UserError: A row does not exist, is the head, or (`next`) is not read by the next row.
     """
     rows = sorted(set(after))
     for row in rows:
         if not 0 <= row < graph.head.index:
-            what = f"is the head ({graph.head.module})" if row == graph.head.index else "is not there"
-            raise UserError(f"row {row} {what}, expected a row from 0 to {graph.head.index - 1} to place {block} after")
+            what = f"is the head ({graph.head.module})" if row == graph.head.index else "does not exist"
+            raise UserError(f"row {row} {what}", expected=f"a row from 0 to {graph.head.index - 1} for {block}")
         if feeds == "next" and row not in graph.layers[row + 1].sources:
-            readers = ", ".join(str(graph.layers[i]) for i in graph.readers(row)) or "nobody"
+            readers = ", ".join(str(graph.layers[i]) for i in graph.readers(row)) or "no row"
             raise UserError(
-                f"{graph.layers[row + 1]} does not read row {row} (it is read by {readers}), so a {block} that feeds "
-                "the next row only would be unused; write --feeds all"
+                f"{graph.layers[row + 1]} does not read row {row} ({readers} does), so a {block} that feeds only the "
+                "next row would be unused",
+                fix="Use feeds=all",
             )
 
     def moved(index: int) -> int:
@@ -83,15 +84,18 @@ def insert(graph: Graph, after: Iterable[int], block: str, args: list[Any], feed
 
 
 def remove(graph: Graph, is_block: Callable[[str], bool]) -> Edit:
-    """Take every row out whose module `is_block`; who read it now reads what it read.
+    """Remove every row whose module `is_block`. Its readers then read what it read.
 
     Raises:
-        UserError: If such a row reads several rows, reads the image, or is the head.
+        UserError: Such a row reads several rows, reads the image, or is the head.
     """
     blocks = {layer.index: layer for layer in graph.layers if is_block(layer.module)}
     for layer in blocks.values():
         if len(layer.sources) != 1 or layer.sources[0] == IMAGE or layer is graph.head:
-            raise UserError(f"{layer} reads {brief(list(layer.sources))} and cannot be taken out, expected one row")
+            raise UserError(
+                f"{layer} reads {brief(list(layer.sources))} and cannot be removed",
+                expected="a block that reads one row",
+            )
 
     def now(source: int) -> int:
         while source in blocks:
@@ -104,25 +108,27 @@ def remove(graph: Graph, is_block: Callable[[str], bool]) -> Edit:
 
 
 def rewrite(document: Document, edit: Edit) -> str:
-    """Return the document's text with the edit made in it, every other character left as it is.
+    """Return the document's text with the edit made in it; every other character stays as it is.
 
-    A `from` written relatively (-1) stays relative, one written as a row number stays one. A comment behind a row that
-    begins with the row's own number, or has it in brackets, is renumbered.
+    A relative `from` (-1) stays relative, a row number stays a row number. A comment after a row is renumbered if it
+    begins with the row's own number or has it in brackets.
 
     Raises:
-        UserError: If the text is laid out so that it cannot be edited in place (rows shared by YAML aliases, say).
+        UserError: The layout cannot be edited in place, for example because YAML aliases share rows.
     """
     text = document.text
     for start, end, new in sorted(_changes(document, edit), reverse=True):
         text = text[:start] + new + text[end:]
-    # Whatever layout a text has, what is handed out says what was meant.
+    # Whatever the layout, the result must be read as the graph that was meant.
     try:
         agrees = Document(text, document.name).graph == edit.graph
     except UserError:
         agrees = False
     if not agrees:
         raise UserError(
-            f"{document.name}: its rows cannot be edited in place; write each as '- [from, repeats, module, args]'"
+            "its rows cannot be edited in place",
+            at=document.name,
+            fix="Write each as '- [from, repeats, module, args]'",
         )
     return text
 
@@ -150,13 +156,13 @@ def _changes(document: Document, edit: Edit) -> Iterator[tuple[int, int, str]]:
             yield at + number.start(group), at + number.end(group), str(layer.index)
     for new, origin in enumerate(edit.origin):
         if origin is None:
-            behind = next(old for old in reversed(edit.origin[:new]) if old is not None)
-            yield _new_row(document, behind, edit.graph.layers[new], edit.note)
+            after = next(old for old in reversed(edit.origin[:new]) if old is not None)
+            yield _new_row(document, after, edit.graph.layers[new], edit.note)
 
 
-def _new_row(document: Document, behind: int, layer: Layer, note: str) -> tuple[int, int, str]:
-    """Return the change that writes `layer` behind the old row `behind`, in the layout of its section."""
-    text, end = document.text, document.end(document.rows[behind])
+def _new_row(document: Document, after: int, layer: Layer, note: str) -> tuple[int, int, str]:
+    """Return the change that writes `layer` after the old row `after`, in the layout of its section."""
+    text, end = document.text, document.end(document.rows[after])
     args = yaml.safe_dump(layer.args, default_flow_style=True, width=float("inf")).strip()
     row = f"[-1, {layer.repeats}, {layer.module}, {args}]"
     section = document.sections[layer.section]

@@ -1,4 +1,4 @@
-"""Find a model YAML by the name that a user gives it, as `yolo model=` does, and read the scale letter in it."""
+"""Find a model YAML by the name that a user gives, as `yolo model=` does, and read the scale letter in the name."""
 
 from __future__ import annotations
 
@@ -6,29 +6,43 @@ import re
 from pathlib import Path
 
 from gam_yolo import ultralytics_api
-from gam_yolo.errors import UserError
+from gam_yolo.errors import UserError, brief, similar
 from gam_yolo.graph.model import Document
+from gam_yolo.resources import MODELS_AND_DATA, shipped_names
 
 __all__ = ["load", "scale_letter", "without_letter"]
 
 
-def load(name: str) -> Document:
-    """Read the model YAML of that name: a path, or the name of a file that Ultralytics or this package ships.
+def load(name: str | Path) -> Document:
+    """Read a model YAML.
 
-    A file whose name has a scale letter (`yolov8n-gam.yaml`) and that is not there is read from the one that serves all
-    scales (`yolov8-gam.yaml`).
+    If `name` has a scale letter (`yolov8n-gam.yaml`) and no such file exists, the file that serves all scales is read
+    (`yolov8-gam.yaml`).
+
+    Args:
+        name: A path, or the name of a file that Ultralytics or this package ships.
 
     Raises:
-        UserError: If there is no such file, or it is no model YAML.
+        UserError: There is no such file, or it is not a model YAML.
     """
+    name = str(name)
     if Path(name).suffix not in {".yaml", ".yml"}:
-        raise UserError(f"'{name}' is not the name of a model YAML, expected one that ends in .yaml")
-    if Path(name).is_file():
-        return Document.read(Path(name))
-    for spelling in (name, without_letter(name)):
-        if found := ultralytics_api.find_yaml(spelling):
-            return Document.read(found)
-    raise UserError(f"there is no file '{name}', here or among the models that Ultralytics and gam_yolo ship")
+        raise UserError(
+            f"'{brief(name)}' is not the name of a model YAML", expected="a name that ends in .yaml or .yml"
+        )
+    try:
+        if Path(name).is_file():
+            return Document.read(Path(name))
+        for spelling in (name, without_letter(name)):
+            if found := ultralytics_api.find_yaml(spelling):
+                return Document.read(found)
+    except OSError as error:  # such as a name of more than 255 bytes
+        raise UserError(f"'{brief(name)}' cannot be read ({error.strerror})", expected="a model YAML") from None
+    known = {*shipped_names(MODELS_AND_DATA)}
+    raise UserError(
+        f"there is no file '{name}', here or among the models that Ultralytics and gam_yolo ship",
+        similar=similar(name, known),
+    )
 
 
 def scale_letter(name: str) -> str:
@@ -37,8 +51,8 @@ def scale_letter(name: str) -> str:
 
 
 def without_letter(name: str) -> str:
-    """Return the path that Ultralytics tries where `name` is not there.
+    """Return the path that Ultralytics looks for next where `name` does not exist.
 
-    The first letter n, s, l, m or x that follows a digit is dropped, be it in the name of a folder.
+    The first letter n, s, l, m or x that follows a digit is dropped, even in the name of a folder.
     """
     return re.sub(r"(?<=\d)[nslmx]", "", name, count=1)

@@ -5,22 +5,22 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gam_yolo import registry
-from gam_yolo.arguments import bind
-from gam_yolo.errors import UserError, brief, nearest
+from gam_yolo.arguments import RowError, bind
+from gam_yolo.arguments import source as file_name
+from gam_yolo.blocks.forks import FEWEST_CHANNELS
+from gam_yolo.errors import UserError, brief
 from gam_yolo.graph.edit import FEEDS_NEXT
 from gam_yolo.graph.find import load, scale_letter, without_letter
-from gam_yolo.graph.model import IMAGE, Document, Graph, Layer
-from gam_yolo.graph.shapes import RowError, Shape, known_modules, measure, module_class, scales
+from gam_yolo.graph.model import IMAGE, NO_MAP, Document, Graph, Layer
+from gam_yolo.graph.shapes import Shape, known_modules, measure, module_class, scales
 
-__all__ = ["Finding", "as_json", "check", "status"]
-
-FEWEST_CHANNELS = 32  # smaller numbers are ratios, kernels and groups before they are channels
+__all__ = ["Finding", "as_json", "check", "explain", "quick_check", "status"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Finding:
     """One thing that is wrong.
 
     Attributes:
-        level: `error`: the model cannot be built or does not compute what its rows mean; `warning`: it can be meant.
-        code: What kind of thing it is, for programs.
+        level: `error`: the model cannot be built or does not compute what its rows mean; `warning`: it may be meant.
+        code: The kind of problem, for programs.
         row: The row that it is about, or None for the file.
         message: What was found.
-        remedy: What to do about it.
+        remedy: What to do about it, as a sentence.
     """
 
     level: str
@@ -41,6 +41,10 @@ class Finding:
     message: str
     remedy: str
 
+    def line(self, name: str) -> str:
+        """Return the finding on one line, with the file's name."""
+        return f"{UserError(f'{self.level}: {self.message}', at=name, fix=self.remedy)} [{self.code}]"
+
 
 def status(findings: Sequence[Finding]) -> int:
     """Return the exit status: 0 clean, 1 warnings, 2 errors."""
@@ -48,102 +52,164 @@ def status(findings: Sequence[Finding]) -> int:
     return 2 if "error" in levels else 1 if levels else 0
 
 
-def check(name: str) -> list[Finding]:
-    """Check a model YAML; whatever is in the file, this returns.
+def as_json(name: str, findings: Sequence[Finding]) -> dict[str, Any]:
+    """Return the findings for programs."""
+    return {"file": name, "status": status(findings), "findings": [asdict(finding) for finding in findings]}
+
+
+def check(model: str | Path) -> list[Finding]:
+    """Check a model YAML. It never raises because of what the file contains.
 
     Args:
-        name: A path, or the name of a YAML that Ultralytics or this package ships.
+        model: A path, or the name of a YAML that Ultralytics or this package ships.
 
     Returns:
         What was found, errors first, by row.
+
+    Examples:
+        >>> check("yolov8n-gam.yaml")
+        []
     """
+    name = str(model)
     try:
         document = load(name)
         scales(document.config)
     except UserError as error:
-        return [
-            Finding("error", "unreadable", None, str(error).removeprefix(f"{name}: "), "mend it, or name another file")
-        ]
-    found = [*_names(name, document.config), *_rows(document)]
+        reason = str(error).removeprefix(f"{name}: ")
+        return [Finding("error", "unreadable", None, reason, "Correct the file, or name another one")]
+    found = [*_names(name, document.config), *_rows(document, scale_letter(name))]
     return sorted(found, key=lambda f: (f.level != "error", -1 if f.row is None else f.row, f.code))
 
 
-def _rows(document: Document) -> Iterator[Finding]:
-    """Check rows and graph; what is checked later takes for granted what was checked before."""
-    graph = document.graph
+def quick_check(config: Mapping[str, Any], channels: Mapping[int, int]) -> list[Finding]:
+    """Check what needs no search, for every build of a model with blocks.
+
+    Args:
+        config: A parsed model YAML whose rows have been checked, as Ultralytics' parser gets it.
+        channels: The input channels of each block's row.
+
+    Returns:
+        The findings of `check` about the blocks' arguments and readers. If these, or a row that is not read, make
+        stale row numbers likely, the model is also measured to find them.
+    """
+    name = file_name(config)
+    graph = Graph.from_rows(config, name)
+    found = [*_usage(graph, set(channels), _comments(name, graph)), *_arguments(config, graph, channels)]
+    suspicious = any(not graph.readers(layer.index) for layer in graph.layers[:-1])
+    suspicious = suspicious or any(f.code == "bypassed-block" for f in found)
+    stale = _stale(config, name, graph, set(channels)) if suspicious and config.get("head") else None
+    return [stale] if stale else found
+
+
+def explain(config: Mapping[str, Any]) -> UserError | None:
+    """Return why a model cannot run, or None where it can.
+
+    Args:
+        config: A parsed model YAML with blocks, whose rows have been checked.
+    """
+    name = file_name(config)
+    graph = Graph.from_rows(config, name)
     blocks = {layer.index for layer in graph.layers if layer.module in registry.BLOCKS}
-    if stale := _stale(document, blocks):
-        yield stale  # all else that would be found follows from it
+    if stale := _stale(config, name, graph, blocks):
+        return UserError(stale.message, at=name, fix=stale.remedy)
+    try:
+        measure(config, name, config.get("scale") or "")
+    except UserError as error:
+        return error
+    return None
+
+
+def _comments(name: str, graph: Graph) -> Callable[[int], str]:
+    """Return the comments of the file that a model was built from, as far as it still has the same rows."""
+    try:
+        document = load(name)
+    except UserError:
+        return lambda _: ""
+    return document.comment if document.graph == graph else lambda _: ""
+
+
+def _rows(document: Document, letter: str) -> Iterator[Finding]:
+    """Check rows and graph, at the scale of that letter first; each check relies on the ones before it."""
+    graph, config = document.graph, document.config
+    blocks = {layer.index for layer in graph.layers if layer.module in registry.BLOCKS}
+    if stale := _stale(config, document.name, graph, blocks):
+        yield stale  # everything else follows from it
         return
-    broken = [*_references(graph), *_modules(graph)]
+    broken = [*_references(document), *_modules(graph)]
     yield from broken
     if broken:
         return
     shapes: list[Shape | None] = []
     failures: dict[int | None, str] = {}
     failing: dict[int | None, list[str]] = {}
-    for scale in scales(document.config):
+    offered = sorted(scales(config), key=lambda scale: scale != letter)
+    for scale in offered:
         try:
-            measured = measure(document.config, document.name, scale)
+            measured = measure(config, document.name, scale)
             shapes = shapes or measured
         except UserError as error:
             row = error.row if isinstance(error, RowError) else None
-            failures.setdefault(row, str(error).removeprefix(f"{document.name}, "))  # channels differ by scale
+            failures.setdefault(row, _without(document.name, error))  # channels differ by scale
             failing.setdefault(row, []).append(scale)
     for row, message in failures.items():
         at = f" (scale {', '.join(failing[row])})" if any(failing[row]) else ""
-        yield Finding("error", "unbuildable", row, message + at, "mend the row, or what it reads")
-    yield from _usage(document, blocks, shapes)
+        yield Finding("error", "unbuildable", row, message + at, "Correct the row, or what it reads")
+    yield from _usage(graph, blocks, document.comment, shapes)
     if shapes:
-        yield from _arguments(document, blocks, shapes)
+        inputs = {i: shape.channels for i in blocks if (shape := shapes[i])}
+        yield from _arguments({**config, "scale": offered[0]}, graph, inputs)
+        yield from _repeats(graph, blocks)
         yield from _head(graph, shapes)
 
 
-def _references(graph: Graph) -> Iterator[Finding]:
-    for layer, source in graph.impossible():
-        what = "reads itself" if source == layer.index else f"reads row {source}, which is not before it"
-        remedy = (
-            f"a row reads rows 0 to {layer.index - 1}" if layer.index else "the first row reads the image: write -1"
-        )
-        yield Finding("error", "forward-reference", layer.index, f"{layer} {what}", remedy)
+def _without(name: str, error: UserError) -> str:
+    """Return an error's message without the file's name."""
+    return re.sub(rf"^{re.escape(name)}(, |: )", "", str(error))
+
+
+def _references(document: Document) -> Iterator[Finding]:
+    rows = [*document.config["backbone"], *document.config["head"]]
+    for error in document.graph.reference_errors(document.name, rows):
+        remedy = f"Read one of rows 0 to {error.row - 1}" if error.row else "Write -1, the image"
+        yield Finding("error", "forward-reference", error.row, _without(document.name, error), remedy)
 
 
 def _modules(graph: Graph) -> Iterator[Finding]:
     for layer in graph.layers:
         if module_class(layer.module) is None:
-            hint = nearest(layer.module, known_modules()).removeprefix("; ")
+            meant = registry.similar_block(layer.module, known_modules())
             yield Finding(
                 "error",
                 "unknown-module",
                 layer.index,
-                f"{layer}: there is no such module",
-                hint or "name a registered block (gam-yolo blocks) or a module of Ultralytics or torch.nn",
+                f"{layer}: there is no module named {brief(layer.module)}",
+                f"Did you mean '{meant}'?" if meant else "Name a block (gam-yolo blocks), or a layer of Ultralytics",
             )
 
 
-def _stale(document: Document, blocks: set[int]) -> Finding | None:
-    """Find row numbers that are those of the file before its blocks were put in.
+def _stale(config: Mapping[str, Any], name: str, graph: Graph, blocks: set[int]) -> Finding | None:
+    """Find row numbers that were right before the file's blocks were inserted.
 
-    Such a file makes no sense as it stands (a row is unused, or tensors of different strides meet), and makes sense
-    once its block rows are left out and every number is left as it is.
+    Such a file makes no sense as it is: a row is not read, or tensors of different strides meet. It makes sense once
+    its block rows are left out and every number is kept.
     """
-    if not blocks or _makes_sense(document.config, document.name):
+    if not blocks or _makes_sense(config, name):
         return None
-    rows = {section: document.config[section] for section in ("backbone", "head")}
+    rows = {section: config[section] for section in ("backbone", "head")}
     names = registry.BLOCKS
-    before = {**document.config, **{s: [row for row in rows[s] if row[2] not in names] for s in rows}}
+    before = {**config, **{s: [row for row in rows[s] if row[2] not in names] for s in rows}}
     try:
-        old = Graph.from_config(before, document.name)
+        old = Graph.from_config(before, name)
     except UserError:
         return None
-    if not _makes_sense(before, document.name):
+    if not _makes_sense(before, name):
         return None
-    kept = [layer.index for layer in document.graph.layers if layer.index not in blocks]
+    kept = [layer.index for layer in graph.layers if layer.index not in blocks]
     wrong: dict[int, list[str]] = {}
     for layer, now in zip(old.layers, kept, strict=True):
-        for source, stands in zip(layer.sources, document.graph.layers[now].sources, strict=True):
+        for source, stands in zip(layer.sources, graph.layers[now].sources, strict=True):
             meant = kept[source] if source >= 0 else source
-            while meant + 1 in blocks and meant + 1 < now:  # who read X before now reads what was put behind X
+            while meant + 1 in blocks and meant + 1 < now:  # a reader of X then reads the block after X
                 meant += 1
             if meant != stands:
                 wrong.setdefault(now, []).append(f"{stands} -> {meant}")
@@ -155,11 +221,11 @@ def _stale(document: Document, blocks: set[int]) -> Finding | None:
         "stale-numbers",
         min(wrong),
         "the row numbers are those of the file without its blocks, so rows read the wrong tensors",
-        f"renumber {changes}; or let `gam-yolo place` put the blocks in",
+        f"Renumber {changes}; or let `gam-yolo place` insert the blocks",
     )
 
 
-def _makes_sense(config: dict[str, Any], name: str) -> bool:
+def _makes_sense(config: Mapping[str, Any], name: str) -> bool:
     """Return whether the model runs, uses every row, and gives its head one tensor of each stride."""
     try:
         graph = Graph.from_config(config, name)
@@ -170,91 +236,123 @@ def _makes_sense(config: dict[str, Any], name: str) -> bool:
 
 
 def _unused(graph: Graph, shapes: Sequence[Shape | None]) -> Iterator[Layer]:
-    """Yield the layers whose feature map nobody reads; what gives out no feature map works by other ways."""
+    """Yield the layers whose feature map no row reads; a layer without one may work by other means."""
     for layer in graph.layers[:-1]:
         if not graph.readers(layer.index) and (not shapes or shapes[layer.index]):
             yield layer
 
 
-def _usage(document: Document, blocks: set[int], shapes: Sequence[Shape | None]) -> Iterator[Finding]:
-    """Find outputs that nobody reads, and readers that go past a block."""
-    graph = document.graph
-    unused = {layer.index for layer in _unused(graph, shapes)}
-    for index in sorted(unused):
+def _usage(
+    graph: Graph, blocks: set[int], comment: Callable[[int], str], shapes: Sequence[Shape | None] | None = None
+) -> Iterator[Finding]:
+    """Find outputs that no row reads, and rows that bypass a block.
+
+    Args:
+        graph: The model.
+        blocks: Its blocks' rows.
+        comment: Returns a row's comment.
+        shapes: Each row's output; None to look at blocks only.
+    """
+    for index in sorted(blocks - {graph.head.index}):
         layer = graph.layers[index]
-        if index not in blocks:
-            yield Finding("warning", "unused-row", index, f"nobody reads {layer}", "remove the row, or read it")
-            continue
-        past = [graph.layers[i] for i in graph.readers(layer.sources[0]) if i > index]
-        remedy = "; ".join(f"in {reader} write {index} for {layer.sources[0]}" for reader in past)
-        who = f"; row {layer.sources[0]} before it is read by {' and '.join(map(str, past))}" if past else ""
-        yield Finding("error", "unused-block", index, f"nobody reads {layer}{who}", remedy or "read it, or remove it")
-    for index in sorted(blocks - unused):
-        layer = graph.layers[index]
-        past = [graph.layers[i] for i in graph.readers(layer.sources[0]) if i > index]
-        if past and FEEDS_NEXT not in document.comment(index):
+        before = layer.sources[0]
+        past = [graph.layers[i] for i in graph.readers(before) if i > index]
+        who = " and ".join(map(str, past))
+        remedy = "; ".join(f"in {reader} write {index} for {before}" for reader in past)
+        remedy = remedy[:1].upper() + remedy[1:]
+        if not graph.readers(index):
+            bypass = f"; row {before} before it is read by {who}" if past else ""
+            message = f"no row reads {layer}{bypass}"
+            yield Finding("error", "unused-block", index, message, remedy or "Read it, or remove it")
+        elif past and FEEDS_NEXT not in comment(index):
             yield Finding(
                 "warning",
                 "bypassed-block",
                 index,
-                f"{layer} is passed by: {' and '.join(map(str, past))} still read{'s' * (len(past) == 1)} row "
-                f"{layer.sources[0]}, the tensor before it",
-                "; ".join(f"in {reader} write {index} for {layer.sources[0]}" for reader in past)
-                + f"; or, if it is meant, say '# {FEEDS_NEXT}' behind row {index}",
+                f"{layer} is bypassed: {who} still read{'s' * (len(past) == 1)} row {before}, the tensor before it",
+                f"{remedy}; or, if it is meant, write the comment '# {FEEDS_NEXT}' after row {index}",
             )
+    for layer in _unused(graph, shapes) if shapes is not None else ():
+        if layer.index not in blocks:
+            yield Finding("warning", "unused-row", layer.index, f"no row reads {layer}", "Remove the row, or read it")
 
 
-def _arguments(document: Document, blocks: set[int], shapes: Sequence[Shape | None]) -> Iterator[Finding]:
-    """Find arguments that mean something else than they look like."""
-    for index in sorted(blocks):
-        layer, shape = document.graph.layers[index], shapes[index]
-        if shape is None:
-            continue
-        block, source = registry.BLOCKS[layer.module], document.graph.layers[layer.sources[0]]
-        bound = bind(layer.module, block, shape.channels, layer.args)
+def _arguments(config: Mapping[str, Any], graph: Graph, channels: Mapping[int, int]) -> Iterator[Finding]:
+    """Find block arguments that mean something else than they look like.
+
+    Args:
+        config: The parsed model YAML.
+        graph: Its graph.
+        channels: The input channels of each block's row.
+    """
+    for index, c in sorted(channels.items()):
+        layer = graph.layers[index]
+        block = registry.BLOCKS[layer.module]
+        bound = bind(layer.module, block, c, layer.args)
         if advice := getattr(block, "advice", None):
-            yield Finding(
-                "warning", "fork-arguments", index, f"{layer} {advice(*bound)}", "write the row in plain words"
-            )
-        if layer.repeats > 1:
-            times = f"{layer} is repeated {layer.repeats} times before depth scaling, one behind the other"
-            yield Finding("warning", "repeated-block", index, times, "write 1 for one block")
-        written = layer.args[0] if layer.args else None
-        parameter = [*inspect.signature(block).parameters][1:2]
-        if type(written) is not int or not parameter:
+            meaning, remedy = advice(*bound)
+            yield Finding("warning", "fork-arguments", index, f"{layer} {meaning}", remedy)
+        written = bound[1] if layer.args and not isinstance(layer.args[0], dict) else None
+        parameter = [*inspect.signature(block).parameters.values()][1:2]
+        if type(written) is not int or not parameter or written < FEWEST_CHANNELS:
             continue
-        nominal = source.args[0] if source.args else None
-        if parameter == ["c2"]:
-            if _scaled(document.config, written) != shape.channels:
+        key, default = parameter[0].name, parameter[0].default
+        nominal = _nominal(graph, layer.sources[0])
+        if key == "c2":
+            if _scaled(config, written) != c:
                 yield Finding(
                     "warning",
                     "fork-channels",
                     index,
-                    f"{layer} says {written} channels, {_scaled(document.config, written)} after width scaling, but "
-                    f"reads {shape.channels}: a fork's parser would fail here",
-                    f"write {brief(nominal)}, or [-1, 1, GAM, []], which needs no channels",
+                    f"{layer} says {written} channels, {_scaled(config, written)} after width scaling, but reads {c}: "
+                    "a fork's parser would fail here",
+                    f"Write {brief(nominal)}, or [-1, 1, GAM, []], which needs no channels",
                 )
-        elif written >= FEWEST_CHANNELS and written in (shape.channels, nominal):
+            continue
+        known = f" with a default of {default!r}" if isinstance(default, (int, float)) else ""
+        if written in (c, nominal) or (known and (written > c or default < 1)):
             yield Finding(
                 "warning",
                 "misbound-argument",
                 index,
-                f"{layer} gives {written} to '{parameter[0]}', and {written} are its input's channels",
-                "leave the channels out: they come from the row that is read",
+                f"{layer} gives {written} to '{key}'{known}, and {written} looks like a number of channels",
+                f"Leave the channels out, as they come from the row that is read; or, if it is meant, write {{{key}: "
+                f"{written}}}",
             )
 
 
-def _scaled(config: dict[str, Any], channels: int) -> int:
-    """Return what Ultralytics' parser makes of a row's channels at the first scale."""
+def _repeats(graph: Graph, blocks: set[int]) -> Iterator[Finding]:
+    for layer in graph.layers:
+        if layer.index in blocks and layer.repeats > 1:
+            times = f"{layer} is repeated {layer.repeats} times before depth scaling, one after the other"
+            yield Finding("warning", "repeated-block", layer.index, times, "Write 1 for one block")
+
+
+def _nominal(graph: Graph, index: int) -> int | None:
+    """Return the channels that a row's output has by the numbers written in the file, before width scaling."""
+    if index < 0:
+        return None
+    layer = graph.layers[index]
+    if layer.module in registry.BLOCKS or layer.module in {"nn.Upsample", "nn.Identity", "nn.BatchNorm2d"}:
+        return _nominal(graph, layer.sources[0])
+    if layer.module == "Concat":
+        parts = [_nominal(graph, source) for source in layer.sources]
+        return sum(part for part in parts if part) if all(parts) else None
+    first = layer.args[0] if layer.args else None
+    return first if type(first) is int else None
+
+
+def _scaled(config: Mapping[str, Any], channels: int) -> int:
+    """Return a row's channels after width scaling, as Ultralytics' parser computes them."""
     width: float = config.get("width_multiple", 1.0)
     most: float = math.inf
     if offered := config.get("scales"):
-        _, width, most = next(iter(offered.values()))
+        _, width, most = offered.get(config.get("scale")) or next(iter(offered.values()))
     return math.ceil(min(channels, most) * width / 8) * 8
 
 
 def _head(graph: Graph, shapes: Sequence[Shape | None]) -> Iterator[Finding]:
-    """Find inputs of a head that are no feature maps or share a stride."""
+    """Find inputs of a head that are not feature maps or share a stride."""
     seen: dict[float, int] = {}
     for source in graph.head.sources:
         if source == IMAGE:
@@ -265,8 +363,8 @@ def _head(graph: Graph, shapes: Sequence[Shape | None]) -> Iterator[Finding]:
                 "error",
                 "head-input",
                 graph.head.index,
-                f"{graph.head} reads {graph.layers[source]}, which gives no single feature map",
-                "read the last row of each stride",
+                f"{graph.head} reads {graph.layers[source]}, which {NO_MAP}",
+                "Read the last row of each stride",
             )
         elif shape.stride in seen:
             there = ", ".join(f"{s.stride:g}" for i in graph.head.sources if (s := shapes[i]))
@@ -275,14 +373,14 @@ def _head(graph: Graph, shapes: Sequence[Shape | None]) -> Iterator[Finding]:
                 "head-strides",
                 graph.head.index,
                 f"{graph.head} gets the strides {there}: rows {seen[shape.stride]} and {source} share one",
-                "read one row of each stride",
+                "Read one row of each stride",
             )
         else:
             seen[shape.stride] = source
 
 
 def _names(name: str, config: dict[str, Any]) -> Iterator[Finding]:
-    """Find names in which Ultralytics reads another scale than a person would, or none."""
+    """Find file names from which Ultralytics reads no scale, or another one than a person would."""
     offered = [letter for letter in scales(config) if letter]
     if not offered:
         return
@@ -290,25 +388,20 @@ def _names(name: str, config: dict[str, Any]) -> Iterator[Finding]:
     serve_all = f"one file serves all scales: name it like yolov8-gam.yaml and ask for yolov8{offered[0]}-gam.yaml"
     if letter and letter not in offered:
         message = f"the name '{stem}' says scale '{letter}', but the file offers {', '.join(offered)}"
-        yield Finding("error", "scale-letter", None, message, "rename the file, or add the scale")
+        yield Finding("error", "scale-letter", None, message, "Rename the file, or add the scale")
     elif letter and re.search(rf"\d{letter}[A-Za-z]", stem):
         message = f"the name '{stem}' is read as scale '{letter}' of '{without_letter(stem)}'"
-        yield Finding("warning", "scale-letter", None, message, f"put '-' behind the version; {serve_all}")
+        yield Finding("warning", "scale-letter", None, message, f"Put '-' after the version; {serve_all}")
     elif not letter and len(offered) > 1:
         if meant := re.search(r"(?:^|[-_.]|\d)([nslmx])(?=[-_.]|$)", stem):
             message = f"the letter '{meant[1]}' in the name '{stem}' is not read as a scale, so '{offered[0]}' is built"
-            yield Finding("warning", "scale-letter", None, message, f"put the letter behind the version; {serve_all}")
+            yield Finding("warning", "scale-letter", None, message, f"Put the letter after the version; {serve_all}")
         elif not re.search(r"yolo(e-)?v?\d", stem):
             message = f"no scale can be asked for by the name '{stem}', so '{offered[0]}' is always built"
-            yield Finding("warning", "scale-letter", None, message, serve_all)
+            yield Finding("warning", "scale-letter", None, message, serve_all[0].upper() + serve_all[1:])
     folder = str(Path(name).parent)
     if len(offered) > 1 and without_letter(folder) != folder:
         message = f"asked for a scale, Ultralytics looks in '{without_letter(folder)}' instead of '{folder}'"
         yield Finding(
-            "warning", "scale-folder", None, message, "use a folder without a letter n, s, m, l, x behind a digit"
+            "warning", "scale-folder", None, message, "Use a folder without a letter n, s, m, l, x after a digit"
         )
-
-
-def as_json(name: str, findings: Sequence[Finding]) -> dict[str, Any]:
-    """Return the findings for programs."""
-    return {"file": name, "status": status(findings), "findings": [asdict(finding) for finding in findings]}

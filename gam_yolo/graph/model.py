@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from gam_yolo.arguments import MOST_VALUES, RowError, is_small
 from gam_yolo.errors import UserError, brief
+from gam_yolo.io import yaml_error
 
-__all__ = ["IMAGE", "SECTIONS", "Document", "Graph", "Layer"]
+__all__ = ["IMAGE", "NO_MAP", "ROW", "SECTIONS", "Document", "Graph", "Layer"]
 
 IMAGE = -1
 """The source of the first layer: the network's input."""
 
-MOST_VALUES = 1000
-
 SECTIONS = ("backbone", "head")
+
+ROW = "[from, repeats, module, args]"
+NO_MAP = "gives no single feature map"
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Layer:
     Attributes:
         index: Row number, counted through backbone and head.
         sources: Rows that it reads, as row numbers (`IMAGE` for the network's input). They are what the row says, and
-            not necessarily possible: see `Graph.impossible`.
+            not necessarily possible: see `Graph.reference_errors`.
         many: Whether `from` is a list, so that the module is called with a list of tensors.
         repeats: Repeats before depth scaling.
         module: The module's name.
@@ -57,24 +60,34 @@ class Graph:
 
     @classmethod
     def from_config(cls, config: Any, name: str) -> Graph:
-        """Read the graph off a parsed model YAML.
+        """Read the graph from a parsed model YAML.
 
         Args:
             config: The mapping with the keys `backbone` and `head`.
-            name: What error messages call the file.
+            name: The file's name, for error messages.
 
         Raises:
-            UserError: If it is not such a mapping, or a row is not `[from, repeats, module, args]`.
+            UserError: It is not such a mapping, has no head, or has a row that is not `[from, repeats, module, args]`.
         """
         if not isinstance(config, Mapping):
-            raise UserError(f"{name}: the file holds {brief(config)}, expected a mapping with 'backbone' and 'head'")
+            raise UserError(f"the file holds {brief(config)}", at=name, expected="a mapping with 'backbone' and 'head'")
+        graph = cls.from_rows(config, name)
+        if not config["head"]:
+            raise UserError("'head' is []", at=name, expected=f"a list of {ROW}")
+        return graph
+
+    @classmethod
+    def from_rows(cls, config: Mapping[str, Any], name: str) -> Graph:
+        """Read the graph as `from_config` does; the rows may end before the head, as where a part of a model is built.
+
+        Raises:
+            UserError: A section is not a list, or a row is not `[from, repeats, module, args]`.
+        """
         layers: list[Layer] = []
         for section in SECTIONS:
             rows = config.get(section)
-            if not isinstance(rows, list) or not (rows or section == "backbone"):
-                raise UserError(
-                    f"{name}: '{section}' is {brief(rows)}, expected a list of [from, repeats, module, args]"
-                )
+            if not isinstance(rows, (list, tuple)):
+                raise UserError(f"'{section}' is {brief(rows)}", at=name, expected=f"a list of {ROW}")
             for row in rows:
                 layers.append(_layer(row, len(layers), section, name))
         return cls(tuple(layers))
@@ -88,24 +101,34 @@ class Graph:
         """Return the rows that read row `index`."""
         return [layer.index for layer in self.layers if index in layer.sources]
 
-    def impossible(self) -> list[tuple[Layer, int]]:
-        """Return (layer, source) for each source that is not a row before the layer."""
-        return [
-            (layer, source)
-            for layer in self.layers
-            for source in layer.sources
-            if not (0 <= source < layer.index or (source == IMAGE and layer.index == 0))
-        ]
+    def reference_errors(self, name: str, rows: Sequence[object]) -> Iterator[RowError]:
+        """Yield an error for each source that is not a row before its reader.
+
+        Args:
+            name: The file's name.
+            rows: The rows as written, to show them.
+        """
+        for layer, source in self.impossible():
+            what = "reads itself" if source == layer.index else f"reads row {source}, which is not before it"
+            known = f"one of rows 0 to {layer.index - 1}" if layer.index else "-1, the image, in the first row"
+            yield RowError(name, layer.index, rows[layer.index], what, expected=known)
+
+    def impossible(self) -> Iterator[tuple[Layer, int]]:
+        """Yield (layer, source) for each source that is not a row before the layer."""
+        for layer in self.layers:
+            for source in layer.sources:
+                if not (0 <= source < layer.index or (source == IMAGE and layer.index == 0)):
+                    yield layer, source
 
 
 class Document:
     """A model YAML's text with its graph, and where in the text each row is.
 
-    Reads the text as Ultralytics does, with PyYAML, so that both see the same rows; the parser's marks then tell where
-    to change the text, and whatever is not changed stays as it is to the byte.
+    PyYAML reads the text, as in Ultralytics, so that both see the same rows. The parser's marks then say where to
+    change the text; everything else stays as it is, to the byte.
 
     Attributes:
-        name: What error messages call the file.
+        name: The file's name, for error messages.
         text: The file's text.
         config: The parsed YAML.
         graph: Its graph.
@@ -117,7 +140,7 @@ class Document:
         """Parse `text`.
 
         Raises:
-            UserError: If it is no YAML or no model; the sentence names the file and the row.
+            UserError: It is not YAML, or not a model. The message names the file and the row.
         """
         self.name = name
         self.text = text
@@ -125,13 +148,8 @@ class Document:
             loader = yaml.SafeLoader(text)
             node = loader.get_single_node()
             config = loader.construct_document(node) if node else None
-        except yaml.MarkedYAMLError as error:
-            at = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-            raise UserError(f"{name}{at}: not YAML ({error.problem}); expected a model YAML") from None
-        except RecursionError:
-            raise UserError(f"{name}: not a model YAML (its lists are nested too deeply)") from None
         except Exception as error:  # an ill-tagged scalar makes PyYAML raise almost anything
-            raise UserError(f"{name}: not YAML ({type(error).__name__}: {brief(str(error))})") from None
+            raise yaml_error(error, name, "a model YAML") from None
         self.graph = Graph.from_config(config, name)
         self.config: dict[str, Any] = config or {}
         assert node is not None  # noqa: S101  # for the type checker: an empty file has no graph
@@ -140,12 +158,12 @@ class Document:
         self.rows: list[yaml.SequenceNode] = [row for section in SECTIONS for row in lists[section].value]
 
     def comment(self, row: int) -> str:
-        """Return the comment behind a row, from its `#`, or an empty string."""
+        """Return the comment after a row, from its `#`, or an empty string."""
         found = re.compile(r"[ \t]*,?[ \t]*(#[^\r\n]*)").match(self.text, self.end(self.rows[row]))
         return found[1] if found else ""
 
     def end(self, node: yaml.Node) -> int:
-        """Return where a node's text ends; a block-style list's own mark lies behind what follows it."""
+        """Return where a node's text ends; the mark of a block-style list lies after the space that follows it."""
         if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
             last = node.value[-1]
             return self.end(last[1] if isinstance(last, tuple) else last)
@@ -157,48 +175,43 @@ class Document:
         """Read a model YAML from disk.
 
         Raises:
-            UserError: If it cannot be read, or is no model YAML.
+            UserError: It cannot be read, or is not a model YAML.
         """
         try:
             text = path.read_bytes().decode("utf-8")  # bytes: keeps the file's own line ends
         except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+            raise UserError(f"cannot be read ({error.strerror})", at=path, expected="a model YAML") from None
         except UnicodeDecodeError as error:
-            raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
+            raise UserError(f"is not UTF-8 text (byte {error.start})", at=path, expected="a model YAML") from None
         return cls(text, str(path))
 
 
 def _layer(row: Any, index: int, section: str, name: str) -> Layer:
-    where = f"{name}, row {index} {brief(row)}"
-    if not isinstance(row, list) or len(row) != 4:
-        raise UserError(f"{where}: expected [from, repeats, module, args]")
+    """Read one row; this is the one place that says what a row has to be."""
+
+    def error(problem: str, expected: str = "", fix: str = "") -> RowError:
+        return RowError(name, index, row, problem, expected=expected, fix=fix)
+
+    if not isinstance(row, (list, tuple)):
+        raise error("is not a list", expected=ROW)
+    if len(row) != 4:
+        raise error(f"a row has 4 parts, not {len(row)}", expected=ROW)
     read, repeats, module, args = row
-    entries = read if isinstance(read, list) else [read]
+    entries = [*read] if isinstance(read, (list, tuple)) else [read]
     if not entries or not all(_whole(entry) for entry in entries):
-        raise UserError(f"{where}: 'from' is {brief(read)}, expected a row number or a list of row numbers")
+        raise error(f"'from' is {brief(read)}", expected="a row number or a list of row numbers")
     if not _whole(repeats) or repeats < 1:
-        raise UserError(f"{where}: repeats is {brief(repeats)}, expected a whole number from 1")
+        raise error(f"repeats is {brief(repeats)}", expected="a whole number from 1")
     if not isinstance(module, str) or not module:
-        raise UserError(f"{where}: the module is {brief(module)}, expected a name")
-    if not isinstance(args, list):
-        raise UserError(f"{where}: the arguments are {brief(args)}, expected a list; write [] for none")
-    if not _finite(args):
-        raise UserError(f"{where}: the arguments hold more than {MOST_VALUES} values, or themselves by an alias")
+        raise error(f"the module is {brief(module)}", expected="a name")
+    if not isinstance(args, (list, tuple)):
+        raise error(f"the arguments are {brief(args)}", expected="a list", fix="Write [] for none")
+    if not is_small([*args]):
+        raise error(f"the arguments hold more than {MOST_VALUES} values, or themselves by an alias")
     # Row 0 has nothing before it: its -1 is the image already, as index + entry gives.
     sources = tuple(index + entry if entry < 0 else entry for entry in entries)
-    return Layer(index, sources, isinstance(read, list), repeats, module, args, section)
+    return Layer(index, sources, isinstance(read, (list, tuple)), repeats, module, [*args], section)
 
 
 def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _finite(args: list[Any]) -> bool:
-    """Return whether nested arguments are few enough to walk; YAML aliases can make them cyclic or astronomical."""
-    pending: list[Any] = [args]
-    for _ in range(MOST_VALUES):
-        if not pending:
-            return True
-        value = pending.pop()
-        pending.extend(value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
-    return False

@@ -1,11 +1,11 @@
-"""Where a block can be put, in the words that people use: `p3`, `backbone`, `neck`, `head-inputs`, `after SPPF`."""
+"""Names for places in a model: `p3`, `backbone`, `neck`, `head-inputs`, `after SPPF`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from gam_yolo.errors import UserError, nearest
+from gam_yolo.errors import UserError, similar
 from gam_yolo.graph.model import Graph
 from gam_yolo.graph.shapes import Shape
 
@@ -24,14 +24,13 @@ def resolve(graph: Graph, where: str, shapes: Sequence[Shape | None]) -> list[in
             - a row number: that row;
             - a module's name (`SPPF`): every row of that module;
             - `head-inputs`: the rows that the head reads;
-            - `p3` (any `pN`): of the head's inputs that of stride 2^N; where it reads none, the last row of that
-              stride;
-            - `backbone`: the stage outputs of the backbone, that is its rows that the neck or head reads;
-            - `neck`: the stage outputs of the neck, that is its rows that the head or a row of another stride reads.
-        shapes: What each row gives out, from `measure`.
+            - `p3` (any `pN`): the head's input of stride 2^N; if it has none, the last row of that stride;
+            - `backbone`: the stage outputs of the backbone, that is, its rows that the neck or head reads;
+            - `neck`: the stage outputs of the neck, that is, its rows that the head or a row of another stride reads.
+        shapes: Each row's output, from `measure`.
 
     Raises:
-        UserError: If a term names nothing.
+        UserError: A term names nothing.
     """
     rows: set[int] = set()
     for term in re.sub(r"^\s*after\s+", "", where).split(","):
@@ -61,11 +60,12 @@ def _term(graph: Graph, term: str, shapes: Sequence[Shape | None]) -> list[int]:
         stride = 2 ** int(match[1])
         at = [x.index for x in layers if (shape := shapes[x.index]) and shape.stride == stride]
         return _found([i for i in at if i in graph.head.sources] or at[-1:], f"row of stride {stride}")
-    modules = sorted({x.module for x in layers})
-    return _found(
-        [x.index for x in layers if x.module.lower() == word],
-        f"place '{term}' (places are row numbers, {', '.join(NAMES)}, and the modules of the file"
-        f"{nearest(term, [*NAMES, *modules])})",
+    if rows := [x.index for x in layers if x.module.lower() == word]:
+        return rows
+    raise UserError(
+        f"the model has no place '{term}'",
+        expected=f"row numbers, {', '.join(NAMES)}, or a module of the file",
+        similar=similar(term, [*NAMES, *sorted({x.module for x in layers})]),
     )
 
 

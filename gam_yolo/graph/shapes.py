@@ -1,33 +1,45 @@
-"""What each row of a model gives out, channels and stride, found by running it on the meta device.
+"""Measure each row's output, channels and stride, by running the model on the meta device.
 
-Nothing is computed and no memory is taken there, whatever the model's size; and since Ultralytics' own parser and
-modules tell the shapes, there is no table of modules here that could be wrong about a family.
+Nothing is computed there and no memory is taken, whatever the model's size. Ultralytics' own parser and modules give
+the shapes, so there is no table of modules here that could be wrong about a family.
 """
 
 from __future__ import annotations
 
 import copy
+import importlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from gam_yolo import registry, ultralytics_api
-from gam_yolo.errors import UserError, brief, nearest
-from gam_yolo.graph.model import Graph
-from gam_yolo.resnet import AttentionResNet
+from gam_yolo.arguments import RowError, source
+from gam_yolo.errors import UserError, brief
+from gam_yolo.graph.model import NO_MAP, Graph
 
-__all__ = ["RowError", "Shape", "harmless", "known_modules", "measure", "module_class", "scales"]
+__all__ = [
+    "RowError",
+    "Shape",
+    "failing_row",
+    "harmless",
+    "known_modules",
+    "measure",
+    "module_class",
+    "scales",
+    "unknown_module",
+]
 
 SIDE = 512  # pixels of the square image that is run through; a power of two, so that every stride divides it
 # Beyond these a number is a slip, and building it would take minutes even on the meta device.
 MOST_REPEATS = 100
 MOST_DEPTH = 10
 LARGEST = 1 << 16
+
+RESNET = "AttentionResNet"  # of `gam_yolo.resnet`, which is imported where a row names it, as torchvision is
 
 
 @dataclass(frozen=True)
@@ -38,31 +50,23 @@ class Shape:
     stride: float
 
 
-class RowError(UserError):
-    """A row that cannot be built or run; `row` is its number."""
-
-    def __init__(self, row: int, message: str) -> None:
-        super().__init__(message)
-        self.row = row
-
-
 def scales(config: Mapping[str, Any]) -> list[str]:
     """Return the scale letters that a model YAML offers, in its order; one empty string where it offers none.
 
     Raises:
-        UserError: If a scale is not [depth, width, max_channels], or its depth would build for minutes.
+        UserError: A scale is not [depth, width, max_channels], or is so deep that it would build for minutes.
     """
     offered = config.get("scales") or {
         "": [config.get(f"{of}_multiple", 1.0) for of in ("depth", "width")] + [math.inf]
     }
     if not isinstance(offered, dict):
-        raise UserError(f"'scales' is {brief(offered)}, expected a mapping like n: [0.33, 0.25, 1024]")
+        raise UserError(f"'scales' is {brief(offered)}", expected="a mapping like n: [0.33, 0.25, 1024]")
     for letter, gains in offered.items():
         three = isinstance(gains, list) and len(gains) == 3 and all(type(gain) in (int, float) for gain in gains)
         if not isinstance(letter, str) or not three or not 0 <= gains[0] <= MOST_DEPTH:
             raise UserError(
-                f"scale {brief(letter)} is {brief(gains)}, expected [depth, width, max_channels] with a depth up to "
-                f"{MOST_DEPTH}"
+                f"scale {brief(letter)} is {brief(gains)}",
+                expected=f"[depth, width, max_channels] with a depth up to {MOST_DEPTH}",
             )
     return list(offered)
 
@@ -70,68 +74,74 @@ def scales(config: Mapping[str, Any]) -> list[str]:
 def module_class(name: str) -> type[nn.Module] | None:
     """Return the layer class that a row's module name stands for in Ultralytics' parser, or None.
 
-    The parser calls whatever a row names, functions that install packages or read pickles included, with arguments
-    from the file; whole models it would read from further files. Only layers pass here.
+    The parser calls whatever a row names with arguments from the file, even a function that installs packages or reads
+    pickles. It would read whole models from further files. Only layers pass here.
     """
     tasks = ultralytics_api.tasks()
     if name in registry.BLOCKS:
         return registry.BLOCKS[name]
-    if name == AttentionResNet.__name__:
-        return AttentionResNet
+    if name == RESNET:
+        found: type[nn.Module] = importlib.import_module("gam_yolo.resnet").AttentionResNet
+        return found
     owner: Any = tasks
-    for prefix, place in (("nn.", torch.nn), ("torchvision.ops.", torchvision.ops)):
+    for prefix, module in (("nn.", "torch.nn"), ("torchvision.ops.", "torchvision.ops")):
         if name.startswith(prefix):
-            owner, name = place, name.removeprefix(prefix)
-    found = vars(owner).get(name)
-    is_layer = isinstance(found, type) and issubclass(found, nn.Module)
-    return found if is_layer and not issubclass(found, (tasks.BaseModel, tasks.Ensemble)) else None
+            owner, name = importlib.import_module(module), name.removeprefix(prefix)
+    layer = vars(owner).get(name)
+    is_layer = isinstance(layer, type) and issubclass(layer, nn.Module)
+    return layer if is_layer and not issubclass(layer, (tasks.BaseModel, tasks.Ensemble)) else None
 
 
 def known_modules() -> set[str]:
-    """Return the names that a row may give, to suggest the nearest one from."""
+    """Return the names that a row may give."""
     tasks = ultralytics_api.tasks()
     ours = {name for name in vars(tasks) if module_class(name)}
     return ours | {f"nn.{name}" for name in vars(torch.nn) if module_class(f"nn.{name}")} | set(registry.BLOCKS)
 
 
+def unknown_module(file: str, index: int, row: Any) -> RowError:
+    """Return the error about a row whose module does not exist, with the name that was probably meant."""
+    name = row[2]
+    meant = registry.similar_block(name, known_modules())
+    return RowError(file, index, row, f"there is no module named {brief(name)}{registry.not_loaded()}", similar=meant)
+
+
 def measure(config: Mapping[str, Any], name: str, scale: str = "") -> list[Shape | None]:
-    """Build a model at one scale on the meta device, run it up to its head, and return what each row gives out.
+    """Build a model at one scale on the meta device, run it up to its head, and return each row's output.
 
     Args:
         config: The parsed model YAML.
-        name: What error messages call the file.
+        name: The file's name, for error messages.
         scale: One of its scale letters, or an empty string for the first.
 
     Returns:
-        A shape for each row; None for the head and for a row that gives out anything but one feature map.
+        A shape for each row; None for the head and for a row whose output is not one feature map.
 
     Raises:
-        RowError: If a row cannot be built or run.
-        UserError: If the model as a whole cannot be built.
+        RowError: A row cannot be built or run.
+        UserError: The model as a whole cannot be built.
     """
     graph = Graph.from_config(config, name)
+    rows = [*config["backbone"], *config["head"]]
     channels = config.get("channels", 3)
     if type(channels) is not int or not 1 <= channels <= LARGEST:
-        raise UserError(f"{name}: 'channels' is {brief(channels)}, expected the channels of the image, a whole number")
-    for layer, source in graph.impossible():
-        raise RowError(layer.index, f"{name}, {layer}: reads row {source}, which is not before it")
-    for layer in graph.layers:
+        raise UserError(f"'channels' is {brief(channels)}", at=name, expected="the channels of the image, such as 3")
+    for error in graph.reference_errors(name, rows):
+        raise error
+    for layer, row in zip(graph.layers, rows, strict=True):
         if module_class(layer.module) is None:
-            hint = nearest(layer.module, known_modules())
-            raise RowError(layer.index, f"{name}, {layer}: there is no module named {brief(layer.module)}{hint}")
+            raise unknown_module(name, layer.index, row)
         if layer.repeats > MOST_REPEATS:
             raise RowError(
-                layer.index, f"{name}, {layer}: repeats is {brief(layer.repeats)}, at most {MOST_REPEATS} is sane"
+                name, layer.index, row, f"repeats is {brief(layer.repeats)}", expected=f"at most {MOST_REPEATS}"
             )
         if too_large := next(_numbers_beyond(layer.args, LARGEST), None):
-            raise RowError(
-                layer.index, f"{name}, {layer}: the argument {brief(too_large)} is larger than any layer takes"
-            )
-    return _run(_build(harmless(config, scale), graph, name, channels), graph, name, channels)
+            raise RowError(name, layer.index, row, f"the argument {brief(too_large)} is larger than any layer accepts")
+    return _run(_build(harmless(config, scale), name, channels), graph, name, rows, channels)
 
 
 def harmless(config: Mapping[str, Any], scale: str) -> dict[str, Any]:
-    """Return a copy for the parser without what does not bear on shapes but would run code or fetch weights."""
+    """Return a copy of a model YAML from which the parser runs no code and fetches no weights; shapes are the same."""
     model = copy.deepcopy(dict(config))
     model.pop("activation", None)  # the parser evaluates it as Python
     model["scale"] = scale
@@ -139,29 +149,47 @@ def harmless(config: Mapping[str, Any], scale: str) -> dict[str, Any]:
         # Weights, which torchvision would download.
         if row[2] == "TorchVision":
             row[3][2:3] = [None]
-        elif row[2] == AttentionResNet.__name__ and row[3] and isinstance(row[3][-1], dict):
+        elif row[2] == RESNET and row[3] and isinstance(row[3][-1], dict):
             row[3][-1].pop("weights", None)
     return model
 
 
-def _build(model: dict[str, Any], graph: Graph, name: str, channels: int) -> nn.Sequential:
-    """Build on the meta device; where that fails, build ever shorter beginnings to find the row that is at fault."""
+def _build(model: dict[str, Any], name: str, channels: int) -> nn.Sequential:
+    """Build on the meta device."""
     model["yaml_file"] = name
-    rows = [*model["backbone"], *model["head"]]
     try:
-        return _parse({**model, "backbone": rows, "head": []}, channels)
+        return _parse(model, channels)
+    except RowError:
+        raise
     except Exception as error:
-        fits, fails = 0, len(rows)
-        while fails - fits > 1:
-            middle = (fits + fails) // 2
-            try:
-                _parse({**model, "backbone": rows[:middle], "head": []}, channels)
-                fits = middle
-            except Exception:
-                fails = middle
-        layer = graph.layers[fits]
-        told = str(error).removeprefix(f"{name}, ") if isinstance(error, UserError) else ""
-        raise RowError(layer.index, f"{name}, {told or f'{layer}: cannot be built ({_first_line(error)})'}") from None
+        raise failing_row(model, lambda part: _parse(part, channels), error) from None
+
+
+def failing_row(model: Mapping[str, Any], build: Callable[[dict[str, Any]], object], error: Exception) -> RowError:
+    """Return the error about the row that cannot be built, found by building ever shorter beginnings of the model.
+
+    Args:
+        model: The parsed model YAML.
+        build: Builds a model from such a mapping; it may change it.
+        error: What building the whole model raised.
+    """
+    rows = [*model["backbone"], *model["head"]]
+    fits, fails = 0, len(rows)
+    while fails - fits > 1:
+        middle = (fits + fails) // 2
+        try:
+            build({**copy.deepcopy(dict(model)), "backbone": copy.deepcopy(rows[:middle]), "head": []})
+            fits = middle
+        except Exception as shorter:
+            fails, error = middle, shorter
+    if isinstance(error, RowError):
+        return error
+    file, row = source(model), rows[fits]
+    if module_class(row[2]) is None:
+        return unknown_module(file, fits, row)
+    anchors = row[3][:1] == ["nc"] and "anchors" in row[3][1:]  # as in the YOLOv5 repository
+    fix = "Write [nc]: the heads of Ultralytics take no anchors" if anchors else ""
+    return RowError(file, fits, row, f"cannot be built ({_first_line(error)})", fix=fix)
 
 
 def _parse(model: dict[str, Any], channels: int) -> nn.Sequential:
@@ -172,7 +200,7 @@ def _parse(model: dict[str, Any], channels: int) -> nn.Sequential:
     return layers.eval()
 
 
-def _run(layers: nn.Sequential, graph: Graph, name: str, channels: int) -> list[Shape | None]:
+def _run(layers: nn.Sequential, graph: Graph, name: str, rows: list[Any], channels: int) -> list[Shape | None]:
     tasks = ultralytics_api.tasks()
 
     outputs: list[Any] = []
@@ -188,9 +216,8 @@ def _run(layers: nn.Sequential, graph: Graph, name: str, channels: int) -> list[
                 out = module(given, text) if with_text else module(given)
         except Exception as error:
             reads = ", ".join(f"{graph.layers[s]} {_shown(outputs[s])}" for s in layer.sources if s >= 0)
-            raise RowError(
-                layer.index, f"{name}, {layer}: cannot take what it reads, {reads} ({_first_line(error)})"
-            ) from None
+            problem = f"cannot process its input, {reads} ({_first_line(error)})"
+            raise RowError(name, layer.index, rows[layer.index], problem) from None
         outputs.append(out)
         is_map = isinstance(out, Tensor) and out.ndim == 4 and out.shape[2] > 0
         shapes.append(Shape(out.shape[1], SIDE / out.shape[2]) if is_map else None)
@@ -200,7 +227,7 @@ def _run(layers: nn.Sequential, graph: Graph, name: str, channels: int) -> list[
 def _shown(out: Any) -> str:
     if isinstance(out, Tensor) and out.ndim == 4 and out.shape[2]:
         return f"of {out.shape[1]} channels at stride {SIDE / out.shape[2]:g}"
-    return "which gives no single feature map"
+    return f"which {NO_MAP}"
 
 
 def _first_line(error: Exception) -> str:

@@ -1,20 +1,22 @@
-"""Carry pretrained weights from layer to counterpart instead of from index to index.
+"""Load pretrained weights by the model's structure instead of by row number.
 
-Ultralytics matches tensors by key (`model.<index>...`) and shape, so that a row that was put in shifts all weights
-behind it, some of them into layers of the same shape that they do not belong to. Here the graphs of both models say
-which layer is which. The source is then shown to Ultralytics' own `load` with its keys renumbered, so that all it does
-(class heads, class names, image channels) is done as ever; models without blocks never come here.
+Ultralytics matches tensors by key (`model.<index>...`) and shape. An inserted row shifts all weights after it, some of
+them into other layers of the same shape. Here the graphs of both models say which layer is which. The source is then
+passed to Ultralytics' own `load` with its keys renumbered, so that the rest of its work (class heads, class names,
+image channels) is done as always. Models without blocks are not handled here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -22,29 +24,30 @@ import wrapt
 from torch import Tensor, nn
 
 from gam_yolo import registry, ultralytics_api
-from gam_yolo.errors import UserError
-from gam_yolo.graph.find import load as find
+from gam_yolo.errors import UserError, brief
+from gam_yolo.graph import find
 from gam_yolo.graph.match import Counterparts, counterparts
 from gam_yolo.graph.model import Graph
+from gam_yolo.graph.shapes import harmless, measure, scales
 
-__all__ = ["Carried", "Ledger", "carry", "has_blocks", "rehearse"]
+__all__ = ["TensorTransfer", "TransferReport", "has_blocks", "modules", "transfer", "transfer_weights"]
 
 ARRIVED = COPIED, BY_NAME, ADAPTED = "copied", "by class name", "adapted"
-NEW, REFUSED, UNMATCHED = "new", "refused", "unmatched"
+NEW, REJECTED, UNMATCHED = "new", "rejected", "unmatched"
 
 Load = Callable[[Any], None]
 
 
 @dataclass(frozen=True)
-class Carried:
-    """What became of one tensor of the target.
+class TensorTransfer:
+    """What happened to one tensor of the target.
 
     Attributes:
         key: Its key in the target's state dict.
-        source: The key that it corresponds to in the source's, or an empty string.
+        source: The key of its counterpart in the source's, or an empty string.
         state: `copied`; `by class name` (rows of a class head, put in the order of the new classes); `adapted` (first
-            convolution, for other image channels); `new` (a block's own, as initialised); `refused` (its counterpart
-            is of another type or shape); `unmatched` (it has no counterpart).
+            convolution, for other image channels); `new` (a block's own, as initialised); `rejected` (its counterpart
+            has another type or shape); `unmatched` (it has no counterpart).
         module: The module of its row.
         block: Whether that is a block.
     """
@@ -57,19 +60,19 @@ class Carried:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class TransferReport:
     """What a transfer did.
 
     Attributes:
         tensors: Each of the target's tensors.
-        parted: Where the graphs of source and target part; empty where they are the same but for their blocks.
+        mismatch: Where the graphs of source and target diverge; empty where only their blocks differ.
     """
 
-    tensors: list[Carried]
-    parted: str
+    tensors: tuple[TensorTransfer, ...]
+    mismatch: str
 
     def counts(self) -> dict[str, int]:
-        """Return how many tensors of `base` and `blocks` arrived, of how many, and how many others are in each."""
+        """Return how many tensors of `base` and `blocks` got weights, their totals, and the counts of other states."""
         states = Counter(tensor.state for tensor in self.tensors)
         arrived = Counter(tensor.block for tensor in self.tensors if tensor.state in ARRIVED)
         of_blocks = sum(tensor.block for tensor in self.tensors)
@@ -78,112 +81,137 @@ class Ledger:
             "base_total": len(self.tensors) - of_blocks,
             "blocks": arrived[True],
             "blocks_total": of_blocks,
-            **{state: states[state] for state in (NEW, REFUSED, UNMATCHED)},
+            **{state: states[state] for state in (NEW, REJECTED, UNMATCHED)},
         }
 
     def line(self) -> str:
-        """Return the sentence for the log."""
+        """Return the line for the log."""
         n = self.counts()
         blocks = f", {n['blocks']}/{n['blocks_total']} block tensors" if n["blocks"] else ""
-        line = f"Transferred {n['base']}/{n['base_total']} base tensors{blocks}, {n[NEW]} new, {n[REFUSED]} refused"
-        if not self.parted:
+        line = f"Transferred {n['base']}/{n['base_total']} base tensors{blocks}, {n[NEW]} new, {n[REJECTED]} rejected"
+        if not self.mismatch:
             return line
-        return f"{line}; {'nothing from there on' if n['base'] else 'nothing'} was loaded: {self.parted}"
+        return f"{line}; {'nothing after that row' if n['base'] else 'nothing'} was loaded: {self.mismatch}"
 
     def rows(self) -> Iterator[tuple[str, str, str, str, str]]:
-        """Yield a line for each row and state: row, module, the source's row, number of tensors, state."""
+        """Yield one line per row and state: row, module, the source's row, number of tensors, state."""
         lines = Counter((_row(t.key), t.module, _row(t.source), t.state) for t in self.tensors)
         for (row, module, source, state), n in lines.items():
             yield row, module, source, str(n), state
 
 
-def carry(source: nn.Module, target: nn.Module, load: Load, logger: logging.Logger) -> Ledger:
-    """Carry weights from one Ultralytics model to another by structure.
+def transfer_weights(source: nn.Module, target: nn.Module, load: Load, logger: logging.Logger) -> TransferReport:
+    """Load weights from one Ultralytics model into another by structure.
 
     Args:
-        source: The model to take weights from.
+        source: The model that has the weights.
         target: The model to change.
         load: Ultralytics' own `load` of the target.
-        logger: Where `load` reports a count of its own, which does not tell blocks from other layers; it is left out.
+        logger: Where `load` logs a count of its own, which is left out, as it does not tell blocks from other layers.
 
     Returns:
-        What became of each of the target's tensors.
+        What happened to each of the target's tensors.
     """
     try:
         found = counterparts(_graph(source, "the source"), _graph(target, "the target"), registry.BLOCKS.get)
     except UserError as error:
         found = Counterparts({}, {}, str(error))
-    offered, refused = _offer(source, target, found)
+    offered, rejected = _offer(source, target, found)
     shown = _Renumbered(source, offered, head=len(_layers(target)) - 1 in found.base)
     if found.base:
         with _without_count(logger):
             load(shown)
-    ledger = _ledger(target, shown, refused, found.parted)
+    report = _report(target, shown, rejected, found.mismatch)
     if found.base:
-        _take_names(source, target, ledger)
-    return ledger
+        _take_names(source, target, report)
+    return report
 
 
-def rehearse(source: str, target: str) -> Ledger:
-    """Load a checkpoint into a model that is thrown away afterwards, and tell what went where.
+def transfer(source: str | Path, target: str | Path) -> TransferReport:
+    """Show which weights of a checkpoint a model would get, without writing or training anything.
 
-    Two models without blocks are matched by index, as Ultralytics does.
+    No code in either file is executed. Two models without blocks are matched by index, as in Ultralytics.
 
     Args:
         source: A checkpoint (.pt).
         target: A model YAML, or a checkpoint.
 
     Raises:
-        UserError: If either cannot be read or built.
+        UserError: Either cannot be read or built.
     """
     tasks = ultralytics_api.tasks()
-    if PurePath(target).suffix in {".yaml", ".yml"}:
-        find(target)  # tells what is wrong with a YAML in our own words
-    old, new = _model(source), _model(target)
+    old, new = _checkpoint(str(source)), _model(str(target))
     stock = getattr(tasks.BaseModel.load, "__wrapped__", tasks.BaseModel.load)  # ours may be switched off
     load = functools.partial(stock, new)
-    if has_blocks(old) or has_blocks(new):
-        return carry(old, new, load, tasks.LOGGER)
-    shown = _Renumbered(old, {key: key for key in old.state_dict()}, head=True)
-    load(shown, verbose=False)
-    return _ledger(new, shown, {}, "")
+    with ultralytics_api.quiet():
+        if has_blocks(old) or has_blocks(new):
+            return transfer_weights(old, new, load, tasks.LOGGER)
+        shown = _Renumbered(old, {key: key for key in old.state_dict()}, head=True)
+        load(shown, verbose=False)
+    return _report(new, shown, {}, "")
 
 
-def _model(name: str) -> nn.Module:
+def _checkpoint(name: str) -> nn.Module:
+    """Read a checkpoint."""
+    if PurePath(name).suffix != ".pt":
+        raise UserError(f"'{brief(name)}' is not the name of a checkpoint", expected="a name that ends in .pt")
     try:
-        with ultralytics_api.quiet():  # its table of layers is not what was asked for
-            model: nn.Module = ultralytics_api.model(name).model
-        model.state_dict  # noqa: B018  # an exported model is a string here
+        with ultralytics_api.quiet():
+            importlib.import_module("gam_yolo.resnet")  # makes its classes known ones
+            model: nn.Module = ultralytics_api.safe_checkpoint(name)
     except UserError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise UserError(f"{name}: cannot be loaded as an Ultralytics model ({reason})") from None
+        reason = brief(f"{type(error).__name__}: {error}".partition("\n")[0])
+        raise UserError(
+            f"cannot be read ({reason})",
+            at=name,
+            expected="a checkpoint that Ultralytics wrote, with layers of known classes only, as others could run code",
+        ) from None
+    return model
+
+
+def _model(name: str) -> nn.Module:
+    """Build the model of a YAML, with nothing in the file executed, or read a checkpoint."""
+    if PurePath(name).suffix not in {".yaml", ".yml"}:
+        return _checkpoint(name)
+    document, letter = find.load(name), find.scale_letter(name)
+    offered = scales(document.config)
+    letter = letter if letter in offered else offered[0]
+    measure(document.config, document.name, letter)  # also lets no row name anything but a layer
+    config = harmless(document.config, letter)
+    with ultralytics_api.quiet():  # its table of layers was not asked for
+        try:
+            model: nn.Module = ultralytics_api.model_class(config)(config, verbose=False)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"cannot be built ({brief(f'{type(error).__name__}: {error}')})", at=name) from None
     return model
 
 
 def _offer(source: nn.Module, target: nn.Module, found: Counterparts) -> tuple[dict[str, str], dict[str, str]]:
-    """Return target key -> source key for what `load` is to be shown, and for what it is not as the types differ."""
+    """Return target key -> source key for what `load` gets, and for what it does not get as the types differ."""
     offered: dict[str, str] = {}
-    refused: dict[str, str] = {}
+    rejected: dict[str, str] = {}
     for row, origin in {**found.base, **found.blocks}.items():
         old, new = _layers(source)[origin], _layers(target)[row]
         if row in found.blocks and _shapes(old) != _shapes(new):
-            continue  # the same block with other arguments starts anew: half of one and half of the other is neither
-        keys = offered if _same_kind(old, new) else refused
+            continue  # the same block with other arguments: half of its weights would be of no use
+        keys = offered if _same_kind(old, new) else rejected
         keys.update({f"model.{row}.{key}": f"model.{origin}.{key}" for key in old.state_dict()})
-    return offered, refused
+    return offered, rejected
 
 
 def _same_kind(old: nn.Module, new: nn.Module) -> bool:
-    """Return whether one layer is of the other's type (a Segment is a Detect); repeated layers are asked one by one."""
+    """Return whether one layer is of the other's type (a Segment is a Detect), also within repeated ones."""
     if isinstance(old, nn.Sequential) and isinstance(new, nn.Sequential):
         return all(map(_same_kind, old, new))
     return isinstance(old, type(new)) or isinstance(new, type(old))
 
 
 class _Renumbered(wrapt.ObjectProxy):  # type: ignore[type-arg]  # generic in new versions of wrapt only
-    """A model whose state dict has the keys of another model; all else is its own."""
+    """A model whose state dict has the keys of another model; everything else is its own."""
 
     def __init__(self, model: nn.Module, keys: dict[str, str], head: bool) -> None:
         super().__init__(model)
@@ -193,7 +221,7 @@ class _Renumbered(wrapt.ObjectProxy):  # type: ignore[type-arg]  # generic in ne
         self._self_shapes: dict[str, torch.Size] = {}
 
     def float(self) -> _Renumbered:
-        """Return itself in single precision, which is what `load` asks for first."""
+        """Return itself in single precision, as `load` asks for."""
         self.__wrapped__.float()
         return self
 
@@ -206,38 +234,38 @@ class _Renumbered(wrapt.ObjectProxy):  # type: ignore[type-arg]  # generic in ne
 
     @property
     def model(self) -> Any:
-        """The layers; none where the head has no counterpart, since `load` copies class branches from the last one."""
+        """The layers; none where the head has no counterpart, as `load` copies class branches from the last one."""
         return self.__wrapped__.model if self._self_head else [None]
 
     @property
     def keys(self) -> dict[str, str]:
-        """New key -> key of the model's own."""
+        """New key -> the model's own key."""
         return self._self_renamed
 
     def arrived(self, key: str, tensor: Tensor) -> str:
-        """Return what `load` did with what it was shown for the target's `tensor`; nothing if it was shown nothing."""
+        """Return what `load` did with the counterpart of the target's `tensor`; nothing if it has none."""
         shape = self._self_shapes.get(key)
         if shape is None:
             return ""
         if key not in self._self_state:
-            return BY_NAME  # `load` takes out what it deals with by itself
+            return BY_NAME  # `load` removes what it handles by itself
         if shape == tensor.shape:
             return COPIED
-        return ADAPTED if key == "model.0.conv.weight" and shape[2:] == tensor.shape[2:] else REFUSED
+        return ADAPTED if key == "model.0.conv.weight" and shape[2:] == tensor.shape[2:] else REJECTED
 
 
-def _ledger(target: nn.Module, shown: _Renumbered, refused: dict[str, str], parted: str) -> Ledger:
-    """Tell what became of each tensor of the target, as it is after `load`."""
+def _report(target: nn.Module, shown: _Renumbered, rejected: dict[str, str], mismatch: str) -> TransferReport:
+    """Report on each tensor of the target after `load`."""
     modules = {str(i): row[2] for i, row in enumerate(_rows(target))}
-    origins = {**shown.keys, **refused}
+    origins = {**shown.keys, **rejected}
     tensors = []
     for key, tensor in target.state_dict().items():
         module = modules.get(_row(key), "")
         block = module in registry.BLOCKS
         source = origins.get(key, "")
-        state = shown.arrived(key, tensor) or (REFUSED if source else NEW if block else UNMATCHED)
-        tensors.append(Carried(key, source, state, module, block))
-    return Ledger(tensors, parted)
+        state = shown.arrived(key, tensor) or (REJECTED if source else NEW if block else UNMATCHED)
+        tensors.append(TensorTransfer(key, source, state, module, block))
+    return TransferReport(tuple(tensors), mismatch)
 
 
 def _row(key: str) -> str:
@@ -245,12 +273,12 @@ def _row(key: str) -> str:
     return key.split(".")[1] if key.startswith("model.") else ""
 
 
-def _take_names(source: nn.Module, target: nn.Module, ledger: Ledger) -> None:
+def _take_names(source: nn.Module, target: nn.Module, report: TransferReport) -> None:
     """Give a target with a placeholder for each class the source's class names once its whole base has arrived.
 
     That is what `load` does where no tensor is left over, which a block's new ones would prevent.
     """
-    complete = all(tensor.state in (*ARRIVED, NEW) for tensor in ledger.tensors)
+    complete = all(tensor.state in (*ARRIVED, NEW) for tensor in report.tensors)
     names = getattr(source, "names", {})
     placeholders = {i: str(i) for i in range(len(names))}
     if complete and getattr(target, "names", None) == placeholders and not hasattr(target, "set_classes"):
@@ -259,8 +287,10 @@ def _take_names(source: nn.Module, target: nn.Module, ledger: Ledger) -> None:
 
 @contextlib.contextmanager
 def _without_count(logger: logging.Logger) -> Iterator[None]:
+    thread = threading.get_ident()
+
     def others(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("Transferred ")
+        return record.thread != thread or not record.getMessage().startswith("Transferred ")
 
     logger.addFilter(others)
     try:
@@ -271,11 +301,16 @@ def _without_count(logger: logging.Logger) -> Iterator[None]:
 
 def has_blocks(model: Any) -> bool:
     """Return whether a row of the YAML that an Ultralytics model was built from names a registered block."""
-    return any(row[2] in registry.BLOCKS for row in _rows(model))
+    return any(name in registry.BLOCKS for name in modules(model))
+
+
+def modules(model: Any) -> list[str]:
+    """Return the module of each row of the YAML that an Ultralytics model was built from."""
+    return [row[2] for row in _rows(model)]
 
 
 def _rows(model: Any) -> list[Any]:
-    """Return the rows of the YAML that a model was built from; none for a model of another kind."""
+    """Return the rows of the YAML that a model was built from; nothing for a model of another kind."""
     config = getattr(model, "yaml", None)
     return [*config.get("backbone", []), *config.get("head", [])] if isinstance(config, dict) else []
 

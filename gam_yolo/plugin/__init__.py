@@ -1,1 +1,1 @@
-"""All that touches Ultralytics: one module a patch, each wrapping what is there and copying nothing of it."""
+"""Everything that patches Ultralytics: one module per patched name. Each wraps the original and copies nothing."""

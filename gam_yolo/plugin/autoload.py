@@ -1,9 +1,9 @@
 """Register with Ultralytics in every process that imports torch, before Ultralytics parses a model.
 
 `import torch` calls the entry points of the group `torch.backends` (torch 2.5 and newer), and Ultralytics imports torch
-before anything that we patch; so `autoload`, listed there, reaches the `yolo` script, notebooks, DDP and data-loader
-workers alike; `import gam_yolo` calls it too. It imports neither torch nor Ultralytics: it leaves a note for the import
-system to patch each Ultralytics module when that is imported.
+before anything that we patch. So `autoload`, listed there, reaches the `yolo` script, notebooks, DDP and data-loader
+workers. `import gam_yolo` calls it too. It imports neither torch nor Ultralytics: it registers import hooks that patch
+each Ultralytics module when that is imported.
 
 The environment variable `GAM_YOLO=0` switches it off: nothing is patched, whatever is imported.
 """
@@ -26,9 +26,11 @@ PATCHES = {
     "ultralytics.nn.tasks": (
         "gam_yolo.plugin.load",
         "gam_yolo.plugin.fuse",
-        "gam_yolo.plugin.parse_model",  # after these two: where one of them does not fit, no block is built
+        "gam_yolo.plugin.detection_model",
+        "gam_yolo.plugin.parse_model",  # after these: where one of them does not fit, no block is built
         "gam_yolo.plugin.resnet_row",
     ),
+    "ultralytics.engine.trainer": ("gam_yolo.plugin.freeze",),
     "ultralytics.cfg": ("gam_yolo.plugin.entrypoint",),
 }
 """Ultralytics' module -> our modules whose `patch` is called with it once it is imported."""
@@ -52,16 +54,16 @@ def autoload() -> None:
 
 
 def _apply(module: ModuleType) -> None:
-    """Apply our patches to a module of Ultralytics; one that they do not fit is left as it is, our blocks refused."""
+    """Apply our patches to a module of Ultralytics. Where one does not fit, our blocks cannot be used, all else can."""
     for patch in PATCHES[module.__name__]:
         try:
             importlib.import_module(patch).patch(module)
         except Exception as error:
-            _refuse(module, f"{patch}: {error}")
+            _decline(module, f"{patch}: {error}")
             return
 
 
-def _refuse(module: ModuleType, why: str) -> None:
+def _decline(module: ModuleType, why: str) -> None:
     version = getattr(sys.modules.get("ultralytics"), "__version__", "of unknown version")
     reason = (
         f"gam_yolo cannot serve ultralytics {version} ({why}); pip install -U gam-yolo, or an Ultralytics it supports"

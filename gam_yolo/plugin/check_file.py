@@ -10,14 +10,19 @@ from typing import Any
 
 import wrapt
 
+from gam_yolo import ultralytics_api
 from gam_yolo.resources import shipped
 
 __all__ = ["patch"]
 
 
 def patch(checks: ModuleType) -> None:
-    """Wrap `check_file` of `ultralytics.utils.checks`, for the modules too that have imported it by name already."""
-    original = checks.check_file
+    """Wrap `check_file` of `ultralytics.utils.checks`, also for modules that have imported it by name already.
+
+    Raises:
+        UserError: It is missing, or has other parameters than those we know.
+    """
+    original = ultralytics_api.ASSUMPTIONS["check_file"].get(checks)
 
     def check_file(wrapped: Callable[..., Any], _: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         file = str(args[0] if args else kwargs.get("file", "")).strip()

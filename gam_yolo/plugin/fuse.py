@@ -1,4 +1,4 @@
-"""Let `model.fuse()` fold the batch norms of registered blocks too; Ultralytics folds those of its own classes only."""
+"""Let `model.fuse()` fold the batch norms of blocks too; Ultralytics folds only those of its own classes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from typing import Any
 import wrapt
 from torch import nn
 
+from gam_yolo import ultralytics_api
 from gam_yolo.blocks.parts import ConvBN
 
 __all__ = ["patch"]
 
 
 def patch(tasks: ModuleType) -> None:
-    """Wrap `BaseModel.fuse` of the module `ultralytics.nn.tasks`."""
+    """Wrap `BaseModel.fuse` of the module `ultralytics.nn.tasks`.
+
+    Raises:
+        UserError: It is missing.
+    """
+    ultralytics_api.ASSUMPTIONS["BaseModel.fuse"].get(tasks)
 
     def fuse(wrapped: Callable[..., Any], instance: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for module in instance.modules():

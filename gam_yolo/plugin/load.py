@@ -1,4 +1,4 @@
-"""Let Ultralytics' `BaseModel.load` carry weights by structure wherever a model has blocks."""
+"""Let Ultralytics' `BaseModel.load` load weights by structure wherever a model has blocks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import wrapt
 from torch import nn
 
-from gam_yolo.errors import UserError
+from gam_yolo import ultralytics_api
 
 __all__ = ["patch"]
 
@@ -19,27 +19,28 @@ def patch(tasks: ModuleType) -> None:
     """Wrap `BaseModel.load` of the module `ultralytics.nn.tasks`.
 
     Raises:
-        UserError: If the method does not take what it takes in the versions we know.
+        UserError: The method is missing, or has other parameters than those we know.
     """
-    signature = inspect.signature(tasks.BaseModel.load)
-    if [*signature.parameters] != ["self", "weights", "verbose"]:
-        raise UserError(f"ultralytics.nn.tasks.BaseModel.load takes {signature}, expected (self, weights, verbose)")
+    signature = inspect.signature(ultralytics_api.ASSUMPTIONS["BaseModel.load"].get(tasks))
 
     def load(wrapped: Callable[..., None], instance: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # Imported here, so that importing Ultralytics does not wait for it.
-        from gam_yolo.graph.transfer import carry, has_blocks
+        from gam_yolo.graph.transfer import has_blocks, modules, transfer_weights
 
-        def given(weights: Any, verbose: bool = True) -> tuple[Any, bool]:
-            return weights, verbose
-
-        weights, verbose = given(*args, **kwargs)
+        given = signature.bind(instance, *args, **kwargs)
+        given.apply_defaults()
+        weights, verbose = given.arguments["weights"], given.arguments["verbose"]
         source = (weights.get("ema") or weights["model"]) if isinstance(weights, dict) else weights
         if not (has_blocks(source) or has_blocks(instance)):
             wrapped(*args, **kwargs)
             return
-        ledger = carry(source, instance, lambda shown: wrapped(shown, verbose=verbose), tasks.LOGGER)
-        instance.transferred = ledger.counts()  # type: ignore[assignment]  # plain numbers: checkpoints keep them
+        report = transfer_weights(source, instance, lambda shown: wrapped(shown, verbose=verbose), tasks.LOGGER)
+        # Plain values, as checkpoints keep them.
+        vars(instance)["transferred"] = report.counts()
+        # For `gam_yolo.plugin.freeze`.
+        vars(instance)["same_rows"] = not report.counts()["new"] and modules(source) == modules(instance)
+        vars(instance)["frozen_rows"] = getattr(source, "frozen_rows", None)
         if verbose:
-            (tasks.LOGGER.warning if ledger.parted else tasks.LOGGER.info)(ledger.line())
+            (tasks.LOGGER.warning if report.mismatch else tasks.LOGGER.info)(report.line())
 
     wrapt.wrap_function_wrapper(tasks, "BaseModel.load", load)

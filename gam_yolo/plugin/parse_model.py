@@ -1,19 +1,17 @@
 """Let `ultralytics.nn.tasks.parse_model` build rows that name a registered block.
 
-Ultralytics' parser looks a name up in its module's globals and tells only the classes that it knows by heart how many
-channels they get. Its one built-in whose row receives exactly the channels of its input is `nn.BatchNorm2d`. So a
-model with registered blocks is parsed twice: first on the meta device with a batch norm in each block's place, which
-tells the channels for every family, scale and `from` by the parser's own rules (about 50 ms, no memory, no random
-numbers, so seeds give what they gave); then for good, with these channels written in front of the rows' own
-arguments.
+Ultralytics' parser looks a name up in its module's globals, and passes channels only to the classes that it knows.
+Its one built-in whose row gets exactly the channels of its input is `nn.BatchNorm2d`. So a model with blocks is parsed
+twice. First on the meta device with a batch norm in each block's place, which gives the channels for every family,
+scale and `from` by the parser's own rules (about 50 ms, no memory, no random numbers, so seeds give what they gave).
+Then for good, with these channels written before the rows' own arguments.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -22,8 +20,9 @@ import wrapt
 from torch import nn
 
 from gam_yolo import registry, ultralytics_api
-from gam_yolo.arguments import bind, row_error
-from gam_yolo.errors import UserError, nearest
+from gam_yolo.arguments import bind, row_error, source
+from gam_yolo.errors import UserError
+from gam_yolo.graph.model import NO_MAP, Graph
 
 __all__ = ["patch", "unavailable"]
 
@@ -32,111 +31,138 @@ Parsed = tuple[
     nn.Sequential, list[int]
 ]  # what `parse_model` returns: the layers, and the indexes whose outputs are kept
 
+_warned: set[str] = set()
+
 
 def patch(tasks: ModuleType) -> None:
     """Wrap `parse_model` of the module `ultralytics.nn.tasks`.
 
     Raises:
-        UserError: If the function is not there or does not take what it takes in the versions we know.
+        UserError: The function is missing, or has other parameters than those we know.
     """
-    signature = inspect.signature(getattr(tasks, "parse_model", lambda: None))
-    if [*signature.parameters][:2] != ["d", "ch"]:
-        raise UserError(f"ultralytics.nn.tasks.parse_model takes {signature}, expected (d, ch, ...)")
+    parse_model = ultralytics_api.ASSUMPTIONS["parse_model"].get(tasks)
+    signature = inspect.signature(parse_model)
 
     def parse(wrapped: Callable[..., Parsed], _: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Parsed:
         given = signature.bind(*args, **kwargs)
 
-        def build(model: dict[str, Any]) -> Parsed:
+        def build(model: Mapping[str, Any]) -> Parsed:
             given.arguments["d"] = model
-            with _unknown_names_told(tasks, model):
-                return wrapped(*given.args, **given.kwargs)
+            return wrapped(*given.args, **given.kwargs)
 
-        return _parse(tasks, build, given.arguments["d"])
+        model = given.arguments["d"]
+        try:
+            return _parse(tasks, build, model)
+        except UserError:
+            raise
+        except Exception as error:
+            if not _explainable(tasks, model, error):
+                raise
+            from gam_yolo.graph.shapes import failing_row
+
+            with torch.device("meta"), ultralytics_api.quiet():
+                found = failing_row(model, lambda part: _parse(tasks, build, part), error)
+            raise found from error
 
     wrapt.wrap_function_wrapper(tasks, "parse_model", parse)
 
 
 def unavailable(tasks: ModuleType, reason: str) -> None:
-    """Where `parse_model` cannot be wrapped, make naming a block say why in one sentence; all else works on."""
+    """Where `parse_model` cannot be wrapped, make a row that names a block say why; everything else works as before."""
     for name in registry.BLOCKS:
 
-        def refuse(_self: nn.Module, *_: object, name: str = name) -> None:
+        def reject(_self: nn.Module, *_: object, name: str = name) -> None:
             raise UserError(f"{name} cannot be placed: {reason}")
 
-        setattr(tasks, name, type(name, (nn.Module,), {"__init__": refuse, "__module__": __name__}))
+        setattr(tasks, name, type(name, (nn.Module,), {"__init__": reject, "__module__": __name__}))
 
 
-def _parse(tasks: ModuleType, build: Callable[[dict[str, Any]], Parsed], model: dict[str, Any]) -> Parsed:
-    rows = dict(_block_rows(model))
-    if not rows:
+def _parse(tasks: ModuleType, build: Callable[[Mapping[str, Any]], Parsed], model: Mapping[str, Any]) -> Parsed:
+    if not any(_module(row) in registry.BLOCKS for row in _rows(model)):
         return build(model)
+    graph = Graph.from_rows(model, source(model))
+    for error in graph.reference_errors(source(model), _rows(model)):
+        raise error
+    blocks = [layer for layer in graph.layers if layer.module in registry.BLOCKS]
+    for layer in blocks:
+        if layer.many:
+            row = _rows(model)[layer.index]
+            raise row_error(
+                model,
+                layer.index,
+                row,
+                f"'from' is {row[0]}, but {layer.module} has one input",
+                expected="the number of one row, or -1",
+            )
 
-    probe, model = copy.deepcopy(model), copy.deepcopy(model)
-    for i in rows:
-        _row(probe, i)[2:] = [STAND_IN, []]
+    probe, final = _copied(model), _copied(model)
+    for layer in blocks:
+        _rows(probe)[layer.index][2:] = [STAND_IN, []]
     with torch.device("meta"), ultralytics_api.quiet():
         layers, _ = build(probe)
 
-    for i, row in rows.items():
-        _, _, name, args = row
-        block = registry.get(name)
-        channels = _channels(layers[i])
-        if channels is None:
-            raise row_error(model, i, row, "this Ultralytics' parser did not tell the channels of the row's input")
+    channels: dict[int, int] = {}
+    for layer in blocks:
+        row, found = _rows(final)[layer.index], _channels(layers[layer.index])
+        if found is None:
+            before = "row -1" if layer.sources[0] < 0 else str(graph.layers[layer.sources[0]])
+            raise row_error(model, layer.index, row, f"reads {before}, which {NO_MAP}")
+        channels[layer.index] = found
+        block = registry.get(layer.module)
         try:
-            bound = bind(name, block, channels, args)
+            bound = bind(layer.module, block, found, layer.args)
         except UserError as error:
-            raise row_error(model, i, row, error) from error.__cause__
-        if advice := getattr(block, "advice", None):
-            tasks.LOGGER.warning(str(row_error(model, i, row, f"{name} {advice(*bound)}")))
-        # The parser resolves a string that is the name of one of its own variables ("scale", "width"); a quoted one
-        # it takes as it is.
-        _row(model, i)[3] = [repr(a) if isinstance(a, str) else a for a in bound]
-        setattr(tasks, name, block)
-    return build(model)
+            raise row_error(model, layer.index, row, error) from error.__cause__
+        # The parser replaces a string that is the name of one of its own variables ("scale", "width"), but takes a
+        # quoted one as it is.
+        row[3] = [repr(a) if isinstance(a, str) else a for a in bound]
+        setattr(tasks, layer.module, block)
+    if not ultralytics_api.is_quiet():
+        _warn(tasks, model, channels)
+    return build(final)
 
 
-def _block_rows(model: dict[str, Any]) -> Iterator[tuple[int, list[Any]]]:
-    """Yield index and row of each registered block, refusing rows that no parser could read."""
-    for i, row in enumerate([*model["backbone"], *model["head"]]):
-        if not (isinstance(row, list) and len(row) > 2 and row[2] in registry.BLOCKS):
-            continue
-        if len(row) != 4:
-            raise row_error(model, i, row, f"a row has 4 parts, not {len(row)}; write [-1, 1, {row[2]}, []]")
-        if not isinstance(row[0], int) or isinstance(row[0], bool):
-            raise row_error(
-                model, i, row, f"'from' is {row[0]!r}, but {row[2]} has one input; write the index of one row, or -1"
-            )
-        if not isinstance(row[1], int) or isinstance(row[1], bool) or row[1] < 1:
-            raise row_error(model, i, row, f"repeats is {row[1]!r}, expected a whole number of at least 1; write 1")
-        if not -i <= row[0] < i and (i or row[0] != -1):
-            raise row_error(model, i, row, f"'from' is {row[0]}, but only rows before row {i} can be read; write -1")
-        yield i, row
+def _warn(tasks: ModuleType, model: Mapping[str, Any], channels: Mapping[int, int]) -> None:
+    """Log what `gam-yolo check` would say about the blocks, as far as that is known without a search, once."""
+    from gam_yolo.graph.lint import quick_check
+
+    for finding in quick_check(model, channels):
+        line = finding.line(source(model))
+        if line not in _warned:
+            _warned.add(line)
+            tasks.LOGGER.warning(line)
 
 
-def _row(model: dict[str, Any], index: int) -> list[Any]:
-    backbone: list[list[Any]] = model["backbone"]
-    row: list[Any] = backbone[index] if index < len(backbone) else model["head"][index - len(backbone)]
-    return row
+def _explainable(tasks: ModuleType, model: Any, error: Exception) -> bool:
+    """Return whether we explain an error of the parser: in a model with blocks, or about an unknown module."""
+    try:
+        names = [_module(row) for row in _rows(model)]
+    except (KeyError, TypeError):
+        return False
+    unknown = isinstance(error, KeyError) and any(error.args == (name,) and not hasattr(tasks, name) for name in names)
+    return unknown or any(name.removeprefix("nn.") in registry.BLOCKS for name in names)
+
+
+def _copied(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a deep copy whose rows and arguments can be changed."""
+    copied = copy.deepcopy(dict(model))
+    for section in ("backbone", "head"):
+        copied[section] = [[read, repeats, name, [*args]] for read, repeats, name, args in copied[section]]
+    return copied
+
+
+def _rows(model: Mapping[str, Any]) -> list[Any]:
+    return [*model["backbone"], *model["head"]]
+
+
+def _module(row: Any) -> str:
+    """Return the module that a row names, or an empty string where it names none."""
+    return row[2] if isinstance(row, (list, tuple)) and len(row) > 2 and isinstance(row[2], str) else ""
 
 
 def _channels(layer: nn.Module) -> int | None:
-    """Read the channels off the batch norm that stood in for a block, once or repeated."""
+    """Return the channels of the batch norm that stood in for a block, once or repeated, or None if it has none."""
     if isinstance(layer, nn.Sequential) and len(layer):
         layer = layer[0]
-    return layer.num_features if isinstance(layer, nn.BatchNorm2d) else None
-
-
-@contextlib.contextmanager
-def _unknown_names_told(tasks: ModuleType, model: dict[str, Any]) -> Iterator[None]:
-    """Turn the parser's bare KeyError for an unknown module into a sentence that names row and nearest module."""
-    try:
-        yield
-    except KeyError as error:
-        for i, row in enumerate([*model["backbone"], *model["head"]]):
-            name = row[2]
-            if error.args == (name,) and not hasattr(tasks, name):
-                known = {*registry.BLOCKS, *(k for k, v in vars(tasks).items() if isinstance(v, type))}
-                told = f"there is no module named '{name}'{nearest(name, known)}{registry.not_loaded()}"
-                raise row_error(model, i, row, told) from None
-        raise
+    found = layer.num_features if isinstance(layer, nn.BatchNorm2d) else None
+    return found if isinstance(found, int) else None  # a CBLinear's channels are a list

@@ -1,7 +1,7 @@
 """Let a classification model's YAML name `AttentionResNet`, whose class is imported only where one does.
 
 The row is a whole network, so it is the last one, and the number of classes takes the place that a block's channels
-have. torchvision's models, which take about a second to import, are left alone by every other run.
+have. Other runs do not import torchvision's models, which takes about a second.
 """
 
 from __future__ import annotations
@@ -41,9 +41,11 @@ def _place(tasks: ModuleType, model: dict[str, Any]) -> None:
             continue
         network = importlib.import_module("gam_yolo.resnet").AttentionResNet
         if len(row) != 4 or row[:2] != [-1, 1] or len(rows) > 1:
-            raise row_error(model, i, row, f"{NAME} is a whole network: write it as the one row, [-1, 1, {NAME}, [nc]]")
+            only = f"Write it as the only row, [-1, 1, {NAME}, [nc]]"
+            raise row_error(model, i, row, f"{NAME} is a whole network", fix=only)
         if not isinstance(row[3], list) or row[3][:1] != ["nc"]:
-            raise row_error(model, i, row, f"its first argument is the number of classes; write [-1, 1, {NAME}, [nc]]")
+            fix = f"Write [-1, 1, {NAME}, [nc]]"
+            raise row_error(model, i, row, "the first argument is not the number of classes", fix=fix)
         try:
             bound = bind(NAME, network, model["nc"], row[3][1:])
         except UserError as error:

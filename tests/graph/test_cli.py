@@ -63,9 +63,9 @@ def test_place_into_a_file_then_none_over_itself_gives_the_original(base: Path, 
     assert "GAM" in out.read_text()
     assert run("check", str(out)).exit_code == 0
     removed = run("place", str(out), "--block", "none", "-o", str(out))
-    assert removed.stderr.count("taken out") == 5
+    assert removed.stderr.count("removed") == 5
     assert out.read_text() == TINY
-    assert run("place", str(out), "--block", "none").stderr == "no blocks to take out\n"
+    assert run("place", str(out), "--block", "none").stderr == "no blocks to remove\n"
 
 
 def test_place_draws_the_graph(base: Path, tmp_path: Path) -> None:
@@ -84,14 +84,17 @@ def test_a_shipped_name_is_found_with_and_without_its_scale() -> None:
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        (["--block", "GAN", "--at", "p3"], "no block is named 'GAN'; did you mean 'GAM'"),
+        (["--block", "GAN", "--at", "p3"], "no block is named 'GAN'. Did you mean 'GAM'"),
         (["--block", "GAM"], "at is not given"),
         (["--block", "GAM", "--at", "p3", "--feeds", "some"], "feeds is 'some'"),
         (["--block", "GAM", "--at", "p3", "--args", "{"], "--args is '{'"),
-        (["--block", "GAM", "--at", "p3", "--args", "{gait: none}"], r"row 2 .*not 'gait'; did you mean 'gate'"),
+        (
+            ["--block", "GAM", "--at", "p3", "--args", "{gait: none}"],
+            r"row 2 .*: GAM has no argument 'gait'. .*Did you mean 'gate'",
+        ),
         (["--block", "GAM", "--at", "p3", "--args", "999"], "row 2 .*reduction is 999"),
         (["--block", "GAM", "--at", "10"], r"row 10 is the head \(Detect\)"),
-        (["--block", "GAM", "--at", "77"], "row 77 is not there"),
+        (["--block", "GAM", "--at", "77"], "row 77 does not exist"),
     ],
 )
 def test_bad_input_is_told_in_one_sentence_and_nothing_is_written(

@@ -90,11 +90,11 @@ def test_next_feeds_the_following_row_only() -> None:
 
 def test_next_refuses_a_block_that_would_be_unused() -> None:
     graph = GRAPHS["yolov3-tiny"]  # its row 16 reads row 14
-    with pytest.raises(UserError, match=r"row 16 \(Conv\) does not read row 15 .*--feeds all"):
+    with pytest.raises(UserError, match=r"row 16 \(Conv\) does not read row 15 .*feeds=all"):
         insert(graph, [15], "GAM", [], "next")
 
 
-@pytest.mark.parametrize(("row", "told"), [(10, "is the head"), (11, "is not there"), (-1, "is not there")])
+@pytest.mark.parametrize(("row", "told"), [(10, "is the head"), (11, "does not exist"), (-1, "does not exist")])
 def test_only_rows_before_the_head_can_be_followed(row: int, told: str) -> None:
     with pytest.raises(UserError, match=told):
         insert(Document(TINY, "tiny.yaml").graph, [row], "GAM", [])
@@ -164,5 +164,5 @@ def test_rows_shared_by_an_alias_are_refused_rather_than_changed_together() -> N
 
 def test_a_block_that_cannot_be_bridged_is_not_removed() -> None:
     graph = Document(TINY.replace("[[-1, 2], 1, Concat, [1]]", "[[-1, 2], 1, GAM, []]"), "x").graph
-    with pytest.raises(UserError, match=r"row 5 \(GAM\) reads \[4, 2\] and cannot be taken out"):
+    with pytest.raises(UserError, match=r"row 5 \(GAM\) reads \[4, 2\] and cannot be removed"):
         remove(graph, is_gam)

@@ -100,7 +100,7 @@ def test_a_forks_bottom_up_path_that_reads_the_layer_before_its_gam_is_caught(tm
     bypassed = [finding for finding in findings if finding.code == "bypassed-block"]
     assert codes(bypassed) == [("bypassed-block", 13)]
     assert "row 19 (Concat) still reads row 12" in bypassed[0].message
-    assert "in row 19 (Concat) write 13 for 12" in bypassed[0].remedy
+    assert "In row 19 (Concat) write 13 for 12" in bypassed[0].remedy
     assert status(findings) == 1
     # Its second number is bound to `group`.
     assert [f.row for f in findings if f.code == "fork-arguments"] == [13, 17, 21, 25]
@@ -130,7 +130,7 @@ def test_a_head_that_reads_before_a_block_that_nobody_reads(tmp_path: Path) -> N
     findings = checked(tmp_path, placed.replace("[[1, 7, 11]", "[[1, 7, 10]").replace("[-1, 3], 1", "[-1, 3], 1"))
     assert status(findings) == 2
     assert codes(findings)[0] == ("unused-block", 11)
-    assert "in row 12 (Detect) write 11 for 10" in findings[0].remedy
+    assert "In row 12 (Detect) write 11 for 10" in findings[0].remedy
 
 
 FORKS = [("fork-arguments", 9), ("fork-channels", 9)]
@@ -166,7 +166,7 @@ def test_each_kind_of_mistake(tmp_path: Path, old: str, new: str, want: list[tup
 
 def test_an_unknown_block_gets_the_nearest_name(tmp_path: Path) -> None:
     found = checked(tmp_path, TINY.replace("[-1, 1, Conv, [24, 1, 1]]", "[-1, 1, GAM_Atention, []]"))
-    assert found[0].remedy == "did you mean 'GAM_Attention'?"
+    assert found[0].remedy == "Did you mean 'GAM_Attention'?"
 
 
 SCALED = TINY.replace("nc: 3", "nc: 3\nscales:\n  n: [1.0, 1.0, 64]\n  s: [1.0, 2.0, 64]")

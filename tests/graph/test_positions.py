@@ -40,8 +40,8 @@ def test_names_of_places(models: dict[str, Path], name: str) -> None:
 @pytest.mark.parametrize(
     ("where", "told"),
     [
-        ("after SPFP", "no place 'SPFP'.*did you mean 'SPPF'"),
-        ("bakcbone", "did you mean 'backbone'"),
+        ("after SPFP", "no place 'SPFP'.*Did you mean 'SPPF'"),
+        ("bakcbone", "Did you mean 'backbone'"),
         ("p7", "no row of stride 128"),
         ("neck", "no neck"),
         ("", "no place ''"),

@@ -99,8 +99,11 @@ def test_yolo_script_ends_a_bad_row_in_one_sentence_and_status_2(tmp_path: Path)
     done = run(YOLO, "train", "model=yolov8-bad.yaml", "data=coco8.yaml", cwd=tmp_path)
     output = done.stdout + done.stderr
     assert done.returncode == 2, output
-    assert "yolov8-bad.yaml, row 1 [-1, 1, GAM, [{redction: 4}]]: GAM takes (reduction=None" in output
-    assert "did you mean 'reduction'?" in output
+    assert (
+        "yolov8-bad.yaml, row 1 [-1, 1, GAM, [{redction: 4}]]: GAM has no argument 'redction'. Expected (reduction=None"
+        in output
+    )
+    assert "Did you mean 'reduction'?" in output
     assert "Traceback" not in output
     assert not (tmp_path / "runs").exists()
 
@@ -153,10 +156,14 @@ def test_ultralytics_that_cannot_be_served_works_on_without_our_blocks() -> None
     tasks = types.ModuleType("ultralytics.nn.tasks")
     tasks.parse_model = lambda other, signature: "as before"  # type: ignore[attr-defined]  # noqa: ARG005
     tasks.BaseModel = type("BaseModel", (), {"load": lambda self, weights, verbose: None, "fuse": lambda self: self})  # type: ignore[attr-defined]  # noqa: ARG005
+    tasks.DetectionModel = type("DetectionModel", (), {"__init__": lambda self, cfg: None})  # type: ignore[attr-defined]  # noqa: ARG005
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         autoload._apply(tasks)
-    assert "parse_model takes (other, signature), expected (d, ch, ...)" in str(told[0].message)
+    assert (
+        "has a ultralytics.nn.tasks.parse_model without the parameter d, ch, needed to build rows that name a block"
+        in str(told[0].message)
+    )
     assert tasks.parse_model(1, 2) == "as before"
     with pytest.raises(UserError, match="GAM cannot be placed: gam_yolo cannot serve ultralytics"):
         tasks.GAM(64)

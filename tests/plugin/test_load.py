@@ -115,7 +115,7 @@ def test_all_base_tensors_arrive_at_every_placement_and_none_elsewhere(
         lines.clear()
         assert_carried(weights[name], rows, target)
         new = len(target.state_dict()) - total
-        assert lines == [f"Transferred {total}/{total} base tensors, {new} new, 0 refused"]
+        assert lines == [f"Transferred {total}/{total} base tensors, {new} new, 0 rejected"]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_wrong_mapping_is_found(weights: dict[str, nn.Module], monkeypatch: py
             base[a], base[b] = base[b], base[a]
         else:
             del base[a]
-        return Counterparts(base, found.blocks, found.parted)
+        return Counterparts(base, found.blocks, found.mismatch)
 
     monkeypatch.setattr(transfer, "counterparts", mutated)
     with pytest.raises(AssertionError):
@@ -202,7 +202,7 @@ def test_by_name_and_class_names_through_the_public_interface(shared: Path, tmp_
 def test_models_without_blocks_are_left_to_ultralytics(
     weights: dict[str, nn.Module], lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "carry", None)  # would fail if it were called
+    monkeypatch.setattr(transfer, "transfer_weights", None)  # would fail if it were called
     for base, nc in (("yolov8n", None), ("yolov8n", 20), ("yolo11.yaml", None)):
         ours, stock = build(base, nc=nc), build(base, nc=nc)
         stock.load_state_dict(ours.state_dict())
@@ -258,7 +258,7 @@ def trained(model: Any) -> Any:
 def test_the_same_blocks_come_along(lines: list[str]) -> None:
     source, target = trained(build("yolov8n", [4, 9])), build("yolov8n", [4, 9])
     target.load(source)
-    assert lines == ["Transferred 355/355 base tensors, 38/38 block tensors, 0 new, 0 refused"]
+    assert lines == ["Transferred 355/355 base tensors, 38/38 block tensors, 0 new, 0 rejected"]
     for key, tensor in source.state_dict().items():
         assert torch.equal(target.state_dict()[key], tensor)
 
@@ -279,7 +279,7 @@ def test_other_blocks_and_other_places(lines: list[str], there: Any, here: Any, 
     before = state(target)
     target.load(source)
     assert line in lines[-1]
-    assert lines[-1].endswith(" 0 refused")
+    assert lines[-1].endswith(" 0 rejected")
     old, new = source.state_dict(), target.state_dict()
     for row in range(LAYERS["yolov8n"] + 1):
         a, b = moved(row, there[0]), moved(row, here[0])
@@ -319,7 +319,7 @@ def test_models_that_part_behind_the_backbone_share_what_comes_before(
     target = build("yolov8-p2.yaml", [4])
     before = state(target)
     target.load(weights["yolov8n"])
-    assert "nothing from there on was loaded: row 16 of the source and row 17 of the target differ" in lines[-1]
+    assert "nothing after that row was loaded: row 16 of the source and row 17 of the target differ" in lines[-1]
     old, new = weights["yolov8n"].state_dict(), target.state_dict()
     for key, tensor in new.items():
         row, name = int(key.split(".")[1]), key.split(".", 2)[2]
@@ -361,7 +361,7 @@ def test_a_detector_gives_a_segmenter_what_both_have(weights: dict[str, nn.Modul
     target = tasks.SegmentationModel({**yaml.safe_load(text), "scale": "n"}, verbose=False)
     before = state(target)
     target.load(weights["yolov8n"])
-    assert "Transferred 355/417 base tensors, 18 new, 0 refused" in lines
+    assert "Transferred 355/417 base tensors, 18 new, 0 rejected" in lines
     assert torch.equal(target.model[23].cv2[0][0].conv.weight, weights["yolov8n"].model[22].cv2[0][0].conv.weight)
     assert torch.equal(target.model[23].cv4[0][0].conv.weight, before["model.23.cv4.0.0.conv.weight"])
 
@@ -372,14 +372,16 @@ def test_a_layer_of_another_type_is_refused(lines: list[str]) -> None:
     source.model[2].__class__ = type("Other", (nn.Module,), {"forward": source.model[2].__class__.forward})
     before = state(target)
     target.load(source)
-    assert f"Transferred {355 - 24}/355 base tensors, 19 new, 24 refused" in lines
+    assert f"Transferred {355 - 24}/355 base tensors, 19 new, 24 rejected" in lines
     assert all(torch.equal(t, before[k]) for k, t in target.state_dict().items() if k.startswith("model.2."))
 
 
 def test_another_ultralytics_is_refused() -> None:
     module = ModuleType("tasks")
     module.BaseModel = type("BaseModel", (), {"load": lambda *, strict: strict})  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match="expected \\(self, weights, verbose\\)"):
+    with pytest.raises(
+        UserError, match=r"has a ultralytics.nn.tasks.BaseModel.load without the parameter weights, verbose, needed to"
+    ):
         patch(module)
 
 
@@ -388,7 +390,7 @@ def test_checkpoint_dictionaries_and_silence(weights: dict[str, nn.Module], line
     target.load({"ema": None, "model": weights["yolov8n"]}, verbose=False)
     assert lines == []
     assert target.transferred == {
-        "base": 355, "base_total": 355, "blocks": 0, "blocks_total": 19, "new": 19, "refused": 0, "unmatched": 0,
+        "base": 355, "base_total": 355, "blocks": 0, "blocks_total": 19, "new": 19, "rejected": 0, "unmatched": 0,
     }  # fmt: skip
     assert target.pt_path == weights["yolov8n"].pt_path
 
@@ -416,7 +418,7 @@ def test_the_command_shows_the_ledger(shared: Path, tmp_path: Path) -> None:
     source = str(shared / "weights" / "yolov8n.pt")
     plain = CliRunner().invoke(app, [source, str(path)])
     assert plain.exit_code == 0
-    assert plain.stdout.splitlines()[-1] == "Transferred 355/355 base tensors, 18 new, 0 refused"
+    assert plain.stdout.splitlines()[-1] == "Transferred 355/355 base tensors, 18 new, 0 rejected"
     assert [cell.strip() for cell in plain.stdout.splitlines()[16].split("│")[1:-1]] == [
         "17",
         "Conv",
@@ -471,7 +473,7 @@ def test_interrupted_training_resumes(shared: Path, tmp_path: Path, lines: list[
             data=str(data), pretrained=str(shared / "weights" / "yolov8n.pt"), epochs=2, imgsz=32, batch=2, workers=0,
             project=str(tmp_path), name="run", plots=False, val=False, device="cpu", optimizer="SGD", amp=False,
         )  # fmt: skip
-    assert "Transferred 355/355 base tensors, 19 new, 0 refused" in lines  # the class head's rows by their name
+    assert "Transferred 355/355 base tensors, 19 new, 0 rejected" in lines  # the class head's rows by their name
     last = tmp_path / "run" / "weights" / "last.pt"
     saved = torch.load(last, weights_only=False)["ema"].float().state_dict()
     lines.clear()
@@ -479,6 +481,6 @@ def test_interrupted_training_resumes(shared: Path, tmp_path: Path, lines: list[
     again = YOLO(last)
     again.add_callback("on_pretrain_routine_end", lambda trainer: begun.update(state(trainer.ema.ema)))
     again.train(resume=True)
-    assert "Transferred 355/355 base tensors, 19/19 block tensors, 0 new, 0 refused" in lines
+    assert "Transferred 355/355 base tensors, 19/19 block tensors, 0 new, 0 rejected" in lines
     assert begun.keys() == saved.keys()
     assert all(torch.equal(begun[key].float(), saved[key].float()) for key in saved)

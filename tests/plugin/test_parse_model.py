@@ -164,23 +164,23 @@ def test_plain_model_takes_the_original_path(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ([-1, 1, "GAM", [{"redction": 4}]], "not 'redction'; did you mean 'reduction'?"),
+        ([-1, 1, "GAM", [{"redction": 4}]], "GAM has no argument 'redction'. Expected (reduction=None"),
         ([-1, 1, "GAM", [999]], "reduction is 999. Expected a whole number from 1 to 256"),
         ([-1, 1, "GAM", [{"groups": 7}]], "groups 7 does not divide the 256 channels"),
         ([[-1, 4], 1, "GAM", []], "'from' is [-1, 4], but GAM has one input"),
-        ([99, 1, "GAM", []], "'from' is 99, but only rows before row 22 can be read"),
+        ([99, 1, "GAM", []], "reads row 99, which is not before it. Expected one of rows 0 to 21."),
         ([-1, 0, "GAM", []], "repeats is 0"),
-        ([-1, 1, "GAM"], "a row has 4 parts, not 3; write [-1, 1, GAM, []]"),
+        ([-1, 1, "GAM"], "a row has 4 parts, not 3. Expected [from, repeats, module, args]."),
         (
             [-1, 1, "GAM", [1, "none", 1, "none", True, True, "none", "default", "blog", 4, "dense", False, 1, 5]],
             "takes at most 13 arguments",
         ),
-        ([-1, 1, "GAM", [4, {"reduction": 4}]], "'reduction' is given twice"),
-        ([-1, 1, "GAM", {"reduction": 4}], "expected a list; write [] or [{key: value}]"),
-        ([-1, 1, "GAM", None], "expected a list"),
-        ([-1, 1, "GAN", []], "there is no module named 'GAN'; did you mean 'GAM'?"),
-        ([-1, 1, "Convv", [64]], "there is no module named 'Convv'; did you mean 'Conv'?"),
-        ([-1, 1, "GAM_Attention", [256, 256, 4, 4]], "GAM_Attention takes at most 3 arguments, 4 were given"),
+        ([-1, 1, "GAM", [4, {"reduction": 4}]], "'reduction' is given by position and by name"),
+        ([-1, 1, "GAM", {"reduction": 4}], "the arguments are {'reduction': 4}. Expected a list."),
+        ([-1, 1, "GAM", None], "the arguments are None. Expected a list."),
+        ([-1, 1, "GAN", []], "there is no module named 'GAN'. Did you mean 'GAM'?"),
+        ([-1, 1, "Convv", [64]], "there is no module named 'Convv'. Did you mean 'Conv'?"),
+        ([-1, 1, "GAM_Attention", [256, 256, 4, 4]], "GAM_Attention takes at most 3 arguments, but the row has 4"),
     ],
 )
 def test_bad_row_ends_in_one_sentence(row: list[Any], says: str) -> None:
@@ -195,11 +195,56 @@ def test_bad_row_ends_in_one_sentence(row: list[Any], says: str) -> None:
         assert "\n" not in message
 
 
-def test_other_errors_stay_ultralytics_own() -> None:
-    model = with_last_block("v8/yolov8.yaml")
+def test_errors_in_plain_models_stay_ultralytics_own() -> None:
+    model = yaml.safe_load((MODELS / "v8/yolov8.yaml").read_text()) | {"scale": "n"}
     model["backbone"][0][3] = [64, 3, 2, 1, 1, 1, 1, 1, 1]
     with pytest.raises(TypeError, match="positional arguments"):
         parse_on_meta(model)
+
+
+class Picky(nn.Module):
+    """A layer of the user's that is not a block."""
+
+    def __init__(self, *_: object) -> None:
+        super().__init__()
+        assert False, "needs a 3 x 3 kernel"  # noqa: B011, PT015
+
+
+@pytest.mark.parametrize(
+    ("at", "row", "says"),
+    [
+        (
+            0,
+            [-1, 1, "Conv", [64, 3, 2, 1, 1, 1, 1, 1, 1]],
+            "row 0 [-1, 1, Conv, [64, 3, 2, 1, 1, 1, 1, 1, 1]]: cannot be ",
+        ),
+        (4, [-1, 6, "Picky", [7]], "row 4 [-1, 6, Picky, [7]]: cannot be built (AssertionError: needs a 3 x 3 kernel)"),
+        (4, [-1, 1, "nn.GAM", []], "row 4 [-1, 1, nn.GAM, []]: there is no module named 'nn.GAM'. Did you mean 'GAM'?"),
+        (4, [-1, 1, "SEAttention", [16]], "there is no module named 'SEAttention'. Did you mean 'SE'?"),
+        (4, [-1, 1, "nn.Flaten", []], "there is no module named 'nn.Flaten'. Did you mean 'nn.Flatten'?"),
+        (4, [-1, 1, "C2f", []], "row 4 [-1, 1, C2f, []]: cannot be built (IndexError: list index out of range)"),
+        (4, [77, 1, "C2f", [64]], "row 4 [77, 1, C2f, [64]]: reads row 77, which is not before it"),
+        (4, [-1, "x", "C2f", [64]], "row 4 [-1, x, C2f, [64]]: repeats is 'x'"),
+        (4, [-1, 1, "nn.Conv2d", ["((("]], "row 4 [-1, 1, nn.Conv2d, [(((]]: cannot be built (SyntaxError"),
+        (-1, [[15, 18, 22], 1, "Detect", ["nc", "anchors"]], "Write [nc]: the heads of Ultralytics take no anchors"),
+    ],
+)
+def test_any_row_of_a_model_with_blocks_is_reported(
+    monkeypatch: pytest.MonkeyPatch, at: int, row: list[Any], says: str
+) -> None:
+    monkeypatch.setattr(tasks, "Picky", Picky, raising=False)
+    model = with_last_block("v8/yolov8.yaml")
+    if at < 0:
+        model["head"][-1] = row
+        model["anchors"] = 3
+    else:
+        model["backbone"][at] = row
+    for build in (parse_on_meta, lambda d: tasks.DetectionModel(d, verbose=False)):
+        with pytest.raises(UserError) as error:
+            build(copy.deepcopy(model))
+        assert says in str(error.value)
+        assert str(error.value).startswith("v8/yolov8.yaml, row ")
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["GAM_Attention", "GAMAttention"])
@@ -211,8 +256,8 @@ def test_fork_rows_build_what_forks_build_and_say_so(name: str, caplog: pytest.L
         tasks.LOGGER.propagate = False
     assert isinstance(block, GAM_Attention)
     assert [m.conv.groups for m in block.modules() if isinstance(m, ConvBN)] == [4, 4]
-    assert f"row 22 [21, 1, {name}, [1024, 512]]" in caplog.text
-    assert "group=512 (4 groups)" in caplog.text
+    assert f"v8/yolov8.yaml: warning: row 22 ({name}) is read as (c1=256, " in caplog.text
+    assert "c2=1024, group=512, rate=4): 4 groups" in caplog.text
     assert "[-1, 1, GAM, [{preset: forks}]]" in caplog.text
 
 
