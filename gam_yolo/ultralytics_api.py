@@ -24,6 +24,7 @@ __all__ = [
     "ASSUMPTIONS",
     "Assumption",
     "broken_assumptions",
+    "dataset_folder",
     "default_arguments",
     "download_checkpoint",
     "find_yaml",
@@ -111,6 +112,7 @@ ASSUMPTIONS = {
         Assumption("ultralytics.utils", "RUNS_DIR", (), "put results where Ultralytics puts its own"),
         Assumption("ultralytics.cfg", "get_cfg", ("overrides",), "check the values of train arguments"),
         Assumption("ultralytics.data.utils", "check_det_dataset", ("dataset", "autodownload"), "read a dataset YAML"),
+        Assumption("ultralytics.data.utils", "DATASETS_DIR", (), "find a dataset that is yet to be prepared"),
         Assumption("ultralytics.data.utils", "img2label_paths", ("img_paths",), "find an image's label file"),
         Assumption("ultralytics.data.utils", "IMG_FORMATS", (), "tell images from other files"),
         Assumption("ultralytics.data.utils", "exif_size", ("img",), "read an image's size as it is trained on"),
@@ -175,6 +177,12 @@ def load_dataset_yaml(data: str, download: bool = False) -> dict[str, Any]:
     """
     found: dict[str, Any] = get("check_det_dataset")(data, autodownload=download)
     return found
+
+
+def dataset_folder(path: str | Path) -> Path:
+    """Return the folder that a dataset YAML's `path` means, whether it exists or not."""
+    folder = Path(path)
+    return (folder if folder.is_absolute() or folder.exists() else Path(get("DATASETS_DIR")) / folder).resolve()
 
 
 def label_files(images: list[str]) -> list[str]:

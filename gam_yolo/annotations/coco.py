@@ -15,7 +15,16 @@ from gam_yolo.annotations.rules import AnnotatedImage, Object, Tally, ground_tru
 from gam_yolo.errors import UserError, similar
 from gam_yolo.io import read_json
 
-__all__ = ["CocoFile", "annotation_file", "image_places", "read_coco", "read_coco_file", "split_files", "split_of"]
+__all__ = [
+    "ROBOFLOW",
+    "CocoFile",
+    "annotation_file",
+    "image_places",
+    "read_coco",
+    "read_coco_file",
+    "split_files",
+    "split_of",
+]
 
 ROBOFLOW = "_annotations.coco.json"
 

@@ -209,7 +209,7 @@ def _evidence(label: NDArray[np.intp], truth: GroundTruth, detections: Detection
     moved = [other for own, other in winner.items() if own != other and other not in right]
     if len(set(moved)) == len(moved) and (len(moved) > 1 or (moved and not right)):
         return False
-    return True if 2 * len(right) > len(winner) else None
+    return True if right and not moved else None
 
 
 def _overlapped(truth: GroundTruth, detections: Detections) -> NDArray[np.intp]:

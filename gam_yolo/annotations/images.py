@@ -15,7 +15,17 @@ from gam_yolo.annotations.data import ImageId
 from gam_yolo.errors import UserError
 from gam_yolo.io import read_text
 
-__all__ = ["Frame", "ImageFinder", "base_name", "image_files", "image_id_of", "is_file", "is_safe_name", "read_frame"]
+__all__ = [
+    "Frame",
+    "ImageFinder",
+    "base_name",
+    "image_files",
+    "image_id_of",
+    "is_file",
+    "is_folder",
+    "is_safe_name",
+    "read_frame",
+]
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,7 @@ def image_files(entry: str | list[str], where: str) -> list[Path]:
     """
     found: list[Path] = []
     for path in map(Path, entry if isinstance(entry, list) else [entry]):
-        if path.is_dir():
+        if is_folder(path):
             found += path.rglob("*.*")
         else:
             lines = read_text(path, "a list of images").split("\n")
@@ -114,6 +124,14 @@ def is_file(path: Path) -> bool:
     """Return whether a path is a file, followed through links; a path that no system can hold is none."""
     try:
         return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder, likewise."""
+    try:
+        return path.is_dir()
     except (OSError, ValueError):
         return False
 

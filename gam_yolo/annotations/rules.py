@@ -288,8 +288,8 @@ def ground_truth(
     if by_row:
         rows.sort(key=lambda row: row[0].row)
     things = [row[0] for row in rows]
-    lost = [("degenerate", "left out"), ("clipped", "clipped to their image")]
-    counts = [f"{count} boxes {done}" for key, done in lost if (count := getattr(tally, key))]
+    changed = {"degenerate boxes left out": tally.degenerate, "boxes clipped to their image": tally.clipped}
+    counts = [f"{count} {what}" for what, count in changed.items() if count]
     return GroundTruth(
         source=source,
         ids=tuple(image.id for image in settled),

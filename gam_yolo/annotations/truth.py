@@ -9,7 +9,7 @@ from typing import Any
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.coco import read_coco
 from gam_yolo.annotations.data import GroundTruth
-from gam_yolo.annotations.images import image_files
+from gam_yolo.annotations.images import image_files, is_folder
 from gam_yolo.annotations.voc import read_voc
 from gam_yolo.annotations.yolo import class_names, dataset, read_yolo
 from gam_yolo.errors import UserError
@@ -45,7 +45,7 @@ def _read(data: str | None, gt: Path | None, split: str) -> GroundTruth:
             "no ground truth", fix="Name a dataset YAML with --data, or a COCO annotation file or VOC folder with --gt"
         )
     if data is None and gt is not None:
-        return read_voc(gt, split) if gt.is_dir() else read_coco(gt)
+        return read_voc(gt, split) if is_folder(gt) else read_coco(gt)
     content = dataset(str(data), split)
     original = None if gt else _original_annotations(content, str(data), split)
     found = gt or original
@@ -54,7 +54,7 @@ def _read(data: str | None, gt: Path | None, split: str) -> GroundTruth:
     names = class_names(content, str(data))
     images = image_files(content[split], f"{data}, split '{split}'")
     leave_out = found is original
-    if found.is_dir():
+    if is_folder(found):
         origin = first_pixel(content, str(data))
         return read_voc(found, split, names, images=images, first_pixel=origin, leave_out=leave_out)
     return read_coco(found, images=images, names=names, leave_out=leave_out)

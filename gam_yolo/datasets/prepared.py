@@ -31,7 +31,17 @@ from gam_yolo.annotations.rules import AnnotatedImage, Box, Tally, apply_rules, 
 from gam_yolo.errors import UserError
 from gam_yolo.io import file_sha256
 
-__all__ = ["Picture", "Reader", "Split", "link", "prepare", "read_summary", "source_folder", "splits_of", "yaml_name"]
+__all__ = [
+    "Picture",
+    "Reader",
+    "Split",
+    "link",
+    "read_summary",
+    "source_folder",
+    "splits_of",
+    "write_dataset",
+    "yaml_name",
+]
 
 
 class Picture(NamedTuple):
@@ -85,7 +95,7 @@ class Split:
 Reader = Callable[[Split], Iterable[Picture]]
 
 
-def prepare(data: Mapping[str, Any], read: Reader, origin: str) -> None:
+def write_dataset(data: Mapping[str, Any], read: Reader, origin: str) -> None:
     """Write the folder of a dataset YAML, every split of it, and log one summary line per split.
 
     Args:
