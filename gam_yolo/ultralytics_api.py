@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import inspect
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -164,8 +165,11 @@ def model(source: str | Path, task: str | None = None) -> Any:
 
 def find_yaml(name: str) -> Path | None:
     """Return the YAML that Ultralytics finds by a path or bare name, ours included; nothing is downloaded."""
-    found = "" if "://" in name else get("check_yaml")(name, hard=False)
-    return Path(found) if found and Path(found).is_file() else None
+    try:
+        found = "" if "://" in name else get("check_yaml")(name, hard=False)
+        return Path(found) if found and Path(found).is_file() else None
+    except OSError:  # a name that no file can have
+        return None
 
 
 def load_dataset_yaml(data: str, download: bool = False) -> dict[str, Any]:
@@ -182,7 +186,8 @@ def load_dataset_yaml(data: str, download: bool = False) -> dict[str, Any]:
 def dataset_folder(path: str | Path) -> Path:
     """Return the folder that a dataset YAML's `path` means, whether it exists or not."""
     folder = Path(path)
-    return (folder if folder.is_absolute() or folder.exists() else Path(get("DATASETS_DIR")) / folder).resolve()
+    # `Path.resolve` raises RuntimeError at a loop of links; `realpath` leaves it to whoever opens the file.
+    return Path(os.path.realpath(folder if folder.is_absolute() or folder.exists() else get("DATASETS_DIR") / folder))
 
 
 def label_files(images: list[str]) -> list[str]:

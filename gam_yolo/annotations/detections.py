@@ -87,8 +87,11 @@ def _images(records: Records, truth: GroundTruth, source: str) -> list[int]:
             index = by_name.get(base_name(name), -1)
             if index < 0 and base_name(name) not in by_name:
                 index = by_stem.get(Path(base_name(name)).stem, -1)
-        if name is None or index == _SEVERAL:
+        if name is None:
             numbered.append(row)
+        elif index == _SEVERAL:  # in several folders: the id decides, if it is that of an image of this name
+            of_id = _look_up(record.get("image_id"), by_id)
+            index = of_id if of_id >= 0 and base_name(truth.files[of_id]) == base_name(name) else index
         found.append(index)
     readings = [[_look_up(records[row].get("image_id"), known) for row in numbered] for known in (by_id, by_number)]
     complete = [reading for reading in readings if min(reading, default=0) >= 0]
@@ -102,6 +105,13 @@ def _images(records: Records, truth: GroundTruth, source: str) -> list[int]:
         )
     for row, index in zip(numbered, (complete or readings)[0], strict=True):
         found[row] = index
+    several = sorted({str(r["file_name"]) for r, i in zip(records, found, strict=True) if i == _SEVERAL})
+    if several:
+        raise UserError(
+            f"{len(several)} of its file names ({shown(several)}) are those of several images in {truth.source}",
+            at=source,
+            expected="image names that differ, whatever their folder",
+        )
     strange = sorted({str(r.get("file_name", r.get("image_id"))) for r, i in zip(records, found, strict=True) if i < 0})
     if strange:
         raise UserError(

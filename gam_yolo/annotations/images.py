@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -19,6 +19,7 @@ __all__ = [
     "Frame",
     "ImageFinder",
     "base_name",
+    "exists",
     "image_files",
     "image_id_of",
     "is_file",
@@ -121,17 +122,23 @@ def is_safe_name(name: str) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Return whether a path is a file, followed through links; a path that no system can hold is none."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
+    """Return whether a path leads to a file. A path that no system can hold leads nowhere."""
+    return _test(path.is_file)
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether a path is a folder, likewise."""
+    """Return whether a path leads to a folder."""
+    return _test(path.is_dir)
+
+
+def exists(path: Path) -> bool:
+    """Return whether a path leads to anything."""
+    return _test(path.exists)
+
+
+def _test(test: Callable[[], bool]) -> bool:
     try:
-        return path.is_dir()
+        return test()
     except (OSError, ValueError):
         return False
 

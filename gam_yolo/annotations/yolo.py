@@ -8,7 +8,7 @@ from typing import Any
 
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.data import GroundTruth
-from gam_yolo.annotations.images import image_files, image_id_of, is_file, read_frame
+from gam_yolo.annotations.images import exists, image_files, image_id_of, is_file, read_frame
 from gam_yolo.annotations.records import refuse_repeats
 from gam_yolo.annotations.rules import AnnotatedImage, Object, Tally, ground_truth, unique_names
 from gam_yolo.errors import UserError, similar
@@ -69,7 +69,7 @@ def dataset(data: str | Path, split: str) -> dict[str, Any]:
     if not content.get(split):
         known = [key for key in ("train", "val", "test") if content.get(key)]
         raise UserError(f"has no split '{split}'", at=data, expected=f"one of {', '.join(known)}")
-    missing = [path for path in entries(content[split]) if not path.exists()]
+    missing = [path for path in entries(content[split]) if not exists(path)]
     if missing:
         raise UserError(
             f"its '{split}' images are missing at {missing[0]}",

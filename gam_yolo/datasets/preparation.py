@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import yaml
 
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.coco import ROBOFLOW, read_coco_file, split_files, split_of
-from gam_yolo.annotations.images import image_files, is_file, is_folder
+from gam_yolo.annotations.images import exists, image_files, is_file, is_folder
 from gam_yolo.annotations.rules import Tally, apply_rules
 from gam_yolo.annotations.voc import image_lists, read_voc_file
 from gam_yolo.annotations.yolo import class_names, dataset, entries, read_labels
@@ -20,7 +21,7 @@ from gam_yolo.datasets.coco import prepare_coco
 from gam_yolo.datasets.demo import prepare_demo
 from gam_yolo.datasets.prepared import read_summary, shared_images, splits_of
 from gam_yolo.datasets.voc import prepare_voc
-from gam_yolo.errors import UserError, find_cause, similar
+from gam_yolo.errors import UserError, brief, find_cause, similar
 from gam_yolo.io import read_yaml
 from gam_yolo.resources import shipped_names
 
@@ -65,7 +66,7 @@ def prepare(data: str | Path) -> PreparedDataset:
         raise UserError("no such dataset YAML", at=data, similar=similar(Path(data).name, shipped_names(("data",))))
     entry = _read_entry(file)
     if function := _own_function(entry):
-        if not all(path.exists() for key in _KEYS for path in entries(entry.get(key) or [])):
+        if not all(exists(path) for key in _KEYS for path in entries(entry.get(key) or [])):
             with ultralytics_api.quiet():
                 function(entry)
     else:
@@ -80,7 +81,7 @@ def prepare(data: str | Path) -> PreparedDataset:
 def _own_function(content: dict[str, Any]) -> Any:
     """Return our function that a YAML's `download:` entry calls, if it does nothing else."""
     found = re.fullmatch(
-        r"\s*from gam_yolo\.datasets import (\w+)\s+(\w+)\(yaml\)\s*", str(content.get("download") or "")
+        r"\s*from gam_yolo\.datasets import (\w+)[\s;]+(\w+)\(yaml\)\s*", str(content.get("download") or "")
     )
     return _OWN.get(found[1]) if found and found[1] == found[2] else None
 
@@ -99,15 +100,21 @@ def _read_entry(file: Path) -> dict[str, Any]:
         if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
             raise UserError(f"is {value!r:.80}", at=f"{file}, key '{key}'", expected="a path or a list of paths")
         if values:
-            splits[key] = [str((folder / one).resolve()) for one in values]
+            splits[key] = [str(Path(os.path.realpath(folder / one))) for one in values]
     named = dict(enumerate(names)) if isinstance(names, list) else names
+    if not isinstance(named, dict) or not all(isinstance(index, int) for index in named):
+        raise UserError(f"is {brief(names)}", at=f"{file}, key 'names'", expected="a list of class names")
     return {**content, **splits, "path": folder, "names": named, "yaml_file": str(file)}
 
 
 def _count(file: Path) -> PreparedDataset:
     """Count what is in a dataset that is ready: from its summary, or from its label files."""
     content = dataset(file, "val")
-    found = {key: dataset(file, key)[key] for key in _KEYS if content.get(key)}
+    found = {key: content[key] for key in _KEYS if content.get(key)}
+    for key, value in found.items():
+        for path in entries(value):
+            if not exists(path):
+                raise UserError(f"there is no {path}", at=f"{file}, key '{key}'", expected="a folder or list of images")
     folder = Path(content["path"]).resolve()
     wanted = splits_of(path for value in found.values() for path in entries(value))
     if (folder / "summary.txt").is_file():

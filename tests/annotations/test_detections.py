@@ -155,3 +155,15 @@ def test_a_file_without_categories_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"category_id '1' are not in .*0 classes") as caught:
         read_detections(write(tmp_path, found), truth)
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_in_several_folders_needs_an_id_of_such_an_image(tmp_path: Path) -> None:
+    names = ["x/a.jpg", "y/a.jpg", "b.jpg"]
+    images = [{"id": i, "file_name": name, "width": 100, "height": 80} for i, name in enumerate(names)]
+    boxes = [{"image_id": i, "category_id": 1, "bbox": [5, 5, 10 + 9 * i, 10]} for i in range(3)]
+    truth = read_truth(None, coco_file(tmp_path / "truth.json", images, boxes))
+    found = records(boxes, file_name=lambda box: Path(names[box["image_id"]]).name)
+    assert ap50(truth, read_detections(write(tmp_path, found), truth)) == pytest.approx(1)
+    for wrong in ("a", 2):  # what Ultralytics writes; the id of another image
+        with pytest.raises(UserError, match=r"file names \('a\.jpg'\) are those of several images"):
+            read_detections(write(tmp_path, [{**found[0], "image_id": wrong}, *found[1:]]), truth)

@@ -145,6 +145,27 @@ def test_compare_names_the_command_for_a_set_that_is_not_ready(tmp_path: Path, d
         )
 
 
+@pytest.mark.parametrize("kind", ["loop", "long"])
+def test_paths_that_lead_nowhere_are_told(kind: str, tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    bad = tmp_path / ("x" * 300)
+    if kind == "loop":
+        bad = tmp_path / "loop"
+        bad.symlink_to(bad)
+    yaml = Path(dataset_yaml("voc", bad))
+    for arguments in ([str(yaml)], [f"{bad}.yaml"], ["--init", str(bad)]):
+        with pytest.raises(UserError) as caught:
+            command(*arguments)
+        assert "\n" not in str(caught.value)
+    yaml.write_text(yaml.read_text().replace("path: mine", f"path: {bad}"))
+    with pytest.raises(UserError) as caught:
+        command(str(yaml))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError):
+        read_truth(str(yaml), None)
+    with pytest.raises(UserError):
+        read_truth(f"{bad}.yaml", None)
+
+
 def test_what_is_wrong_is_told(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
     with pytest.raises(UserError, match=r"^vox-local\.yaml: no such dataset YAML\. Did you mean 'voc-local\.yaml'\?"):
         prepare("vox-local.yaml")
@@ -153,6 +174,13 @@ def test_what_is_wrong_is_told(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
     path = tmp_path / "half.yaml"
     path.write_text("path: x\nnames: [a]\n")
     with pytest.raises(UserError, match=r"half\.yaml: has no 'train' and 'val'"):
+        prepare(path)
+    path.write_text("path: x\ntrain: images/val\nval: images/val\n")
+    with pytest.raises(UserError, match=r"half\.yaml, key 'names': is None\. Expected a list of class names"):
+        prepare(path)
+    photograph(tmp_path / "images/val/a.jpg")
+    path.write_text(f"path: {tmp_path}\ntrain: images/trian\nval: images/val\nnames: [a]\n")
+    with pytest.raises(UserError, match=r"half\.yaml, key 'train': there is no .*images/trian"):
         prepare(path)
     path.write_text("path: x\ntrain: 5\nval: images/val\nnames: [a]\n")
     with pytest.raises(UserError, match=r"half\.yaml, key 'train': is 5"):
