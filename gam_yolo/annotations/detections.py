@@ -46,7 +46,7 @@ def read_detections(path: str | Path, truth: GroundTruth, whole: bool = False) -
         raise UserError("is not a list of records", at=path, expected="a COCO result file")
     detections = parse_detections(records, truth, str(path), proven=whole)
     if not whole:
-        _refuse_partial(detections, truth)
+        _reject_partial(detections, truth)
     return detections
 
 
@@ -68,7 +68,7 @@ def parse_detections(records: Records, truth: GroundTruth, source: str, proven: 
     unlabelled = Detections(source, image, np.zeros_like(image), box.reshape(-1, 4), np.array(score, dtype=float))
     label = _labels(records, truth, unlabelled, proven)
     detections = Detections(source, image, label, unlabelled.box, unlabelled.score)
-    _refuse_beside(detections, truth)
+    _reject_beside(detections, truth)
     return detections
 
 
@@ -169,7 +169,7 @@ def _choose(
     """Return the one of two readings of the class numbers that is right; None if neither can be.
 
     Raises:
-        UserError: It cannot be told.
+        UserError: Neither is certain.
     """
     by_ultralytics = any("file_name" in record for record in records)
     pair = (as_model, as_coco) if by_ultralytics and truth.names else (as_coco, as_model)
@@ -240,7 +240,7 @@ def _overlapped(truth: GroundTruth, detections: Detections) -> NDArray[np.intp]:
     return found
 
 
-def _refuse_beside(detections: Detections, truth: GroundTruth) -> None:
+def _reject_beside(detections: Detections, truth: GroundTruth) -> None:
     """Reject what the ids do not show: boxes beside their images."""
     width, height = truth.sizes[detections.image].T
     x, y, w, h = detections.box.T
@@ -257,7 +257,7 @@ def _refuse_beside(detections: Detections, truth: GroundTruth) -> None:
         )
 
 
-def _refuse_partial(detections: Detections, truth: GroundTruth) -> None:
+def _reject_partial(detections: Detections, truth: GroundTruth) -> None:
     """Reject detections of images most of which were never looked at."""
     if not len(detections.image):
         raise UserError("holds no detections", at=detections.source)

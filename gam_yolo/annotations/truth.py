@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ def read_truth(data: str | None, gt: Path | None, split: str = "val") -> GroundT
         UserError: Neither is given, or what is given cannot be read.
     """
     truth = _read(data, gt, split)
+    if data is not None and (shared := _shared_with_training(dataset(data, split), split)):
+        truth = replace(truth, notes=(*truth.notes, f"{shared} images of '{split}' are also in 'train'"))
     for note in truth.notes:
         ultralytics_api.warn(f"{truth.source}: {note}")
     return truth
@@ -58,6 +61,25 @@ def _read(data: str | None, gt: Path | None, split: str) -> GroundTruth:
         origin = first_pixel(content, str(data))
         return read_voc(found, split, names, images=images, first_pixel=origin, leave_out=leave_out)
     return read_coco(found, images=images, names=names, leave_out=leave_out)
+
+
+def _shared_with_training(content: dict[str, Any], split: str) -> int:
+    """Count the images of a split that are, by the file that they lead to, training images too."""
+    if split == "train":
+        return 0
+    try:
+        training = {_identity(file) for file in image_files(content["train"], "train")}
+    except UserError:  # whoever only evaluates may not have them
+        return 0
+    return len(training & {_identity(file) for file in image_files(content[split], split)} - {None})
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _original_annotations(content: dict[str, Any], data: str, split: str) -> Path | None:

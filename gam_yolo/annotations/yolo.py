@@ -9,7 +9,7 @@ from typing import Any
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.data import GroundTruth
 from gam_yolo.annotations.images import exists, image_files, image_id_of, is_file, read_frame
-from gam_yolo.annotations.records import refuse_repeats
+from gam_yolo.annotations.records import reject_repeats
 from gam_yolo.annotations.rules import AnnotatedImage, Object, Tally, ground_truth, unique_names
 from gam_yolo.errors import UserError, similar
 from gam_yolo.io import read_text
@@ -32,7 +32,7 @@ def read_yolo(data: str | Path, split: str = "val") -> GroundTruth:
     classes = class_names(content, data)
     at = f"{data}, split '{split}'"
     files = image_files(content[split], at)
-    refuse_repeats((image_id_of(path) for path in files), at, "image names (without folder and ending)")
+    reject_repeats((image_id_of(path) for path in files), at, "image names (without folder and ending)")
     files.sort(key=lambda path: (isinstance(image_id_of(path), str), image_id_of(path)))
     return ground_truth(read_labels(files, classes), classes, str(data), tally=Tally(), names=classes)
 

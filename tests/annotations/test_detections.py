@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gam_yolo.annotations import Detections, GroundTruth, read_detections, read_truth
+from gam_yolo.annotations import Detections, GroundTruth, read_detections, read_truth, read_voc
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation import coco_metrics, match_coco
 
-from .conftest import coco_file, photograph
+from .conftest import coco_file, photograph, thing, voc_folder, xml
 
 N = 12
 SIZE = (100, 80)
@@ -126,6 +126,22 @@ def test_classes_that_no_yaml_names_are_proven_or_rejected(
         read_detections(write(tmp_path, far), truth)
 
 
+def test_voc_classes_in_another_order_than_the_alphabet_are_rejected_without_the_yaml(tmp_path: Path) -> None:
+    """VOC has no class numbers: BCCD's model has RBC, WBC, Platelets."""
+    names = ("RBC", "WBC", "Platelets")
+    boxes = [(k, (30 * k + 1, 5, 30 * k + 20, 30)) for k in range(3)]
+    folder = voc_folder(tmp_path, "val", {f"i{i}": xml(*(thing(names[k], *box) for k, box in boxes)) for i in range(N)})
+    found = [
+        {"image_id": f"i{i}", "file_name": f"i{i}.jpg", "category_id": k + 1, "bbox": [30 * k, 4, 20, 26], "score": 0.9}
+        for i in range(N)
+        for k, _ in boxes
+    ]
+    with pytest.raises(UserError, match="do not fit the classes of the objects"):
+        read_detections(write(tmp_path, found), read_voc(folder))
+    truth = read_voc(folder, classes=names)
+    assert ap50(truth, read_detections(write(tmp_path, found), truth)) == pytest.approx(1)
+
+
 def test_a_plain_result_file_with_shifted_classes_is_rejected(
     roboflow: tuple[Path, str, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
@@ -148,7 +164,7 @@ def test_a_weak_detector_is_not_taken_for_wrong_numbers(
             assert len(read_detections(write(tmp_path, content), truth).image) == 3 * N
 
 
-def test_a_file_without_categories_is_told(tmp_path: Path) -> None:
+def test_a_file_without_categories_is_reported(tmp_path: Path) -> None:
     images = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}]
     truth = read_truth(None, coco_file(tmp_path / "truth.json", images, [], categories=[]))
     found = [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9], "score": 0.5}]

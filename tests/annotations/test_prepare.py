@@ -146,7 +146,7 @@ def test_compare_names_the_command_for_a_set_that_is_not_ready(tmp_path: Path, d
 
 
 @pytest.mark.parametrize("kind", ["loop", "long"])
-def test_paths_that_lead_nowhere_are_told(kind: str, tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+def test_paths_that_lead_nowhere_are_reported(kind: str, tmp_path: Path, dataset_yaml: WriteYaml) -> None:
     bad = tmp_path / ("x" * 300)
     if kind == "loop":
         bad = tmp_path / "loop"
@@ -166,7 +166,7 @@ def test_paths_that_lead_nowhere_are_told(kind: str, tmp_path: Path, dataset_yam
         read_truth(f"{bad}.yaml", None)
 
 
-def test_what_is_wrong_is_told(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+def test_what_is_wrong_is_reported(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
     with pytest.raises(UserError, match=r"^vox-local\.yaml: no such dataset YAML\. Did you mean 'voc-local\.yaml'\?"):
         prepare("vox-local.yaml")
     with pytest.raises(UserError, match=r"mine\.yaml, key 'source': '.*kit' names .*where there is no folder"):

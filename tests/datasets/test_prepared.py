@@ -76,14 +76,14 @@ def test_the_slower_of_two_preparations_leaves_the_faster_ones(tmp_path: Path) -
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine"]
 
 
-def test_a_folder_in_the_way_is_told_and_left_alone(tmp_path: Path) -> None:
+def test_a_folder_in_the_way_is_reported_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out/mine/images/train").mkdir(parents=True)
     with pytest.raises(UserError, match=r"out/mine exists but has no images/val\. Move it away"):
         write_dataset(mine(tmp_path), pictures, "here")
     assert [p.name for p in (tmp_path / "out/mine").rglob("*")] == ["images", "train"]
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file, not a folder")
     with pytest.raises(UserError, match=r"^mine\.yaml: .*out cannot be read or written \("):
         write_dataset(mine(tmp_path), pictures, "here")
