@@ -13,6 +13,7 @@ import importlib
 import inspect
 import logging
 import math
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ __all__ = [
     "Assumption",
     "as_markdown",
     "broken_assumptions",
+    "dataset_folder",
     "default_arguments",
     "download_checkpoint",
     "find_checkpoint",
@@ -160,6 +162,7 @@ ASSUMPTIONS = {
         Assumption("ultralytics.utils", "RUNS_DIR", (), "put results where Ultralytics puts its own"),
         Assumption("ultralytics.cfg", "get_cfg", ("overrides",), "check the values of train arguments"),
         Assumption("ultralytics.data.utils", "check_det_dataset", ("dataset", "autodownload"), "read a dataset YAML"),
+        Assumption("ultralytics.data.utils", "DATASETS_DIR", (), "find a dataset that is yet to be prepared"),
         Assumption("ultralytics.data.utils", "img2label_paths", ("img_paths",), "find an image's label file"),
         Assumption("ultralytics.data.utils", "IMG_FORMATS", (), "tell images from other files"),
         Assumption("ultralytics.data.utils", "exif_size", ("img",), "read an image's size as it is trained on"),
@@ -262,8 +265,11 @@ def safe_checkpoint(path: str) -> Any:
 
 def find_yaml(name: str) -> Path | None:
     """Return the YAML that Ultralytics finds by a path or bare name, ours included; nothing is downloaded."""
-    found = "" if "://" in name else get("check_yaml")(name, hard=False)
-    return Path(found) if found and Path(found).is_file() else None
+    try:
+        found = "" if "://" in name else get("check_yaml")(name, hard=False)
+        return Path(found) if found and Path(found).is_file() else None
+    except OSError:  # a name that no file can have
+        return None
 
 
 def load_dataset_yaml(data: str, download: bool = False) -> dict[str, Any]:
@@ -275,6 +281,13 @@ def load_dataset_yaml(data: str, download: bool = False) -> dict[str, Any]:
     """
     found: dict[str, Any] = get("check_det_dataset")(data, autodownload=download)
     return found
+
+
+def dataset_folder(path: str | Path) -> Path:
+    """Return the folder that a dataset YAML's `path` means, whether it exists or not."""
+    folder = Path(path)
+    # `Path.resolve` raises RuntimeError at a loop of links; `realpath` leaves it to whoever opens the file.
+    return Path(os.path.realpath(folder if folder.is_absolute() or folder.exists() else get("DATASETS_DIR") / folder))
 
 
 def label_files(images: list[str]) -> list[str]:

@@ -10,12 +10,21 @@ from typing import Any
 
 from gam_yolo.annotations.data import GroundTruth, ImageId
 from gam_yolo.annotations.images import ImageFinder, is_file, is_safe_name
-from gam_yolo.annotations.records import box_of, is_id, number_of, refuse_repeats, shown
+from gam_yolo.annotations.records import box_of, is_id, number_of, reject_repeats, shown
 from gam_yolo.annotations.rules import AnnotatedImage, Object, Tally, ground_truth
 from gam_yolo.errors import UserError, similar
 from gam_yolo.io import read_json
 
-__all__ = ["CocoFile", "annotation_file", "image_places", "read_coco", "read_coco_file", "split_files", "split_of"]
+__all__ = [
+    "ROBOFLOW",
+    "CocoFile",
+    "annotation_file",
+    "image_places",
+    "read_coco",
+    "read_coco_file",
+    "split_files",
+    "split_of",
+]
 
 ROBOFLOW = "_annotations.coco.json"
 
@@ -188,7 +197,7 @@ def _records(content: Json, key: str, path: Path) -> list[Json]:
             raise UserError(f"is a {type(record).__name__}", at=f"{path}, {key}[{row}]", expected="a mapping")
         if not is_id(record.get("id"), (int, str) if key == "images" else (int,)):
             raise UserError(f"has the id {shown([record.get('id')])}", at=f"{path}, {key}[{row}]", expected="a number")
-    refuse_repeats((record["id"] for record in records), f"{path}, {key}", "ids")
+    reject_repeats((record["id"] for record in records), f"{path}, {key}", "ids")
     return records
 
 

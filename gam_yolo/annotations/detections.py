@@ -46,7 +46,7 @@ def read_detections(path: str | Path, truth: GroundTruth, whole: bool = False) -
         raise UserError("is not a list of records", at=path, expected="a COCO result file")
     detections = parse_detections(records, truth, str(path), proven=whole)
     if not whole:
-        _refuse_partial(detections, truth)
+        _reject_partial(detections, truth)
     return detections
 
 
@@ -68,7 +68,7 @@ def parse_detections(records: Records, truth: GroundTruth, source: str, proven: 
     unlabelled = Detections(source, image, np.zeros_like(image), box.reshape(-1, 4), np.array(score, dtype=float))
     label = _labels(records, truth, unlabelled, proven)
     detections = Detections(source, image, label, unlabelled.box, unlabelled.score)
-    _refuse_beside(detections, truth)
+    _reject_beside(detections, truth)
     return detections
 
 
@@ -87,8 +87,11 @@ def _images(records: Records, truth: GroundTruth, source: str) -> list[int]:
             index = by_name.get(base_name(name), -1)
             if index < 0 and base_name(name) not in by_name:
                 index = by_stem.get(Path(base_name(name)).stem, -1)
-        if name is None or index == _SEVERAL:
+        if name is None:
             numbered.append(row)
+        elif index == _SEVERAL:  # in several folders: the id decides, if it is that of an image of this name
+            of_id = _look_up(record.get("image_id"), by_id)
+            index = of_id if of_id >= 0 and base_name(truth.files[of_id]) == base_name(name) else index
         found.append(index)
     readings = [[_look_up(records[row].get("image_id"), known) for row in numbered] for known in (by_id, by_number)]
     complete = [reading for reading in readings if min(reading, default=0) >= 0]
@@ -102,6 +105,13 @@ def _images(records: Records, truth: GroundTruth, source: str) -> list[int]:
         )
     for row, index in zip(numbered, (complete or readings)[0], strict=True):
         found[row] = index
+    several = sorted({str(r["file_name"]) for r, i in zip(records, found, strict=True) if i == _SEVERAL})
+    if several:
+        raise UserError(
+            f"{len(several)} of its file names ({shown(several)}) are those of several images in {truth.source}",
+            at=source,
+            expected="image names that differ, whatever their folder",
+        )
     strange = sorted({str(r.get("file_name", r.get("image_id"))) for r, i in zip(records, found, strict=True) if i < 0})
     if strange:
         raise UserError(
@@ -159,7 +169,7 @@ def _choose(
     """Return the one of two readings of the class numbers that is right; None if neither can be.
 
     Raises:
-        UserError: It cannot be told.
+        UserError: Neither is certain.
     """
     by_ultralytics = any("file_name" in record for record in records)
     pair = (as_model, as_coco) if by_ultralytics and truth.names else (as_coco, as_model)
@@ -209,7 +219,7 @@ def _evidence(label: NDArray[np.intp], truth: GroundTruth, detections: Detection
     moved = [other for own, other in winner.items() if own != other and other not in right]
     if len(set(moved)) == len(moved) and (len(moved) > 1 or (moved and not right)):
         return False
-    return True if 2 * len(right) > len(winner) else None
+    return True if right and not moved else None
 
 
 def _overlapped(truth: GroundTruth, detections: Detections) -> NDArray[np.intp]:
@@ -230,7 +240,7 @@ def _overlapped(truth: GroundTruth, detections: Detections) -> NDArray[np.intp]:
     return found
 
 
-def _refuse_beside(detections: Detections, truth: GroundTruth) -> None:
+def _reject_beside(detections: Detections, truth: GroundTruth) -> None:
     """Reject what the ids do not show: boxes beside their images."""
     width, height = truth.sizes[detections.image].T
     x, y, w, h = detections.box.T
@@ -247,7 +257,7 @@ def _refuse_beside(detections: Detections, truth: GroundTruth) -> None:
         )
 
 
-def _refuse_partial(detections: Detections, truth: GroundTruth) -> None:
+def _reject_partial(detections: Detections, truth: GroundTruth) -> None:
     """Reject detections of images most of which were never looked at."""
     if not len(detections.image):
         raise UserError("holds no detections", at=detections.source)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -15,7 +15,18 @@ from gam_yolo.annotations.data import ImageId
 from gam_yolo.errors import UserError
 from gam_yolo.io import read_text
 
-__all__ = ["Frame", "ImageFinder", "base_name", "image_files", "image_id_of", "is_file", "is_safe_name", "read_frame"]
+__all__ = [
+    "Frame",
+    "ImageFinder",
+    "base_name",
+    "exists",
+    "image_files",
+    "image_id_of",
+    "is_file",
+    "is_folder",
+    "is_safe_name",
+    "read_frame",
+]
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ def image_files(entry: str | list[str], where: str) -> list[Path]:
     """
     found: list[Path] = []
     for path in map(Path, entry if isinstance(entry, list) else [entry]):
-        if path.is_dir():
+        if is_folder(path):
             found += path.rglob("*.*")
         else:
             lines = read_text(path, "a list of images").split("\n")
@@ -111,9 +122,23 @@ def is_safe_name(name: str) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Return whether a path is a file, followed through links; a path that no system can hold is none."""
+    """Return whether a path leads to a file. A path that no system can hold leads nowhere."""
+    return _test(path.is_file)
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path leads to a folder."""
+    return _test(path.is_dir)
+
+
+def exists(path: Path) -> bool:
+    """Return whether a path leads to anything."""
+    return _test(path.exists)
+
+
+def _test(test: Callable[[], bool]) -> bool:
     try:
-        return path.is_file()
+        return test()
     except (OSError, ValueError):
         return False
 

@@ -10,7 +10,7 @@ from gam_yolo.annotations.rules import Box
 from gam_yolo.errors import UserError
 from gam_yolo.io import is_number
 
-__all__ = ["box_of", "is_id", "number_of", "refuse_repeats", "shown"]
+__all__ = ["box_of", "is_id", "number_of", "reject_repeats", "shown"]
 
 
 def number_of(record: dict[str, Any], key: str, at: str) -> float:
@@ -47,7 +47,7 @@ def is_id(value: object, kinds: tuple[type, ...] = (int, str)) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool)
 
 
-def refuse_repeats(values: Iterable[object], at: str, what: str) -> None:
+def reject_repeats(values: Iterable[object], at: str, what: str) -> None:
     """Reject a list in which anything that should be unique occurs twice."""
     repeated = [value for value, count in Counter(values).items() if count > 1]
     if repeated:

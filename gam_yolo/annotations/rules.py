@@ -46,7 +46,7 @@ ROUNDING = 0.01
 """Pixels by which a box may reach beyond its image. COCO and label files round to about that."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Object:
     """One annotated object.
 
@@ -179,7 +179,7 @@ def apply_rules(image: AnnotatedImage, tally: Tally) -> AnnotatedImage:
         tally.difficult += thing.difficult
         tally.crowd += thing.crowd and not thing.difficult
         tally.boxes += not (thing.difficult or thing.crowd)
-        objects.append(replace(thing, box=clipped, area=area))
+        objects.append(thing if clipped is thing.box else replace(thing, box=clipped, area=area))
     tally.images += 1
     tally.empty += all(thing.difficult or thing.crowd for thing in objects)
     return replace(image, size=(width, height), objects=objects)
@@ -288,8 +288,8 @@ def ground_truth(
     if by_row:
         rows.sort(key=lambda row: row[0].row)
     things = [row[0] for row in rows]
-    lost = [("degenerate", "left out"), ("clipped", "clipped to their image")]
-    counts = [f"{count} boxes {done}" for key, done in lost if (count := getattr(tally, key))]
+    changed = {"degenerate boxes left out": tally.degenerate, "boxes clipped to their image": tally.clipped}
+    counts = [f"{count} {what}" for what, count in changed.items() if count]
     return GroundTruth(
         source=source,
         ids=tuple(image.id for image in settled),

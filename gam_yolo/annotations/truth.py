@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.coco import read_coco
 from gam_yolo.annotations.data import GroundTruth
-from gam_yolo.annotations.images import image_files
+from gam_yolo.annotations.images import image_files, is_folder
 from gam_yolo.annotations.voc import read_voc
 from gam_yolo.annotations.yolo import class_names, dataset, read_yolo
 from gam_yolo.errors import UserError
@@ -34,6 +35,8 @@ def read_truth(data: str | None, gt: Path | None, split: str = "val") -> GroundT
         UserError: Neither is given, or what is given cannot be read.
     """
     truth = _read(data, gt, split)
+    if data is not None and (shared := _shared_with_training(dataset(data, split), split)):
+        truth = replace(truth, notes=(*truth.notes, f"{shared} images of '{split}' are also in 'train'"))
     for note in truth.notes:
         ultralytics_api.warn(f"{truth.source}: {note}")
     return truth
@@ -45,7 +48,7 @@ def _read(data: str | None, gt: Path | None, split: str) -> GroundTruth:
             "no ground truth", fix="Name a dataset YAML with --data, or a COCO annotation file or VOC folder with --gt"
         )
     if data is None and gt is not None:
-        return read_voc(gt, split) if gt.is_dir() else read_coco(gt)
+        return read_voc(gt, split) if is_folder(gt) else read_coco(gt)
     content = dataset(str(data), split)
     original = None if gt else _original_annotations(content, str(data), split)
     found = gt or original
@@ -54,10 +57,29 @@ def _read(data: str | None, gt: Path | None, split: str) -> GroundTruth:
     names = class_names(content, str(data))
     images = image_files(content[split], f"{data}, split '{split}'")
     leave_out = found is original
-    if found.is_dir():
+    if is_folder(found):
         origin = first_pixel(content, str(data))
         return read_voc(found, split, names, images=images, first_pixel=origin, leave_out=leave_out)
     return read_coco(found, images=images, names=names, leave_out=leave_out)
+
+
+def _shared_with_training(content: dict[str, Any], split: str) -> int:
+    """Count the images of a split that are, by the file that they lead to, training images too."""
+    if split == "train":
+        return 0
+    try:
+        training = {_identity(file) for file in image_files(content["train"], "train")}
+    except UserError:  # whoever only evaluates may not have them
+        return 0
+    return len(training & {_identity(file) for file in image_files(content[split], split)} - {None})
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _original_annotations(content: dict[str, Any], data: str, split: str) -> Path | None:

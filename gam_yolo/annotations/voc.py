@@ -16,7 +16,7 @@ from gam_yolo.annotations.rules import AnnotatedImage, Object, Tally, ground_tru
 from gam_yolo.errors import UserError, similar
 from gam_yolo.io import read_text, xml_number
 
-__all__ = ["image_names", "image_sets", "images_by_stem", "one_file", "read_voc", "read_voc_file"]
+__all__ = ["image_lists", "image_names", "image_sets", "images_by_stem", "one_file", "read_voc", "read_voc_file"]
 
 FLAGS = {"": 0.0, "unspecified": 0.0}  # what annotation tools write for `difficult` beside numbers
 
@@ -132,7 +132,7 @@ def image_sets(source: Path, split: str) -> list[Path]:
     Raises:
         UserError: There is none.
     """
-    lists = sorted([*source.glob("ImageSets/Main/*.txt"), *source.glob("VOC[0-9]*/ImageSets/Main/*.txt")])
+    lists = image_lists(source)
     found = [p for p in lists if p.stem == split]
     if not found and (dated := re.fullmatch(r"(.+?)(\d{4})", split)):
         found = [p for p in lists if p.stem == dated[1] and p.parents[2].name == f"VOC{dated[2]}"]
@@ -143,6 +143,11 @@ def image_sets(source: Path, split: str) -> list[Path]:
             similar=similar(split, {p.stem for p in lists}),
         )
     return found
+
+
+def image_lists(source: Path) -> list[Path]:
+    """Return every list of images in a VOC folder, or in one that holds such folders by year."""
+    return sorted([*source.glob("ImageSets/Main/*.txt"), *source.glob("VOC[0-9]*/ImageSets/Main/*.txt")])
 
 
 def image_names(image_set: Path, tally: Tally) -> list[str]:
@@ -176,7 +181,7 @@ def images_by_stem(images: Path | Iterable[Path]) -> dict[str, list[Path]]:
     """Return image files, of a folder or given, by their names without ending."""
     formats = ultralytics_api.image_formats()
     found: dict[str, list[Path]] = {}
-    for file in images.glob("*") if isinstance(images, Path) else images:
+    for file in filter(is_file, images.glob("*")) if isinstance(images, Path) else images:
         if file.suffix[1:].lower() in formats:
             found.setdefault(file.stem, []).append(file)
     return found

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.data import GroundTruth
-from gam_yolo.annotations.images import image_files, image_id_of, is_file, read_frame
-from gam_yolo.annotations.records import refuse_repeats
+from gam_yolo.annotations.images import exists, image_files, image_id_of, is_file, read_frame
+from gam_yolo.annotations.records import reject_repeats
 from gam_yolo.annotations.rules import AnnotatedImage, Object, Tally, ground_truth, unique_names
 from gam_yolo.errors import UserError, similar
 from gam_yolo.io import read_text
 from gam_yolo.resources import shipped_names
 
-__all__ = ["class_names", "dataset", "read_yolo"]
+__all__ = ["class_names", "dataset", "entries", "read_labels", "read_yolo"]
 
 
 def read_yolo(data: str | Path, split: str = "val") -> GroundTruth:
@@ -31,11 +32,19 @@ def read_yolo(data: str | Path, split: str = "val") -> GroundTruth:
     classes = class_names(content, data)
     at = f"{data}, split '{split}'"
     files = image_files(content[split], at)
-    refuse_repeats((image_id_of(path) for path in files), at, "image names (without folder and ending)")
+    reject_repeats((image_id_of(path) for path in files), at, "image names (without folder and ending)")
     files.sort(key=lambda path: (isinstance(image_id_of(path), str), image_id_of(path)))
-    labels = ultralytics_api.label_files([str(path) for path in files])
-    images = [_read_image(file, Path(label), classes) for file, label in zip(files, labels, strict=True)]
-    return ground_truth(images, classes, str(data), tally=Tally(), names=classes)
+    return ground_truth(read_labels(files, classes), classes, str(data), tally=Tally(), names=classes)
+
+
+def read_labels(files: Sequence[Path], classes: tuple[str, ...]) -> Iterator[AnnotatedImage]:
+    """Yield images with the objects in their label files.
+
+    Raises:
+        UserError: An image or a label file is broken.
+    """
+    labels = ultralytics_api.label_files([str(file) for file in files])
+    return (_read_image(file, Path(label), classes) for file, label in zip(files, labels, strict=True))
 
 
 def dataset(data: str | Path, split: str) -> dict[str, Any]:
@@ -60,7 +69,7 @@ def dataset(data: str | Path, split: str) -> dict[str, Any]:
     if not content.get(split):
         known = [key for key in ("train", "val", "test") if content.get(key)]
         raise UserError(f"has no split '{split}'", at=data, expected=f"one of {', '.join(known)}")
-    missing = [p for p in _entries(content[split]) if not p.exists()]
+    missing = [path for path in entries(content[split]) if not exists(path)]
     if missing:
         raise UserError(
             f"its '{split}' images are missing at {missing[0]}",
@@ -70,7 +79,8 @@ def dataset(data: str | Path, split: str) -> dict[str, Any]:
     return content
 
 
-def _entries(value: str | list[str]) -> list[Path]:
+def entries(value: str | list[str]) -> list[Path]:
+    """Return the paths of a split: folders of images and lists of images."""
     return [Path(entry) for entry in ([value] if isinstance(value, str) else value)]
 
 

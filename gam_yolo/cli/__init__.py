@@ -11,6 +11,7 @@ from gam_yolo.cli.blocks import blocks
 from gam_yolo.cli.compare import compare
 from gam_yolo.cli.console import exit_on_error
 from gam_yolo.cli.graph import check, place, transfer
+from gam_yolo.cli.prepare import prepare
 from gam_yolo.cli.study import study
 
 __all__ = ["app", "main"]
@@ -22,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # a bug of ours keeps Python's own traceback
 )
-for _command in (blocks, place, check, transfer, compare, study):
+for _command in (blocks, place, check, transfer, prepare, compare, study):
     app.command()(_command)
 
 

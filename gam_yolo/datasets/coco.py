@@ -14,7 +14,7 @@ from typing import Any
 
 from gam_yolo.annotations.coco import annotation_file, image_places, read_coco_file
 from gam_yolo.annotations.images import is_file, is_safe_name
-from gam_yolo.datasets.prepared import Picture, Split, link, prepare, source_folder
+from gam_yolo.datasets.prepared import Picture, Split, link, source_folder, write_dataset
 from gam_yolo.errors import UserError
 
 __all__ = ["pictures", "prepare_coco"]
@@ -35,7 +35,7 @@ def prepare_coco(data: Mapping[str, Any]) -> None:
     source = source_folder(
         data, "a COCO folder (annotations/instances_<split>.json and <split>/, or <split>/_annotations.coco.json)"
     )
-    prepare(data, lambda split: pictures(source, split), str(source))
+    write_dataset(data, lambda split: pictures(source, split), str(source))
 
 
 def pictures(source: Path, split: Split) -> Iterator[Picture]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gam_yolo.annotations.rules import class_index
-from gam_yolo.datasets.prepared import Picture, Split, prepare, yaml_name
+from gam_yolo.datasets.prepared import Picture, Split, write_dataset, yaml_name
 from gam_yolo.errors import UserError
 
 __all__ = ["CLASSES", "SIZE", "VISIBLE_SHARE", "Layer", "Scene", "prepare_demo", "read_demo", "render"]
@@ -93,7 +93,7 @@ def prepare_demo(data: Mapping[str, Any]) -> None:
             )
         return read_demo(split, count, seed)
 
-    prepare(data, read, f"scenes of gam_yolo.datasets.demo, seed {seed}")
+    write_dataset(data, read, f"scenes of gam_yolo.datasets.demo, seed {seed}")
 
 
 def read_demo(split: Split, count: int, seed: int) -> Iterator[Picture]:

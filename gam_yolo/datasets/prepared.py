@@ -26,12 +26,22 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from gam_yolo import ultralytics_api
-from gam_yolo.annotations.images import is_safe_name
+from gam_yolo.annotations.images import is_folder, is_safe_name
 from gam_yolo.annotations.rules import AnnotatedImage, Box, Tally, apply_rules, class_index, unique_names
 from gam_yolo.errors import UserError
 from gam_yolo.io import file_sha256
 
-__all__ = ["Picture", "Reader", "Split", "link", "prepare", "read_summary", "source_folder", "splits_of", "yaml_name"]
+__all__ = [
+    "Picture",
+    "Reader",
+    "Split",
+    "link",
+    "read_summary",
+    "source_folder",
+    "splits_of",
+    "write_dataset",
+    "yaml_name",
+]
 
 
 class Picture(NamedTuple):
@@ -85,7 +95,7 @@ class Split:
 Reader = Callable[[Split], Iterable[Picture]]
 
 
-def prepare(data: Mapping[str, Any], read: Reader, origin: str) -> None:
+def write_dataset(data: Mapping[str, Any], read: Reader, origin: str) -> None:
     """Write the folder of a dataset YAML, every split of it, and log one summary line per split.
 
     Args:
@@ -100,7 +110,7 @@ def prepare(data: Mapping[str, Any], read: Reader, origin: str) -> None:
             way.
     """
     yaml = yaml_name(data)
-    target = Path(data["path"]).resolve()
+    target = Path(os.path.realpath(data["path"]))
     entries = _entries(data, target)
     names = unique_names((name for _, name in sorted(data["names"].items())), f"{yaml}, key 'names'")
     classes = dict(zip(names, sorted(data["names"]), strict=True))
@@ -194,7 +204,7 @@ def source_folder(data: Mapping[str, Any], expected: str) -> Path:
         raise UserError(f"is {text!r}", at=at, expected=f"the path of {expected}")
     for path in (text, os.path.expandvars(text)):  # a folder may have a '$' in its name
         folder = Path(path).expanduser()
-        if path and folder.is_dir():
+        if path and is_folder(folder):
             return folder.resolve()
     unset = [name for name in re.findall(r"\$\{?(\w+)", text) if not os.environ.get(name)]
     if unset:
@@ -204,7 +214,7 @@ def source_folder(data: Mapping[str, Any], expected: str) -> Path:
             expected=f"the path of {expected}",
             fix=f"Set the environment variable {unset[0]} to it, or write it into your own copy of the YAML",
         )
-    raise UserError(f"'{text}' names {folder.resolve()}, where there is no folder", at=at, expected=expected)
+    raise UserError(f"'{text}' names {folder.absolute()}, where there is no folder", at=at, expected=expected)
 
 
 def link(source: Path, target: Path) -> None:

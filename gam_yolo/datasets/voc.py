@@ -11,7 +11,7 @@ from typing import Any
 
 from gam_yolo.annotations.truth import first_pixel
 from gam_yolo.annotations.voc import image_names, image_sets, images_by_stem, one_file, read_voc_file
-from gam_yolo.datasets.prepared import Picture, Split, link, prepare, source_folder, yaml_name
+from gam_yolo.datasets.prepared import Picture, Split, link, source_folder, write_dataset, yaml_name
 
 __all__ = ["pictures", "prepare_voc"]
 
@@ -30,7 +30,7 @@ def prepare_voc(data: Mapping[str, Any]) -> None:
     """
     source = source_folder(data, "a VOCdevkit folder (Annotations/, ImageSets/Main/, JPEGImages/)")
     origin = first_pixel(data, yaml_name(data))
-    prepare(data, lambda split: pictures(source, split, origin), str(source))
+    write_dataset(data, lambda split: pictures(source, split, origin), str(source))
 
 
 def pictures(source: Path, split: Split, first_pixel: int = 1) -> Iterator[Picture]:

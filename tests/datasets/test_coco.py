@@ -138,7 +138,7 @@ def test_images_may_lie_where_ultralytics_puts_them(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_bad_documents_are_told(tmp_path: Path, content: object, says: str) -> None:
+def test_bad_documents_are_reported(tmp_path: Path, content: object, says: str) -> None:
     data = folder(tmp_path, content, ("a.jpg", "a.png"))
     with pytest.raises(UserError) as caught:
         prepare_coco(data)
@@ -146,7 +146,7 @@ def test_bad_documents_are_told(tmp_path: Path, content: object, says: str) -> N
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_missing_split_is_told(tmp_path: Path) -> None:
+def test_missing_split_is_reported(tmp_path: Path) -> None:
     data = folder(tmp_path, document([image(5, "a.jpg")], []))
     data["train"] = str(tmp_path / "out/mine/vall.txt")
     with pytest.raises(

@@ -86,7 +86,7 @@ def mask(layer: Layer) -> NDArray[np.bool_]:
 
 
 def test_boxes_enclose_what_is_visible_by_a_second_renderer() -> None:
-    """Labels are read off distance functions; here polygons of the same layers are filled, hidden and measured anew."""
+    """Labels come from distance functions; here polygons of the same layers are filled, hidden and measured."""
     seen, dropped, differences = [], 0, []
     for number in range(50):
         scene = render(np.random.default_rng(number))
@@ -157,7 +157,7 @@ def test_colour_does_not_tell_the_class() -> None:
         ({"scenes": {"train": 0, "val": 1}}, "for split 'train'"),
     ],
 )
-def test_bad_keys_are_told(tmp_path: Path, keys: dict[str, Any], says: str) -> None:
+def test_bad_keys_are_reported(tmp_path: Path, keys: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
         prepare_demo(demo(tmp_path / "a", **keys))
     assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ from ultralytics.utils import YAML
 
 from gam_yolo.annotations.images import is_safe_name
 from gam_yolo.datasets import prepared
-from gam_yolo.datasets.prepared import Picture, Split, link, prepare
+from gam_yolo.datasets.prepared import Picture, Split, link, write_dataset
 from gam_yolo.errors import UserError
 
 from .conftest import dataset, labels
@@ -32,9 +32,9 @@ def mine(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_a_second_preparation_changes_nothing(tmp_path: Path) -> None:
-    prepare(mine(tmp_path), pictures, "here")
+    write_dataset(mine(tmp_path), pictures, "here")
     before = (tmp_path / "out/mine").stat().st_ino
-    prepare(mine(tmp_path), lambda split: pytest.fail(f"read {split.name} again"), "here")
+    write_dataset(mine(tmp_path), lambda split: pytest.fail(f"read {split.name} again"), "here")
     assert (tmp_path / "out/mine").stat().st_ino == before
 
 
@@ -46,7 +46,7 @@ def test_an_interrupted_preparation_leaves_nothing(tmp_path: Path, error: BaseEx
             raise error
 
     with pytest.raises(UserError if isinstance(error, OSError) else type(error)):
-        prepare(mine(tmp_path), read, "here")
+        write_dataset(mine(tmp_path), read, "here")
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -58,10 +58,10 @@ def test_a_killed_preparation_leaves_nothing_that_looks_ready(tmp_path: Path) ->
 
     child = os.fork()
     if not child:
-        prepare(mine(tmp_path), read, "here")
+        write_dataset(mine(tmp_path), read, "here")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert not (tmp_path / "out/mine").exists()
-    prepare(mine(tmp_path), pictures, "here")
+    write_dataset(mine(tmp_path), pictures, "here")
     assert labels(tmp_path / "out/mine", "val") == {"a": [[0, 0.5, 0.25, 1, 0.5]]}
 
 
@@ -69,29 +69,29 @@ def test_the_slower_of_two_preparations_leaves_the_faster_ones(tmp_path: Path) -
     def read(split: Split) -> Iterator[Picture]:
         yield from pictures(split)
         if split.name == "val":  # another process is done by now
-            prepare(mine(tmp_path), lambda _: [Picture("other.jpg", PIXELS, 10, 10, [])], "elsewhere")
+            write_dataset(mine(tmp_path), lambda _: [Picture("other.jpg", PIXELS, 10, 10, [])], "elsewhere")
 
-    prepare(mine(tmp_path), read, "here")
+    write_dataset(mine(tmp_path), read, "here")
     assert list(labels(tmp_path / "out/mine", "train")) == ["other"]
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine"]
 
 
-def test_a_folder_in_the_way_is_told_and_left_alone(tmp_path: Path) -> None:
+def test_a_folder_in_the_way_is_reported_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out/mine/images/train").mkdir(parents=True)
     with pytest.raises(UserError, match=r"out/mine exists but has no images/val\. Move it away"):
-        prepare(mine(tmp_path), pictures, "here")
+        write_dataset(mine(tmp_path), pictures, "here")
     assert [p.name for p in (tmp_path / "out/mine").rglob("*")] == ["images", "train"]
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file, not a folder")
     with pytest.raises(UserError, match=r"^mine\.yaml: .*out cannot be read or written \("):
-        prepare(mine(tmp_path), pictures, "here")
+        write_dataset(mine(tmp_path), pictures, "here")
 
 
 def test_others_may_read_what_is_prepared(tmp_path: Path) -> None:
     (tmp_path / "ordinary").mkdir()
-    prepare(mine(tmp_path), pictures, "here")
+    write_dataset(mine(tmp_path), pictures, "here")
     assert (tmp_path / "out/mine").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 

@@ -111,7 +111,7 @@ def test_original_annotations_and_images_are_at_hand(tmp_path: Path) -> None:
     assert original.exists()
 
 
-def test_a_jpeg_that_ultralytics_would_mend_is_copied(tmp_path: Path) -> None:
+def test_a_jpeg_that_ultralytics_would_repair_is_copied(tmp_path: Path) -> None:
     devkit(tmp_path / "kit", "train", {"a": annotation()})
     original = tmp_path / "kit/JPEGImages/a.jpg"
     original.write_bytes(original.read_bytes()[:-2])
@@ -173,11 +173,11 @@ OUTSIDE = '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><annotation><na
         (annotation(thing("", 1, 1, 9, 9)), r"object\[0\]: class ''"),
     ],
 )
-def test_bad_annotations_are_told(tmp_path: Path, text: str | bytes, says: str) -> None:
+def test_bad_annotations_are_reported(tmp_path: Path, text: str | bytes, says: str) -> None:
     assert re.search(says, broken(tmp_path, text))
 
 
-def test_missing_pieces_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pieces_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     devkit(tmp_path / "kit", "train", {"a": annotation()})
     with pytest.raises(UserError, match=r"no ImageSets/Main/trainn\.txt for split 'trainn'\. Did you mean 'train'\?"):
         prepare_voc(voc(tmp_path, train="images/trainn"))

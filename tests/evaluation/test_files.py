@@ -70,7 +70,7 @@ def test_digits_that_are_no_decimals_are_a_name() -> None:
     assert [image_id_of(f"{stem}.jpg") for stem in ("007", "7a", "²", "½")] == [7, "7a", "²", "½"]
 
 
-def refused(read: object, match: str) -> None:
+def rejected(read: object, match: str) -> None:
     assert callable(read)
     with pytest.raises(UserError, match=match) as caught:
         read()
@@ -94,31 +94,31 @@ def refused(read: object, match: str) -> None:
         ([{**RESULT, "bbox": [120, 2, 30, 40]}], "beside image 7 of 100 x 50 pixels"),
     ],
 )
-def test_bad_predictions_are_told_in_one_sentence(
+def test_bad_predictions_are_reported_on_one_line(
     truth_file: Path, tmp_path: Path, records: object, match: str
 ) -> None:
     path = tmp_path / "predictions.json"
     path.write_text(json.dumps(records))
-    refused(lambda: read_detections(path, read_coco(truth_file)), match)
+    rejected(lambda: read_detections(path, read_coco(truth_file)), match)
 
 
-def test_predictions_of_a_part_of_the_split_are_refused(tmp_path: Path) -> None:
+def test_predictions_of_a_part_of_the_split_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "truth.json"
     images = [{"id": i, "file_name": f"{i}.jpg", "width": 100, "height": 100} for i in range(1, 4)]
     annotations = [{**TRUTH["annotations"][0], "id": i, "image_id": i} for i in range(1, 4)]
     path.write_text(json.dumps({**TRUTH, "images": images, "annotations": annotations}))
     predictions = tmp_path / "predictions.json"
     predictions.write_text(json.dumps([{**RESULT, "image_id": 1}]))
-    refused(lambda: read_detections(predictions, read_coco(path)), "on 1 of the 3 images with objects")
+    rejected(lambda: read_detections(predictions, read_coco(path)), "on 1 of the 3 images with objects")
 
 
-def test_a_truncated_file_is_told_from_a_whole_one(truth_file: Path, tmp_path: Path) -> None:
+def test_a_truncated_file_is_told_from_a_complete_one(truth_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "predictions.json"
     path.write_text(json.dumps([RESULT] * 3)[:-20])
-    refused(lambda: read_detections(path, read_coco(truth_file)), "line 1, column [0-9]+: is not valid JSON.*cut off")
-    refused(lambda: read_detections(tmp_path / "none.json", read_coco(truth_file)), "No such file")
+    rejected(lambda: read_detections(path, read_coco(truth_file)), "line 1, column [0-9]+: is not valid JSON.*cut off")
+    rejected(lambda: read_detections(tmp_path / "none.json", read_coco(truth_file)), "No such file")
     path.write_bytes(b"\xff\xfe\x00")
-    refused(lambda: read_coco(path), "not UTF-8 text")
+    rejected(lambda: read_coco(path), "not UTF-8 text")
 
 
 @pytest.mark.parametrize(
@@ -143,9 +143,9 @@ def test_a_truncated_file_is_told_from_a_whole_one(truth_file: Path, tmp_path: P
         ),
     ],
 )
-def test_bad_annotations_are_told_in_one_sentence(truth_file: Path, change: dict, match: str) -> None:
+def test_bad_annotations_are_reported_on_one_line(truth_file: Path, change: dict, match: str) -> None:
     truth_file.write_text(json.dumps({**TRUTH, **change}))
-    refused(lambda: read_coco(truth_file), match)
+    rejected(lambda: read_coco(truth_file), match)
 
 
 VOC = """<annotation><filename>000005.jpg</filename><size><width>50</width><height>40</height></size>
@@ -172,23 +172,23 @@ def test_voc_pixels_count_from_one_and_include_the_last(voc: Path) -> None:
     assert truth.difficult.tolist() == [True, False]
 
 
-def test_bad_voc_is_told_in_one_sentence(voc: Path) -> None:
-    refused(
+def test_bad_voc_is_reported_on_one_line(voc: Path) -> None:
+    rejected(
         lambda: read_voc(voc, classes=["cat", "dogs"]),
         r"000005.xml, object\[1\]: class 'dog' is not one of the 2 .*Did you mean 'dogs'",
     )
-    refused(lambda: read_voc(voc, "test"), "test.txt: cannot be read")
+    rejected(lambda: read_voc(voc, "test"), "test.txt: cannot be read")
     path = voc / "Annotations" / "000005.xml"
     path.write_text(VOC.replace("<xmin>1</xmin>", "<xmin>one</xmin>"))
-    refused(lambda: read_voc(voc), "<bndbox><xmin> is 'one'")
+    rejected(lambda: read_voc(voc), "<bndbox><xmin> is 'one'")
     path.write_text(VOC[:-30])
-    refused(lambda: read_voc(voc), "not valid XML")
+    rejected(lambda: read_voc(voc), "not valid XML")
     path.write_text('<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>')
-    refused(lambda: read_voc(voc), "not valid XML")
+    rejected(lambda: read_voc(voc), "not valid XML")
     path.unlink()
-    refused(lambda: read_voc(voc), "000005.xml: cannot be read")
+    rejected(lambda: read_voc(voc), "000005.xml: cannot be read")
     (voc / "ImageSets/Main/val.txt").write_bytes(b"\xff\xfe\x00")
-    refused(lambda: read_voc(voc), "val.txt: is not UTF-8 text. Expected a list of image names")
+    rejected(lambda: read_voc(voc), "val.txt: is not UTF-8 text. Expected a list of image names")
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ def test_yolo_labels_become_pixels(yolo: Path) -> None:
     np.testing.assert_allclose(truth.area, [1600, 1600])
 
 
-def test_bad_yolo_data_is_told_in_one_sentence(yolo: Path) -> None:
+def test_bad_yolo_data_is_reported_on_one_line(yolo: Path) -> None:
     label = yolo.parent / "labels/val/9.txt"
     for text, match in (
         ("2 0.5 0.5 0.1 0.1", "line 1: has class 2. Expected 0 to 1"),
@@ -226,16 +226,16 @@ def test_bad_yolo_data_is_told_in_one_sentence(yolo: Path) -> None:
         ("cat 0.5 0.5 0.1 0.1", "reads 'cat 0.5"),
     ):
         label.write_text(text)
-        refused(lambda: read_yolo(yolo), match)
+        rejected(lambda: read_yolo(yolo), match)
     label.write_bytes(b"\xff\xfe\x00")
-    refused(lambda: read_yolo(yolo), "9.txt: is not UTF-8 text. Expected labels")
+    rejected(lambda: read_yolo(yolo), "9.txt: is not UTF-8 text. Expected labels")
     label.write_text("")
-    refused(lambda: read_yolo(yolo.parent / "none.yaml"), "none.yaml: no such dataset YAML")
-    refused(lambda: read_yolo(yolo, "test"), "has no split 'test'. Expected one of train, val")
+    rejected(lambda: read_yolo(yolo.parent / "none.yaml"), "none.yaml: no such dataset YAML")
+    rejected(lambda: read_yolo(yolo, "test"), "has no split 'test'. Expected one of train, val")
     (yolo.parent / "images/val/9.png").write_bytes(b"")
-    refused(lambda: read_yolo(yolo), "must be unique, but 9")
+    rejected(lambda: read_yolo(yolo), "must be unique, but 9")
     (yolo.parent / "images/val/9.jpg").unlink()
-    refused(lambda: read_yolo(yolo), "9.png: is empty")
+    rejected(lambda: read_yolo(yolo), "9.png: is empty")
 
 
 def test_original_annotations_come_before_labels(yolo: Path, voc: Path, truth_file: Path) -> None:
@@ -253,8 +253,8 @@ def test_original_annotations_come_before_labels(yolo: Path, voc: Path, truth_fi
     yolo.write_text(text + "protocol: coco\n")
     assert read_truth(str(yolo), None).crowd.tolist() == [False, True]
     yolo.write_text(text + "protocol: kitti\n")
-    refused(lambda: read_truth(str(yolo), None), "protocol is 'kitti'. Expected 'coco' or 'voc'")
-    refused(lambda: read_truth(None, None), "no ground truth")
+    rejected(lambda: read_truth(str(yolo), None), "protocol is 'kitti'. Expected 'coco' or 'voc'")
+    rejected(lambda: read_truth(None, None), "no ground truth")
     assert read_truth(None, voc).classes == ("cat", "dog")
 
 
@@ -272,8 +272,8 @@ def broken(document: Any) -> Iterator[Any]:
                 yield copy
 
 
-def sentence_or_value(read: Callable[[], Any]) -> Any:
-    """What `read` returns, if it does; what it refuses, it must refuse in one sentence."""
+def line_or_value(read: Callable[[], Any]) -> Any:
+    """What `read` returns, if it does; an error must be one line."""
     try:
         return read()
     except UserError as error:
@@ -283,7 +283,7 @@ def sentence_or_value(read: Callable[[], Any]) -> Any:
     return None
 
 
-def test_junk_anywhere_is_refused_in_one_sentence_or_does_no_harm(tmp_path: Path) -> None:
+def test_junk_anywhere_is_rejected_on_one_line_or_does_no_harm(tmp_path: Path) -> None:
     path, result = tmp_path / "truth.json", tmp_path / "result.json"
     results = [RESULT, {**RESULT, "image_id": "a", "file_name": "a.jpg", "category_id": 5}]
     path.write_text(json.dumps(TRUTH))
@@ -291,14 +291,14 @@ def test_junk_anywhere_is_refused_in_one_sentence_or_does_no_harm(tmp_path: Path
     read, held = 0, 0
     for document in broken(TRUTH):
         path.write_text(json.dumps(document))
-        if truth := sentence_or_value(lambda: read_coco(path)):
+        if truth := line_or_value(lambda: read_coco(path)):
             assert np.isfinite(truth.box).all()
             assert np.isfinite(truth.area).all()
             assert len(truth.digest) == 64
             read += 1
     for document in broken(results):
         result.write_text(json.dumps(document))
-        if found := sentence_or_value(lambda: read_detections(result, whole)):
+        if found := line_or_value(lambda: read_detections(result, whole)):
             assert np.isfinite(found.box).all()
             assert np.isfinite(found.score).all()
             match_coco(whole, found)
@@ -311,14 +311,14 @@ def test_junk_anywhere_is_refused_in_one_sentence_or_does_no_harm(tmp_path: Path
     ("text", "match"),
     [("[" * 100_000, "cannot be read as JSON"), ("1" * 5000, "cannot be read as JSON"), ("", "not valid JSON")],
 )
-def test_json_beyond_all_bounds_is_refused(tmp_path: Path, text: str, match: str) -> None:
+def test_json_beyond_all_bounds_is_rejected(tmp_path: Path, text: str, match: str) -> None:
     path = tmp_path / "truth.json"
     path.write_text(text)
-    refused(lambda: read_coco(path), match)
+    rejected(lambda: read_coco(path), match)
 
 
 @pytest.mark.parametrize("box", [["1", "2", "3", "4"], [True, False, 3, 4], [[1, 2, 3, 4]], [1, 2, 10**400, 4]])
 def test_boxes_are_of_numbers(truth_file: Path, tmp_path: Path, box: list[Any]) -> None:
     path = tmp_path / "predictions.json"
     path.write_text(json.dumps([{**RESULT, "bbox": box}]))  # by itself: what all boxes have in common is no excuse
-    refused(lambda: read_detections(path, read_coco(truth_file)), "four finite numbers")
+    rejected(lambda: read_detections(path, read_coco(truth_file)), "four finite numbers")

@@ -1,0 +1,32 @@
+"""`gam-yolo prepare`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+__all__ = ["prepare"]
+
+
+def prepare(
+    data: Annotated[str, typer.Argument(help="A dataset YAML: a path, or a name that `yolo data=` takes.")],
+    init: Annotated[
+        bool,
+        typer.Option(
+            "--init", help="Instead, print a dataset YAML for DATA: a COCO file, a folder of them, or a VOC folder."
+        ),
+    ] = False,
+) -> None:
+    """Make a dataset ready as training would, and count its images and boxes."""
+    from gam_yolo import datasets  # takes seconds: it needs OpenCV
+
+    if init:
+        typer.echo(datasets.init_yaml(data), nl=False)
+        return
+    found = datasets.prepare(data)
+    typer.echo(f"{found.yaml.name}: ready in {found.folder}")
+    for split, tally in found.splits.items():
+        typer.echo(f"{split}: {tally}")
+    for warning in found.warnings:
+        typer.echo(f"warning: {warning}", err=True)

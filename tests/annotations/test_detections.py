@@ -1,0 +1,185 @@
+"""Which image and which class a number in a prediction file stands for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gam_yolo.annotations import Detections, GroundTruth, read_detections, read_truth, read_voc
+from gam_yolo.errors import UserError
+from gam_yolo.evaluation import coco_metrics, match_coco
+
+from .conftest import coco_file, photograph, thing, voc_folder, xml
+
+N = 12
+SIZE = (100, 80)
+
+
+def ap50(truth: GroundTruth, detections: Detections) -> float:
+    return float(np.nanmean(coco_metrics(match_coco(truth, detections), np.ones((len(truth.ids), 1)))[:, 1]))
+
+
+def records(boxes: list[dict[str, Any]], **changes: Callable[[dict[str, Any]], Any]) -> list[dict[str, Any]]:
+    """Return perfect detections, with some keys of each record replaced."""
+    found = []
+    for box in boxes:
+        record = {**box, "score": 0.9} | {key: change(box) for key, change in changes.items()}
+        found.append({key: value for key, value in record.items() if value is not None})
+    return found
+
+
+def write(tmp_path: Path, content: list[dict[str, Any]]) -> Path:
+    path = tmp_path / "predictions.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def numbered(tmp_path: Path, present: range = range(N)) -> tuple[Path, list[dict[str, Any]]]:
+    """COCO ids from 0 for images called 1.jpg, 2.jpg, ...: id 3 is 4.jpg."""
+    images = [{"id": i, "file_name": f"{i + 1}.jpg", "width": 100, "height": 80} for i in range(N)]
+    boxes = [{"image_id": i, "category_id": 1 + i % 2, "bbox": [5 * i, 5, 10, 10 + i]} for i in present]
+    return coco_file(tmp_path / "truth.json", images, boxes), boxes
+
+
+def test_ids_of_old_ultralytics_are_file_names(tmp_path: Path) -> None:
+    """Up to 8.3.120 it wrote no file_name, and image_id from the file's name."""
+    file, boxes = numbered(tmp_path)
+    truth = read_truth(None, file)
+    by_name = records(boxes, image_id=lambda box: box["image_id"] + 1)
+    for content in (by_name, records(boxes)):
+        assert ap50(truth, read_detections(write(tmp_path, content), truth)) == pytest.approx(1)
+
+
+def test_ids_that_may_be_either_are_rejected(tmp_path: Path) -> None:
+    """No detection on the first and the last image: the numbers fit both readings."""
+    file, boxes = numbered(tmp_path, range(1, N - 1))
+    truth = read_truth(None, file)
+    for content in (records(boxes, image_id=lambda box: box["image_id"] + 1), records(boxes)):
+        with pytest.raises(
+            UserError, match=r"image_id .* may be an id in .* or the name of an image.*Add the 'file_name'"
+        ):
+            read_detections(write(tmp_path, content), truth)
+    named = records(boxes, file_name=lambda box: f"{box['image_id'] + 1}.jpg", image_id=lambda box: box["image_id"] + 1)
+    assert ap50(truth, read_detections(write(tmp_path, named), truth)) == pytest.approx(1)
+
+
+CATEGORIES = [  # as Roboflow exports them: a placeholder first, then by the alphabet
+    {"id": 0, "name": "animals", "supercategory": "none"},
+    {"id": 1, "name": "cat", "supercategory": "animals"},
+    {"id": 2, "name": "dog", "supercategory": "animals"},
+    {"id": 3, "name": "hen", "supercategory": "animals"},
+]
+ORDER = ("hen", "cat", "dog")  # of the model, and of the dataset YAML
+
+
+@pytest.fixture
+def roboflow(tmp_path: Path) -> tuple[Path, str, list[dict[str, Any]]]:
+    images = [{"id": i, "file_name": f"i{i}.jpg", "width": 100, "height": 80} for i in range(N)]
+    boxes = [
+        {"image_id": i, "category_id": 1 + k, "bbox": [30 * k, 5 + i, 20, 10 + i]} for i in range(N) for k in range(3)
+    ]
+    file = coco_file(tmp_path / "truth.json", images, boxes, categories=CATEGORIES)
+    for image in images:
+        photograph(tmp_path / "images/val" / image["file_name"], SIZE)
+    yaml = tmp_path / "data.yaml"
+    yaml.write_text(f"path: {tmp_path}\ntrain: images/val\nval: images/val\nnames: {list(ORDER)}\n")
+    return file, str(yaml), boxes
+
+
+def by_ultralytics(boxes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    names = {c["id"]: c["name"] for c in CATEGORIES}
+    return records(
+        boxes,
+        file_name=lambda box: f"i{box['image_id']}.jpg",
+        category_id=lambda box: 1 + ORDER.index(names[box["category_id"]]),
+    )
+
+
+def test_ultralytics_numbers_classes_in_the_order_of_the_yaml(
+    roboflow: tuple[Path, str, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    file, yaml, boxes = roboflow
+    truth = read_truth(yaml, file)
+    assert ap50(truth, read_detections(write(tmp_path, by_ultralytics(boxes)), truth)) == pytest.approx(1)
+    # The same file with COCO's ids, with and without names of images.
+    for content in (records(boxes), records(boxes, file_name=lambda box: f"i{box['image_id']}.jpg")):
+        assert ap50(truth, read_detections(write(tmp_path, content), truth)) == pytest.approx(1)
+
+
+def test_classes_that_no_yaml_names_are_proven_or_rejected(
+    roboflow: tuple[Path, str, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    file, _, boxes = roboflow
+    truth = read_truth(None, file)
+    with pytest.raises(UserError, match=r"category_id numbers .*Name the dataset YAML with --data"):
+        read_detections(write(tmp_path, by_ultralytics(boxes)), truth)
+    proven = records(boxes, file_name=lambda box: f"i{box['image_id']}.jpg")
+    assert ap50(truth, read_detections(write(tmp_path, proven), truth)) == pytest.approx(1)
+    # Far from all objects, the boxes prove nothing.
+    far = [{**record, "bbox": [0, 0, 2, 2]} for record in proven]
+    with pytest.raises(UserError, match=r"category_id numbers may be ids of"):
+        read_detections(write(tmp_path, far), truth)
+
+
+def test_voc_classes_in_another_order_than_the_alphabet_are_rejected_without_the_yaml(tmp_path: Path) -> None:
+    """VOC has no class numbers: BCCD's model has RBC, WBC, Platelets."""
+    names = ("RBC", "WBC", "Platelets")
+    boxes = [(k, (30 * k + 1, 5, 30 * k + 20, 30)) for k in range(3)]
+    folder = voc_folder(tmp_path, "val", {f"i{i}": xml(*(thing(names[k], *box) for k, box in boxes)) for i in range(N)})
+    found = [
+        {"image_id": f"i{i}", "file_name": f"i{i}.jpg", "category_id": k + 1, "bbox": [30 * k, 4, 20, 26], "score": 0.9}
+        for i in range(N)
+        for k, _ in boxes
+    ]
+    with pytest.raises(UserError, match="do not fit the classes of the objects"):
+        read_detections(write(tmp_path, found), read_voc(folder))
+    truth = read_voc(folder, classes=names)
+    assert ap50(truth, read_detections(write(tmp_path, found), truth)) == pytest.approx(1)
+
+
+def test_a_plain_result_file_with_shifted_classes_is_rejected(
+    roboflow: tuple[Path, str, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    """Ultralytics before 8.3 numbered classes from 0 and wrote no file_name; here all its numbers are COCO ids too."""
+    file, _, boxes = roboflow
+    truth = read_truth(None, file)
+    with pytest.raises(UserError, match="do not fit the classes of the objects"):
+        read_detections(write(tmp_path, records(boxes, category_id=lambda box: box["category_id"] - 1)), truth)
+
+
+def test_a_weak_detector_is_not_taken_for_wrong_numbers(
+    roboflow: tuple[Path, str, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    file, yaml, boxes = roboflow
+    rng = np.random.default_rng(0)
+    everything_is_a_cat = records(boxes, category_id=lambda _: 1)
+    by_chance = records(boxes, category_id=lambda _: int(rng.integers(1, 4)))
+    for truth in (read_truth(None, file), read_truth(yaml, file)):
+        for content in (everything_is_a_cat, by_chance):
+            assert len(read_detections(write(tmp_path, content), truth).image) == 3 * N
+
+
+def test_a_file_without_categories_is_reported(tmp_path: Path) -> None:
+    images = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}]
+    truth = read_truth(None, coco_file(tmp_path / "truth.json", images, [], categories=[]))
+    found = [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9], "score": 0.5}]
+    with pytest.raises(UserError, match=r"category_id '1' are not in .*0 classes") as caught:
+        read_detections(write(tmp_path, found), truth)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_in_several_folders_needs_an_id_of_such_an_image(tmp_path: Path) -> None:
+    names = ["x/a.jpg", "y/a.jpg", "b.jpg"]
+    images = [{"id": i, "file_name": name, "width": 100, "height": 80} for i, name in enumerate(names)]
+    boxes = [{"image_id": i, "category_id": 1, "bbox": [5, 5, 10 + 9 * i, 10]} for i in range(3)]
+    truth = read_truth(None, coco_file(tmp_path / "truth.json", images, boxes))
+    found = records(boxes, file_name=lambda box: Path(names[box["image_id"]]).name)
+    assert ap50(truth, read_detections(write(tmp_path, found), truth)) == pytest.approx(1)
+    for wrong in ("a", 2):  # what Ultralytics writes; the id of another image
+        with pytest.raises(UserError, match=r"file names \('a\.jpg'\) are those of several images"):
+            read_detections(write(tmp_path, [{**found[0], "image_id": wrong}, *found[1:]]), truth)

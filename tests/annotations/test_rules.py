@@ -1,0 +1,387 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gam_yolo.annotations import GroundTruth, read_coco, read_truth, read_voc, read_yolo
+from gam_yolo.datasets import prepare
+from gam_yolo.errors import UserError
+
+from .conftest import (
+    EXIF_ROTATED,
+    EXIF_UPSIDE_DOWN,
+    coco_file,
+    photograph,
+    thing,
+    voc_folder,
+    written_boxes,
+    xml,
+)
+
+WriteYaml = Callable[..., str]
+
+
+def counted(truth: GroundTruth) -> int:
+    return int((~truth.crowd & ~truth.difficult).sum())
+
+
+@pytest.mark.parametrize(
+    ("name", "variable", "folder"),
+    [
+        ("bccd-local", "GAM_YOLO_BCCD", "BCCD"),
+        ("voc-local", "GAM_YOLO_VOC", "VOC2007"),
+        ("coco-local", "GAM_YOLO_COCO", "coco"),
+    ],
+)
+def test_preparation_and_evaluator_count_the_same_in_every_split(
+    name: str, variable: str, folder: str, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, str(shared / "data" / folder))
+    yaml = f"{name}.yaml"
+    found = prepare(yaml)
+    for split, counts in zip(("train", "val", "test"), found.splits.values(), strict=False):
+        truth, labels = read_truth(yaml, None, split), read_yolo(yaml, split)
+        assert len(truth.ids) == len(labels.ids) == counts.images
+        assert counted(truth) == len(labels.image) == counts.boxes
+        assert int(truth.difficult.sum()) == counts.difficult
+        assert int(truth.crowd.sum()) == counts.crowd
+        assert counts.images > 50
+        # Not only as many: each label is the object's box.
+        kept = ~truth.crowd & ~truth.difficult
+        rows = [
+            sorted(
+                (i, c, *b)
+                for i, c, b in zip(t.image[k], names[t.label[k]], np.round(t.box[k], 2).tolist(), strict=True)
+            )
+            for t, k, names in (
+                (truth, kept, np.array(truth.classes)),
+                (labels, np.ones(len(labels.image), bool), np.array(labels.classes)),
+            )
+        ]
+        assert [row[:2] for row in rows[0]] == [row[:2] for row in rows[1]]
+        np.testing.assert_allclose([row[2:] for row in rows[0]], [row[2:] for row in rows[1]], atol=0.011)
+
+
+def test_bccd_val_has_1137_objects(shared: Path) -> None:
+    assert len(read_voc(shared / "data/BCCD").image) == 1137  # one of 1,138 is a point
+
+
+@pytest.mark.parametrize(
+    ("flag", "difficult"),
+    [
+        ("", 0),
+        ("<difficult/>", 0),
+        ("<difficult> </difficult>", 0),
+        ("<difficult>Unspecified</difficult>", 0),
+        ("<difficult>0</difficult>", 0),
+        ("<difficult>1</difficult>", 1),
+        ("<difficult>1.0</difficult>", 1),
+    ],
+)
+def test_difficult_is_read_the_same_by_both(flag: str, difficult: int, tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    folder = voc_folder(tmp_path / "kit", "train", {"a": xml(thing("cat", 1, 1, 9, 9, flag), thing("dog", 5, 5, 9, 9))})
+    photograph(folder / "JPEGImages/a.jpg")
+    yaml = dataset_yaml("voc", folder, val="images/train")
+    assert prepare(yaml).splits["train"].difficult == difficult
+    assert prepare(yaml).splits["train"].boxes == 2 - difficult
+    assert read_truth(yaml, None).difficult.tolist() == [bool(difficult), False]
+
+
+def test_boxes_are_clipped_and_left_out_the_same_by_both(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    boxes = [(0, 0, 50, 40), (90, 70, 30, 30), (-10, 5, 20, 20), (100, 5, 9, 9), (5, 5, 0, 9), (9, 9, -3, 4)]
+    records = [{"image_id": 1, "category_id": 1, "bbox": list(box)} for box in boxes]
+    coco_file(
+        tmp_path / "src/annotations/instances_val.json",
+        [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}],
+        records,
+    )
+    photograph(tmp_path / "src/val/a.jpg")
+    yaml = dataset_yaml("coco", tmp_path / "src", train="images/val")
+    found = prepare(yaml)
+    counts = found.splits["val"]
+    assert (counts.boxes, counts.degenerate, counts.clipped) == (3, 3, 2)
+    expected = [[0, 0, 50, 40], [90, 70, 10, 10], [0, 5, 10, 20]]
+    truth = read_truth(yaml, None)
+    np.testing.assert_allclose(written_boxes(found.folder, "val", (100, 80))["a"], expected, atol=1e-5)
+    np.testing.assert_array_equal(truth.box, expected)
+    assert truth.area.tolist() == [2000, 100, 200]
+    assert truth.notes[:2] == ("3 degenerate boxes left out", "2 boxes clipped to their image")
+
+
+def small(tmp_path: Path, size: tuple[int, int], orientation: int = 1) -> tuple[Path, Path]:
+    """Write a VOC and a COCO folder that declare 100 x 80; the image is of another size."""
+    folder = voc_folder(tmp_path / "kit", "val", {"a": xml(thing("cat", 11, 21, 30, 60))})
+    photograph(folder / "JPEGImages/a.jpg", size, orientation)
+    coco_file(
+        tmp_path / "src/annotations/instances_val.json",
+        [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}],
+        [{"image_id": 1, "category_id": 1, "bbox": [10, 20, 20, 40], "area": 500}],
+    )
+    photograph(tmp_path / "src/val/a.jpg", size, orientation)
+    return folder, tmp_path / "src"
+
+
+@pytest.mark.parametrize("protocol", ["voc", "coco"])
+def test_images_saved_at_another_size_have_their_boxes_scaled(
+    protocol: str, tmp_path: Path, dataset_yaml: WriteYaml
+) -> None:
+    voc, coco = small(tmp_path, (50, 40))
+    yaml = dataset_yaml(protocol, voc if protocol == "voc" else coco, train="images/val")
+    found = prepare(yaml)
+    assert found.splits["val"].scaled == 1
+    assert "another size" in found.warnings[0]
+    np.testing.assert_allclose(written_boxes(found.folder, "val", (50, 40))["a"], [[5, 10, 10, 20]], atol=1e-5)
+    gt = voc if protocol == "voc" else coco / "annotations/instances_val.json"
+    for truth in (read_truth(yaml, None), read_truth(None, gt)):
+        assert truth.box.tolist() == [[5, 10, 10, 20]]
+        assert truth.sizes.tolist() == [[50, 40]]
+        assert truth.area.tolist() == ([125] if protocol == "coco" else [200])
+        assert "another size" in truth.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("size", "orientation", "kind"),
+    [
+        ((100, 80), EXIF_ROTATED, "1 annotated without the rotation in the image's EXIF data"),
+        ((80, 100), 1, "1 with width and height swapped"),
+        ((100, 100), 1, "1 of another shape"),
+    ],
+)
+@pytest.mark.parametrize("protocol", ["voc", "coco"])
+def test_images_in_another_frame_are_rejected_with_counts(
+    protocol: str, size: tuple[int, int], orientation: int, kind: str, tmp_path: Path, dataset_yaml: WriteYaml
+) -> None:
+    voc, coco = small(tmp_path, size, orientation)
+    yaml = dataset_yaml(protocol, voc if protocol == "voc" else coco, train="images/val")
+    gt = voc if protocol == "voc" else coco / "annotations/instances_val.json"
+    for read in (lambda: prepare(yaml), lambda: read_truth(None, gt)):
+        with pytest.raises(UserError, match=rf"1 images differ in shape .*\({kind}\).*a\.jpg: .*annotated as 100 x 80"):
+            read()
+    assert not list((tmp_path / "datasets").iterdir())  # nothing half-prepared
+
+
+def test_a_box_in_the_displayed_frame_of_a_rotated_image_is_right(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    folder = voc_folder(tmp_path / "kit", "val", {"a": xml(thing("cat", 11, 21, 30, 60))})
+    photograph(folder / "JPEGImages/a.jpg", (80, 100), EXIF_ROTATED)  # displayed as 100 x 80
+    found = prepare(dataset_yaml("voc", folder, train="images/val"))
+    np.testing.assert_allclose(written_boxes(found.folder, "val", (100, 80))["a"], [[10, 20, 20, 40]], atol=1e-5)
+    assert found.warnings == ()
+
+
+def test_a_rotation_that_the_size_does_not_show_is_a_warning(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    folder = voc_folder(tmp_path / "kit", "val", {"a": xml(thing("cat", 11, 21, 30, 60))})
+    photograph(folder / "JPEGImages/a.jpg", (100, 80), EXIF_UPSIDE_DOWN)
+    found = prepare(dataset_yaml("voc", folder, train="images/val"))
+    assert found.splits["val"].unproven == 1
+    assert "EXIF" in found.warnings[0]
+
+
+@pytest.mark.parametrize("boxes", [[(0, 5, 10, 20)], [(1.5, 5, 10, 20)]])
+def test_voc_that_counts_from_0_is_warned_of_and_read_by_a_key(
+    boxes: list[tuple[float, float, float, float]], tmp_path: Path, dataset_yaml: WriteYaml
+) -> None:
+    folder = voc_folder(tmp_path / "kit", "val", {"a": xml(*(thing("cat", *box) for box in boxes))})
+    photograph(folder / "JPEGImages/a.jpg")
+    (warning,) = prepare(dataset_yaml("voc", folder, train="images/val")).warnings
+    assert "1 boxes with coordinates of 0 or fractions" in warning
+    assert "first_pixel: 0" in warning
+    (tmp_path / "datasets/mine").rename(tmp_path / "before")
+    yaml = dataset_yaml("voc", folder, train="images/val", more="first_pixel: 0\n")
+    found = prepare(yaml)
+    assert found.warnings == ()
+    expected = [[left, top, right - left, bottom - top] for left, top, right, bottom in boxes]
+    np.testing.assert_allclose(written_boxes(found.folder, "val", (100, 80))["a"], expected, atol=1e-5)
+    assert read_truth(yaml, None).box.tolist() == expected
+    with pytest.raises(UserError, match=r"key 'first_pixel': is 2|key 'first_pixel' is 2"):
+        read_truth(dataset_yaml("voc", folder, train="images/val", more="first_pixel: 2\n"), None)
+
+
+def test_images_without_a_file_are_left_out_by_both(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    coco_file(
+        tmp_path / "src/annotations/instances_val.json",
+        [{"id": i, "file_name": f"{i}.jpg", "width": 100, "height": 80} for i in (1, 2)],
+        [{"image_id": i, "category_id": 1, "bbox": [1, 1, 9, 9]} for i in (1, 2)],
+    )
+    photograph(tmp_path / "src/val/1.jpg")
+    yaml = dataset_yaml("coco", tmp_path / "src", train="images/val")
+    assert prepare(yaml).splits["val"].missing == 1
+    truth = read_truth(yaml, None)
+    assert (truth.ids, len(truth.image)) == ((1,), 1)
+    assert "1 images whose file is missing" in truth.notes
+
+
+def test_voc_images_are_found_by_the_name_of_the_annotation(tmp_path: Path) -> None:
+    names = ["x", "y.png", "C:\\scans\\z.jpg", "all.jpg", "all.jpg"]
+    stems = [f"img {i}" for i in range(5)]
+    folder = voc_folder(
+        tmp_path / "kit",
+        "val",
+        {s: xml(thing("cat", 1, 1, 9, 9), filename=n) for s, n in zip(stems, names, strict=True)},
+    )
+    for stem in stems:
+        photograph(folder / f"JPEGImages/{stem}.png")
+    truth = read_voc(folder)
+    assert truth.files == tuple(f"{stem}.png" for stem in stems)
+
+
+def test_voc_lists_may_have_blanks_in_names_and_a_column_of_flags(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    names = ["img 1", "my cat", "plain", "with flag"]
+    folder = voc_folder(tmp_path / "kit", "val", {name: xml(thing("cat", 1, 1, 9, 9)) for name in names})
+    (folder / "ImageSets/Main/val.txt").write_text("img 1\nmy cat\nplain  1\nwith flag -1\nplain 1\n")
+    for shade, name in enumerate(names):
+        photograph(folder / f"JPEGImages/{name}.jpg", shade=shade)
+    yaml = dataset_yaml("voc", folder, train="images/val")
+    counts = prepare(yaml).splits["val"]
+    assert (counts.images, counts.missing, counts.repeated) == (4, 0, 1)
+    assert read_truth(None, folder).ids == tuple(names)
+
+
+def test_two_images_of_one_name_are_rejected_by_both(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    folder = voc_folder(tmp_path / "kit", "val", {"a": xml(thing("cat", 1, 1, 9, 9))})
+    for suffix in ("jpg", "png"):
+        photograph(folder / f"JPEGImages/a.{suffix}")
+    yaml = dataset_yaml("voc", folder, train="images/val")
+    for read in (lambda: prepare(yaml), lambda: read_truth(None, folder)):
+        with pytest.raises(UserError, match=r"a\.jpg and a\.png have the same name but for the suffix"):
+            read()
+
+
+@pytest.mark.parametrize("kind", ["encoding", "bomb", "empty", "text", "loop"])
+def test_broken_files_end_in_one_line(
+    kind: str, tmp_path: Path, dataset_yaml: WriteYaml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = voc_folder(tmp_path / "kit", "val", {"a": xml(thing("cat", 1, 1, 9, 9))})
+    image, annotation = photograph(folder / "JPEGImages/a.jpg"), folder / "Annotations/a.xml"
+    match kind:
+        case "encoding":
+            annotation.write_text('<?xml version="1.0" encoding="foo"?>' + xml())
+            expected = r"a\.xml: is not valid XML \(unknown encoding: foo\)"
+        case "bomb":
+            monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+            expected = r"a\.jpg: cannot be read as an image \(too many pixels\)"
+        case "empty":
+            image.write_bytes(b"")
+            expected = r"a\.jpg: is empty \(0 bytes\)"
+        case "text":
+            image.write_bytes(b"<html>not found</html>")
+            expected = r"a\.jpg: cannot be read as an image \(not a known image format\)"
+        case _:
+            annotation.unlink()
+            annotation.symlink_to(annotation)
+            expected = r"a\.xml: cannot be read \(Too many levels of symbolic links\)"
+    yaml = dataset_yaml("voc", folder, train="images/val")
+    for read in (lambda: prepare(yaml), lambda: read_truth(None, folder)):
+        with pytest.raises(UserError, match=expected) as caught:
+            read()
+        assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "datasets").iterdir())
+
+
+def test_names_that_no_file_can_have_are_missing_images(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    file = coco_file(
+        tmp_path / "src/annotations/instances_val.json",
+        [
+            {"id": 1, "file_name": "x" * 300 + ".jpg", "width": 100, "height": 80},
+            {"id": 2, "file_name": "b.jpg", "width": 100, "height": 80},
+        ],
+        [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9]}],
+    )
+    photograph(tmp_path / "src/val/b.jpg")
+    assert prepare(dataset_yaml("coco", tmp_path / "src", train="images/val")).splits["val"].missing == 1
+    assert len(read_coco(file).ids) == 2
+    with pytest.raises(UserError, match=r"cannot be read \(File name too long\)"):
+        read_truth(None, tmp_path / ("x" * 300 + ".json"))
+
+
+def test_two_classes_of_one_name_are_rejected(tmp_path: Path) -> None:
+    photograph(tmp_path / "set/images/val/a.jpg")
+    yaml = tmp_path / "set/data.yaml"
+    yaml.write_text(f"path: {tmp_path}/set\ntrain: images/val\nval: images/val\nnames: [a, b, a]\n")
+    for read in (lambda: read_yolo(yaml), lambda: read_truth(str(yaml), None), lambda: prepare(yaml)):
+        with pytest.raises(UserError, match=r"data\.yaml, key 'names': 2 classes have the name 'a'"):
+            read()
+    images = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}]
+    boxes = [{"image_id": 1, "category_id": i, "bbox": [1, 1, 9, 9]} for i in (1, 2)]
+    same = [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]
+    with pytest.raises(UserError, match=r"several categories have the name 'a'"):
+        read_coco(coco_file(tmp_path / "a.json", images, boxes, categories=same))
+    # A placeholder, which no annotation has, may be called like a class.
+    assert read_coco(coco_file(tmp_path / "b.json", images, boxes[1:], categories=same)).category_ids == (2,)
+
+
+def test_string_ids_are_read_by_both(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    coco_file(
+        tmp_path / "src/annotations/instances_val.json",
+        [{"id": "a1", "file_name": "a.jpg", "width": 100, "height": 80}],
+        [{"image_id": "a1", "category_id": 1, "bbox": [1, 1, 9, 9]}],
+    )
+    photograph(tmp_path / "src/val/a.jpg")
+    yaml = dataset_yaml("coco", tmp_path / "src", train="images/val")
+    assert prepare(yaml).splits["val"].boxes == 1
+    assert read_truth(yaml, None).ids == ("a1",)
+
+
+def test_a_source_may_have_a_dollar_in_its_name(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    folder = voc_folder(tmp_path / "a$HOME_b", "val", {"a": xml(thing("cat", 1, 1, 9, 9))})
+    photograph(folder / "JPEGImages/a.jpg")
+    assert prepare(dataset_yaml("voc", folder, train="images/val")).splits["val"].boxes == 1
+
+
+def test_file_names_with_the_folder_of_the_images_are_found(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    coco_file(
+        tmp_path / "src/annotations/instances_val.json",
+        [{"id": 1, "file_name": "val/a.jpg", "width": 100, "height": 80}],
+        [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9]}],
+    )
+    photograph(tmp_path / "src/val/a.jpg")
+    yaml = dataset_yaml("coco", tmp_path / "src", train="images/val")
+    assert prepare(yaml).splits["val"].images == 1
+    assert len(read_truth(yaml, None).ids) == 1
+
+
+@pytest.mark.parametrize("what", ["images", "annotations"])
+@pytest.mark.parametrize("hard_links", [True, False])
+def test_relative_links_in_a_source_become_files(
+    what: str, hard_links: bool, tmp_path: Path, dataset_yaml: WriteYaml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = voc_folder(tmp_path / "kit", "val", {"a": xml(thing("cat", 1, 1, 9, 9))})
+    photograph(folder / "JPEGImages/a.jpg")
+    file = folder / ("JPEGImages/a.jpg" if what == "images" else "Annotations/a.xml")
+    store = tmp_path / "kit/.cache/0123"
+    store.parent.mkdir()
+    file.rename(store)
+    file.symlink_to(os.path.relpath(store, file.parent))
+    if not hard_links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("another disk")))
+    yaml = dataset_yaml("voc", folder, train="images/val")
+    found = prepare(yaml)
+    for path in found.folder.rglob("*"):
+        assert path.is_dir() or path.is_file(), path
+    assert found.splits["val"].boxes == len(read_truth(yaml, None).image) == 1
+
+
+def test_a_dangling_link_is_a_missing_image(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    names = {"a": xml(thing("cat", 1, 1, 9, 9)), "b": xml(thing("cat", 1, 1, 9, 9))}
+    folder = voc_folder(tmp_path / "kit", "val", names)
+    photograph(folder / "JPEGImages/a.jpg")
+    (folder / "JPEGImages/b.jpg").symlink_to("nowhere.jpg")
+    counts = prepare(dataset_yaml("voc", folder, train="images/val")).splits["val"]
+    assert (counts.images, counts.missing) == (1, 1)
+
+
+def test_images_that_splits_share_are_counted(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    images = {f"{i}": xml(thing("cat", 1, 1, 9, 9)) for i in range(4)}
+    folder = voc_folder(tmp_path / "kit", "train", images)
+    voc_folder(folder, "val", {"3": images["3"], "copy": images["0"], "4": images["0"]})
+    for i in range(5):
+        photograph(folder / f"JPEGImages/{i}.jpg", shade=40 * i)
+    (folder / "JPEGImages/copy.jpg").write_bytes((folder / "JPEGImages/0.jpg").read_bytes())
+    found = prepare(dataset_yaml("voc", folder))
+    assert "2 images of 'train' are also in 'val'" in found.warnings  # one by its name, one copied under another
+    assert prepare(tmp_path / "mine.yaml") == found  # a set that is ready says the same
+    assert "1 images of 'val' are also in 'train'" in read_truth(str(tmp_path / "mine.yaml"), None).notes
