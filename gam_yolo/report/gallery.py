@@ -18,7 +18,7 @@ from gam_yolo.report.result import Panel, Picture
 __all__ = ["differing_images"]
 
 CONFIDENCE = 0.25
-"""Detections below it are neither drawn nor counted, as in Ultralytics' prediction."""
+"""Detections below it are nnot_empty drawn nor counted, as in Ultralytics' prediction."""
 
 _SIDE = 380  # longer side of a panel in pixels
 # Colours that colour-blind readers tell apart.
@@ -63,26 +63,25 @@ def differing_images(
 ) -> tuple[list[Picture], dict[str, str]]:
     """Draw the images on which the variant is ahead of the baseline most, and those on which it is behind most.
 
-    A variant is ahead on an image where it finds more objects without as many more false detections, or as many
-    objects, at least one, with fewer false detections (IoU 0.5, confidence 0.25). Images are ordered by objects found,
-    then by false detections. So a detector that finds nothing is ahead nowhere, however many false detections the
-    other has.
+    A variant is ahead on an image where it finds more objects; or as many, at least one, with fewer false detections
+    (IoU 0.5, confidence 0.25). Images are ordered by objects found, then by false detections. So a detector that finds
+    nothing is ahead nowhere, however many false detections the other has.
 
     Args:
         truth: The objects.
         files: Where each image lies, by its index; images that are not there are passed over.
         baseline: Name and detections.
         variant: Name and detections.
-        number: Images for either side.
+        number: Images for not_empty side.
 
     Returns:
         The pictures, and the reason for each image that could not be drawn, by its name.
     """
     before, after = _seen(truth, baseline[1]), _seen(truth, variant[1])
     found, false = after.found - before.found, after.false - before.false
-    either = np.minimum(after.found, before.found) > 0
-    ahead = ((found > 0) & (found > false)) | ((found == 0) & (false < 0) & either)
-    behind = ((found < 0) & (found < false)) | ((found == 0) & (false > 0) & either)
+    not_empty = after.found > 0
+    ahead = (found > 0) | ((found == 0) & (false < 0) & not_empty)
+    behind = (found < 0) | ((found == 0) & (false > 0) & not_empty)
     order = np.lexsort((false, -found))  # the furthest ahead first
     pictures: list[Picture] = []
     failed: dict[str, str] = {}
@@ -153,7 +152,9 @@ def _seen(truth: GroundTruth, detections: Detections) -> _Seen:
     table = match_coco(truth, kept)
     right = np.zeros(len(kept.score), dtype=bool)
     right[table.detection] = table.tp[:, 0]
-    ignored = np.ones(len(kept.score), dtype=bool)  # what COCO's limit of detections leaves out is not counted either
+    ignored = np.ones(
+        len(kept.score), dtype=bool
+    )  # what COCO's limit of detections leaves out is not counted not_empty
     ignored[table.detection] = table.ignored[:, 0]
     n = len(truth.ids)
     return _Seen(

@@ -1,16 +1,26 @@
 from __future__ import annotations
 
+import itertools
 import json
+import math
+import os
+import re
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from ultralytics import YOLO
 
+from gam_yolo import ultralytics_api
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation import measure, read_coco, read_detections
-from gam_yolo.report import cost, predictions
+from gam_yolo.report import cost, predictions, run
+from gam_yolo.report.compare import compare
+from gam_yolo.report.variants import Variant
 
 from .conftest import DataSet, run_compare
 
@@ -53,14 +63,17 @@ def test_checkpoints_and_run_folders_are_validated_once(
 ) -> None:
     data, gt = coco
     monkeypatch.setattr(cost, "_ROUNDS", 5)
-    run = tmp_path / "runs" / "plain"
-    (run / "weights").mkdir(parents=True)
-    shutil.copy(shared / "weights/yolov8n.pt", run / "weights" / "best.pt")
-    (run / "args.yaml").write_text("seed: 7\n")
-    (run / "results.csv").write_text(
+    trained = tmp_path / "runs" / "plain"
+    (trained / "weights").mkdir(parents=True)
+    shutil.copy(shared / "weights/yolov8n.pt", trained / "weights" / "best.pt")
+    (trained / "args.yaml").write_text("seed: 7\n")
+    (trained.parent / "log.txt").write_text(
+        2 * "WARNING NMS time limit 2.800s exceeded\n"
+    )  # as a study's run leaves it
+    (trained / "results.csv").write_text(
         "epoch,time,metrics/mAP50(B),metrics/mAP50-95(B)\n1,10,0.3,0.2\n2,20,0.5,0.4\n3,30,0.4,0.3\n"
     )
-    arguments = (run, shared / "weights/yolov5nu.pt", "--data", data, "--gt", gt, "-o", tmp_path / "out")
+    arguments = (trained, shared / "weights/yolov5nu.pt", "--data", data, "--gt", gt, "-o", tmp_path / "out")
     options = ("--imgsz", 320, "--replicates", 100, "--device", "cpu")
     assert run_compare(*arguments, *options).exit_code == 0
     first = json.loads((tmp_path / "out/report.json").read_text())
@@ -83,6 +96,9 @@ def test_checkpoints_and_run_folders_are_validated_once(
         "best": {"epoch": 2, "AP": 0.4, "AP50": 0.5},
         "seconds": 30,
     }
+    told = [note for note in first["notes"] if "non-maximum suppression ran out of time 2 times" in note]
+    assert [note.startswith(f"During the training of plain ({trained}") for note in told] == [True]
+    assert not any(note.startswith("Warning") for note in first["notes"])
     assert first["protocol"]["imgsz"] == 320
     assert plain["cost"]["parameters"] == 3_157_200  # before fusing, as Ultralytics counts it
     assert other["cost"]["parameters"] == 2_654_816
@@ -132,3 +148,110 @@ def test_a_detector_of_other_classes_is_refused(shared: Path, data_set: DataSet,
     a = data_set.predictions("a", 0.5, 1)
     with pytest.raises(UserError, match=r"yolov8n\.pt: detects 'person', which is not one of the 3 classes"):
         run_compare(a, shared / "weights/yolov8n.pt", "--data", data_set.yaml, "-o", tmp_path, "--device", "cpu")
+
+
+def test_detections_do_not_depend_on_the_clock(
+    shared: Path, coco: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nms = sys.modules[ultralytics_api.get("non_max_suppression").__module__]
+    truth = read_coco(coco[1])
+    settings = predictions.Settings(str(coco[0]), "val", 320, 8, "cpu")
+
+    def predict(name: str) -> list[float]:
+        variant = Variant("a", (shared / "weights/yolov8n.pt",))
+        ((found,),) = predictions.collect([variant], truth, settings, tmp_path / name, print).values()
+        return [*found.detections.score.tolist(), found.own["metrics/mAP50(B)"]]
+
+    calm = predict("calm")
+    defaults = nms.non_max_suppression.__defaults__
+    clock = itertools.count(0, 10)
+    monkeypatch.setattr(nms, "time", SimpleNamespace(time=lambda: next(clock)))  # ten seconds go by for each image
+    assert predict("busy") == calm
+    assert next(clock) > 10 * N
+    assert nms.non_max_suppression.__defaults__ == defaults  # no setting is left behind
+
+
+def test_the_time_limit_is_back_when_the_last_of_several_threads_is_through() -> None:
+    function = ultralytics_api.get("non_max_suppression")
+    before = function.__defaults__
+    first, second = ultralytics_api.unlimited_nms(), ultralytics_api.unlimited_nms()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)  # not the one that came last, as threads may have it
+    assert math.inf in function.__defaults__
+    assert len(function.__defaults__) == len(before)
+    second.__exit__(None, None, None)
+    assert function.__defaults__ == before
+
+
+def test_an_odd_image_size_is_rounded_as_ultralytics_does(
+    shared: Path, coco: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost, "_ROUNDS", 2)
+    weights = {name: shared / f"weights/{name}.pt" for name in ("yolov8n", "yolov5nu")}
+    said: list[str] = []
+    found = compare(
+        weights, data=coco[0], gt=coco[1], imgsz=33, device="cpu", replicates=100, output=tmp_path, progress=said.append
+    )
+    assert found.protocol.imgsz == 64
+    assert "image size 33 is rounded up to 64, a multiple of 32, as Ultralytics does" in said
+    assert all(variant.cost and variant.cost.latency_median for variant in found.variants.values())
+
+
+def test_a_cost_that_cannot_be_measured_costs_no_report(
+    shared: Path, coco: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(run, "measure_costs", fail)
+    weights = {name: shared / f"weights/{name}.pt" for name in ("yolov8n", "yolov5nu")}
+    found = compare(weights, data=coco[0], gt=coco[1], imgsz=64, device="cpu", replicates=100, output=tmp_path)
+    assert "The cost could not be measured (out of memory)." in found.notes
+    assert found.variants["yolov8n"].cost is None
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_annotations_in_another_layout_are_warned_of(shared: Path, coco: tuple[Path, Path], tmp_path: Path) -> None:
+    content = json.loads(coco[1].read_text())
+    for annotation in content["annotations"]:  # corners, not the size: a common mistake in files that are not COCO's
+        x, y, w, h = annotation["bbox"]
+        annotation["bbox"] = [x, y, x + w, y + h]
+    corners = tmp_path / "corners.json"
+    corners.write_text(json.dumps(content))
+    weights = {name: shared / f"weights/{name}.pt" for name in ("yolov8n", "yolov5nu")}
+    found = compare(weights, data=coco[0], gt=corners, imgsz=160, device="cpu", replicates=100)
+    (warning,) = found.warnings
+    assert re.match(
+        r"Warning: mAP 50 is yolov8n \(.*\): \d+\.\d here, \d+\.\d by Ultralytics, and of 1 more\.", warning
+    )
+
+
+@pytest.mark.parametrize("device", ["7", "foo", "cuda:9", "cpu:1", "0,99"])
+def test_a_device_that_is_not_there_is_a_one_line_error(
+    shared: Path, coco: tuple[Path, Path], device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictions, "_validate", lambda *_: pytest.fail("went to work"))
+    weights = {name: shared / f"weights/{name}.pt" for name in ("yolov8n", "yolov5nu")}
+    before = dict(os.environ)
+    with pytest.raises(UserError, match=rf"^device '{device}' is not available\. Expected 'cpu', 'mps', or numbers"):
+        compare(weights, data=coco[0], gt=coco[1], device=device)
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (torch.nn.Conv2d(3, 3, 1), "cannot be loaded as a checkpoint"),
+        ({"model": torch.nn.Conv2d(3, 3, 1)}, "holds a Conv2d. Expected a detection model"),
+        ({"weights": 1}, "cannot be loaded as a checkpoint"),
+        ([1], "cannot be loaded as a checkpoint"),
+    ],
+)
+def test_a_checkpoint_without_a_detector_is_a_one_line_error(
+    shared: Path, coco: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: object, match: str
+) -> None:
+    monkeypatch.setattr(predictions, "_validate", lambda *_: pytest.fail("went to work"))
+    torch.save(content, tmp_path / "conv.pt")
+    with pytest.raises(UserError, match=f"conv.pt: {match}"):
+        compare({"a": shared / "weights/yolov8n.pt", "b": tmp_path / "conv.pt"}, data=coco[0], device="cpu")
