@@ -343,7 +343,7 @@ def safe_checkpoint(path: str) -> Any:
     load = get("torch_safe_load")
     restricted = {"safe_only": True} if hasattr(tasks(), "SAFE_LOAD") else {}
     checkpoint = load(path, **restricted)[0]
-    found = (checkpoint.get("ema") or checkpoint.get("model")) if isinstance(checkpoint, dict) else None
+    found: Any = (checkpoint.get("ema") or checkpoint.get("model")) if isinstance(checkpoint, dict) else None
     if not hasattr(found, "state_dict") or not hasattr(found, "yaml"):
         raise UserError("holds no Ultralytics model", at=path)
     return found.float()

@@ -40,6 +40,12 @@ def own(content: dict[str, Any], data: Path, tmp_path: Path) -> dict[str, Any]:
     return {**content, "data": str(file), "variants": {"plain": {"model": "yolov8n.yaml"}}}
 
 
+@pytest.fixture
+def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saves the seconds in which GFLOPs are counted, where a test is not about them."""
+    monkeypatch.setattr("gam_yolo.study.plan.gflops", lambda *_: 1.0)
+
+
 def planned(own: dict[str, Any], study_of: Write, tmp_path: Path) -> Plan:
     return plan(study_of(own), StudyFolder(tmp_path / "study"))
 
@@ -79,6 +85,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
 }
 
 
+@pytest.mark.usefixtures("uncounted")
 @pytest.mark.parametrize("change", CHANGES)
 def test_whatever_changes_the_result_is_a_new_run_and_the_plan_says_what_changed(
     change: str, own: dict[str, Any], study_of: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -105,6 +112,7 @@ def test_whatever_changes_the_result_is_a_new_run_and_the_plan_says_what_changed
     assert not planned(own, study_of, tmp_path).notes  # said once
 
 
+@pytest.mark.usefixtures("uncounted")
 def test_a_set_that_moved_is_the_same(own: dict[str, Any], study_of: Write, tmp_path: Path) -> None:
     before = planned(own, study_of, tmp_path).runs[0].folder
     (tmp_path / "set").rename(tmp_path / "elsewhere")
@@ -113,6 +121,7 @@ def test_a_set_that_moved_is_the_same(own: dict[str, Any], study_of: Write, tmp_
     assert planned(own, study_of, tmp_path).runs[0].folder == before
 
 
+@pytest.mark.usefixtures("uncounted")
 def test_a_label_of_equal_size_is_not_read_from_a_stale_cache(
     own: dict[str, Any], study_of: Write, tmp_path: Path
 ) -> None:
@@ -167,6 +176,7 @@ def test_an_edited_block_of_the_user_is_a_new_run_for_the_command(own: dict[str,
     assert "plain-s3: is trained" not in shown
 
 
+@pytest.mark.usefixtures("uncounted")
 @pytest.mark.parametrize("key", ["train", "val"])
 @pytest.mark.parametrize("value", ["images/nowhere", None, "empty"])
 def test_an_error_in_a_split_names_the_dataset_and_the_key(
@@ -185,6 +195,7 @@ def test_an_error_in_a_split_names_the_dataset_and_the_key(
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.usefixtures("uncounted")
 def test_a_file_of_the_system_is_named(own: dict[str, Any], study_of: Write, tmp_path: Path) -> None:
     study_of(own)
     (tmp_path / "file").write_text("")
@@ -247,6 +258,7 @@ def test_a_dry_run_plans_the_folders_of_the_study(own: dict[str, Any], study_of:
     assert dry.gflops == wet.gflops
 
 
+@pytest.mark.usefixtures("uncounted")
 def test_a_finished_study_reports_and_names_what_its_validations_lost(
     content: dict[str, Any], own: dict[str, Any], study_of: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
