@@ -42,7 +42,7 @@ SHARED = Path(os.environ["GAM_YOLO_TEST_DATA"])  # tests/conftest.py sets it
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 QUICK: dict[str, Any] = {"epochs": 1, "imgsz": 64, "batch": 16, "workers": 0, "device": "cpu"}
-"""Arguments that every training gets on top of the documented ones; and `plots`, false where no text names a picture."""
+"""Arguments that every training gets on top of the documented ones; `plots` is false where no text names a picture."""
 PART = {"fraction": 0.05}
 """And a training on a data set that matches `LARGE`."""
 LARGE = "-local"
@@ -249,16 +249,12 @@ class Reader:
 
     def run(self, command: list[str], place: str) -> Iterator[str]:
         """Run one process; yield its output if it failed."""
-        env = {
-            name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"
-        }  # Ultralytics heeds it
-        env |= {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}",
-            "YOLO_CONFIG_DIR": str(self.settings),
-        }
-        done = subprocess.run(
-            command, cwd=self.folder, env=env, text=True, capture_output=True, timeout=900, check=False
-        )
+        env = dict(os.environ)
+        env.pop("PYTEST_CURRENT_TEST", None)  # with it, Ultralytics writes into its own folder
+        env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+        env["YOLO_CONFIG_DIR"] = str(self.settings)
+        process: dict[str, Any] = {"cwd": self.folder, "env": env, "timeout": 900, "check": False}
+        done = subprocess.run(command, text=True, capture_output=True, **process)
         if done.returncode:
             yield f"{place}: exit status {done.returncode}\n{command[-1]}\n{done.stdout[-1000:]}{done.stderr[-2000:]}"
 
