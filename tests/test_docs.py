@@ -30,6 +30,7 @@ import yaml
 from PIL import Image
 from typer.main import get_command
 from ultralytics.cfg import entrypoint, get_cfg
+from ultralytics.data.utils import check_det_dataset
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import YAML, SettingsManager
 
@@ -41,10 +42,12 @@ SHARED = Path(os.environ["GAM_YOLO_TEST_DATA"])  # tests/conftest.py sets it
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 QUICK: dict[str, Any] = {"epochs": 1, "imgsz": 64, "batch": 16, "workers": 0, "device": "cpu"}
-"""Arguments that every training gets on top of the documented ones."""
-PART = {"fraction": 0.1}
+"""Arguments that every training gets on top of the documented ones; `plots` is false where no text names a picture."""
+PART = {"fraction": 0.05}
 """And a training on a data set that matches `LARGE`."""
-LARGE = "gam-demo|-local"
+LARGE = "-local"
+DEMO_SCENES = {"train": 48, "val": 24}
+"""The size of the demo set."""
 
 SUBSTITUTES = {
     r"\.venv/bin/": "",  # the environment under test takes the place of a new one
@@ -60,6 +63,13 @@ NOT_RUN = {
     r"benchmark_gam\.py|transfer_voc\.py|studies/(?:voc|bccd)[\w-]*\.yaml": "takes from minutes to hours",
 }
 """Regular expressions of commands that are parsed instead of run, each with the reason."""
+
+
+def read_shipped(name: str, *where: tuple[str, ...]) -> dict[str, Any]:
+    file = shipped(name, *where)
+    assert file, name
+    content: dict[str, Any] = yaml.safe_load(file.read_text("utf-8"))
+    return content
 
 
 def image(path: Path) -> None:
@@ -95,10 +105,8 @@ def classification_set(path: Path) -> None:
 
 def demo_study(path: Path) -> None:
     """Write the shipped study with one seed and one epoch."""
-    file = shipped("demo.yaml", STUDIES)
-    assert file
-    study = yaml.safe_load(file.read_text("utf-8"))
-    study["recipe"] |= {"epochs": 1, "imgsz": 32, "fraction": 0.1}
+    study = read_shipped("demo.yaml", STUDIES)
+    study["recipe"] |= {"epochs": 1, "imgsz": 32}
     path.write_text(yaml.safe_dump(study | {"seeds": [0]}))
 
 
@@ -185,10 +193,97 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("settings")
     file = folder / "Ultralytics" / "settings.json"
     file.parent.mkdir()
-    SettingsManager(file).update(
-        {"datasets_dir": str(folder / "datasets"), "runs_dir": "runs", "weights_dir": "weights"}
-    )
+    datasets = folder / "datasets"
+    SettingsManager(file).update({"datasets_dir": str(datasets), "runs_dir": "runs", "weights_dir": "weights"})
+    demo = read_shipped("gam-demo.yaml") | {"scenes": DEMO_SCENES, "path": str(datasets / "gam-demo")}
+    (folder / "gam-demo.yaml").write_text(yaml.safe_dump(demo))
+    check_det_dataset(str(folder / "gam-demo.yaml"))
     return folder
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Someone who follows a document.
+
+    Attributes:
+        folder: The working folder.
+        settings: The folder of Ultralytics' settings.
+        quick: Arguments of every training.
+    """
+
+    folder: Path
+    settings: Path
+    quick: dict[str, Any]
+
+    def follow(self, block: Block) -> Iterator[str]:
+        """Save or run a block; yield what went wrong."""
+        if block.file:
+            (self.folder / block.file).write_text(block.text)
+        elif block.is_shell:
+            yield from self.run_shell(block)
+        elif block.language == "python":
+            (self.folder / "example.py").write_text(block.text)
+            (self.folder / "quick.py").write_text(QUICK_PYTHON.format(quick=self.quick, part=PART, large=LARGE))
+            quick = ["quick.py"] if "train(" in block.text else []
+            yield from self.run([sys.executable, *quick, "example.py"], block.place)
+
+    def run_shell(self, block: Block) -> Iterator[str]:
+        """Run a block's commands in one shell; parse instead those that cannot run."""
+        script = ""
+        for command in block.commands():
+            if not any(re.search(pattern, command) for pattern in NOT_RUN):
+                script += f"{command}\n"
+                continue
+            try:
+                parse(command)
+            except (Exception, SystemExit) as error:
+                yield f"{block.place}: {command}\n{error!r}"
+        for pattern, replacement in SUBSTITUTES.items():
+            script = re.sub(pattern, replacement.format(shared=SHARED), script)
+        if str(SHARED) in script and not SHARED.is_dir():
+            return  # no real images here
+        if script:
+            brief = {key: self.quick[key] for key in ("imgsz", "device")}
+            function = QUICK_SHELL % (LARGE, options(PART), options(self.quick), options(brief))
+            yield from self.run(["bash", "-euo", "pipefail", "-c", function + script], block.place)
+
+    def run(self, command: list[str], place: str) -> Iterator[str]:
+        """Run one process; yield its output if it failed."""
+        env = dict(os.environ)
+        env.pop("PYTEST_CURRENT_TEST", None)  # with it, Ultralytics writes into its own folder
+        env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+        env["YOLO_CONFIG_DIR"] = str(self.settings)
+        process: dict[str, Any] = {"cwd": self.folder, "env": env, "timeout": 900, "check": False}
+        done = subprocess.run(command, text=True, capture_output=True, **process)
+        if done.returncode:
+            yield f"{place}: exit status {done.returncode}\n{command[-1]}\n{done.stdout[-1000:]}{done.stderr[-2000:]}"
+
+
+QUICK_PYTHON = """
+import re, runpy
+from ultralytics.engine import trainer
+full = trainer.get_cfg
+def quick(cfg, overrides):
+    part = {part} if re.search({large!r}, str(overrides.get("data"))) else {{}}
+    return full(cfg, {{**overrides, **{quick}, **part}})
+trainer.get_cfg = quick
+runpy.run_path("example.py", run_name="__main__")
+"""
+
+# `command yolo` is the executable; this function of the same name is what a line of a block calls.
+QUICK_SHELL = """
+yolo() {
+  if [[ "$*" =~ %s ]]; then part=%s; else part=; fi
+  case " $1 $2 " in
+    *" train "*) command yolo "$@" %s $part ;;
+    *) command yolo "$@" %s ;;
+  esac
+}
+"""
+
+
+def options(arguments: dict[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in arguments.items())
 
 
 @pytest.mark.checkout
@@ -198,81 +293,13 @@ def test_the_examples_run(document: Path, settings: Path, tmp_path: Path) -> Non
     for name, make in STAND_INS.items():
         if re.search(rf"(?<![\w-]){name}\b", text):
             make(tmp_path / name)
-    problems = [problem for block in EXAMPLES[document] for problem in failures(block, tmp_path, settings)]
+    named = re.findall(r"`(runs/[\w./-]+\.\w+)`", document.read_text("utf-8"))
+    pictures = any(name.endswith((".jpg", ".png")) for name in named)
+    reader = Reader(tmp_path, settings, QUICK | {"plots": pictures})
+    problems = [problem for block in EXAMPLES[document] for problem in reader.follow(block)]
     assert not problems, "\n\n".join(problems)
-    for name in re.findall(r"`(runs/[\w./-]+\.\w+)`", document.read_text("utf-8")):
-        assert (tmp_path / name).is_file(), f"{document.name} names {name}, which its commands did not leave"
-
-
-def failures(block: Block, folder: Path, settings: Path) -> Iterator[str]:
-    """Run a block in the folder; yield what went wrong."""
-    if block.file:
-        (folder / block.file).write_text(block.text)
-    elif block.is_shell:
-        yield from run_shell(block, folder, settings)
-    elif block.language == "python":
-        (folder / "example.py").write_text(block.text)
-        quick = ["quick.py"] if "train(" in block.text else []
-        (folder / "quick.py").write_text(QUICK_PYTHON)
-        yield from run([sys.executable, *quick, "example.py"], block.place, folder, settings)
-
-
-QUICK_PYTHON = f"""
-import re, runpy
-from ultralytics.engine import trainer
-full = trainer.get_cfg
-def quick(cfg, overrides):
-    part = {PART} if re.search({LARGE!r}, str(overrides.get("data"))) else {{}}
-    return full(cfg, {{**overrides, **{QUICK}, **part}})
-trainer.get_cfg = quick
-runpy.run_path("example.py", run_name="__main__")
-"""
-
-
-def options(arguments: dict[str, Any]) -> str:
-    return " ".join(f"{key}={value}" for key, value in arguments.items())
-
-
-# `command yolo` is the executable; this function of the same name is what a block's line calls.
-QUICK_SHELL = f"""
-yolo() {{
-  [[ "$*" =~ {LARGE} ]] && part={options(PART)} || part=
-  case " $1 $2 " in
-    *" train "*) command yolo "$@" {options(QUICK)} $part ;;
-    *) command yolo "$@" {options({key: QUICK[key] for key in ("imgsz", "device")})} ;;
-  esac
-}}
-"""
-
-
-def run_shell(block: Block, folder: Path, settings: Path) -> Iterator[str]:
-    """Run a block of commands in one shell; parse instead those that cannot run."""
-    lines = []
-    for command in block.commands():
-        if any(re.search(pattern, command) for pattern in NOT_RUN):
-            try:
-                parse(command)
-            except (Exception, SystemExit) as error:
-                yield f"{block.place}: {command}\n{error!r}"
-        else:
-            lines.append(command)
-    script = "\n".join(lines)
-    for pattern, replacement in SUBSTITUTES.items():
-        script = re.sub(pattern, replacement.format(shared=SHARED), script)
-    if str(SHARED) in script and not SHARED.is_dir():
-        return  # no real images here
-    if script:
-        yield from run(["bash", "-euo", "pipefail", "-c", QUICK_SHELL + script], block.place, folder, settings)
-
-
-def run(command: list[str], place: str, folder: Path, settings: Path) -> Iterator[str]:
-    """Run one process; yield its output if it failed."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}  # Ultralytics heeds it
-    env |= {"PATH": path, "YOLO_CONFIG_DIR": str(settings), "MPLBACKEND": "agg"}
-    done = subprocess.run(command, cwd=folder, env=env, text=True, capture_output=True, timeout=900, check=False)
-    if done.returncode:
-        yield f"{place}: exit status {done.returncode}\n{command[-1]}\n{done.stdout[-1000:]}{done.stderr[-2000:]}"
+    missing = [name for name in named if not (tmp_path / name).is_file()]
+    assert not missing, f"{document.name} names files that its commands did not leave"
 
 
 class Parsed(Exception):  # noqa: N818  not an error
