@@ -3,6 +3,15 @@
 Importing it registers the blocks with Ultralytics, which an installed package does by itself (see
 `gam_yolo.plugin.autoload`). The public names load when they are first used, so that neither torch nor Ultralytics is
 imported before it is needed.
+
+    place       put a block into a model YAML, or take blocks out
+    check       find what is wrong with a model YAML
+    transfer    show which pretrained weights a model would get
+    blocks      list the registered blocks
+    prepare     make a dataset ready
+    compare     compare trained detectors, with intervals
+    run_study   train variants with several seeds, and compare them
+    register    add a block of your own
 """
 
 from __future__ import annotations
@@ -13,26 +22,67 @@ from typing import TYPE_CHECKING
 from gam_yolo.plugin import autoload as _autoload
 
 if TYPE_CHECKING:
+    from gam_yolo.blocks import BAM as BAM
+    from gam_yolo.blocks import CBAM as CBAM
+    from gam_yolo.blocks import ECA as ECA
     from gam_yolo.blocks import GAM as GAM
+    from gam_yolo.blocks import SE as SE
+    from gam_yolo.blocks import CoordAtt as CoordAtt
+    from gam_yolo.blocks import GAM_Attention as GAM_Attention
+    from gam_yolo.blocks import SimAM as SimAM
+    from gam_yolo.blocks import Triplet as Triplet
+    from gam_yolo.blocks import UltralyticsCBAM as UltralyticsCBAM
+    from gam_yolo.datasets import PreparedDataset as PreparedDataset
+    from gam_yolo.datasets import prepare as prepare
+    from gam_yolo.describe import BlockInfo as BlockInfo
+    from gam_yolo.describe import blocks as blocks
     from gam_yolo.errors import UserError as UserError
+    from gam_yolo.graph.lint import Finding as Finding
+    from gam_yolo.graph.lint import check as check
+    from gam_yolo.graph.place import PlacedModel as PlacedModel
+    from gam_yolo.graph.place import place as place
+    from gam_yolo.graph.transfer import TransferReport as TransferReport
+    from gam_yolo.graph.transfer import transfer as transfer
     from gam_yolo.registry import BLOCKS as BLOCKS
     from gam_yolo.registry import register as register
+    from gam_yolo.report.compare import compare as compare
+    from gam_yolo.report.result import Comparison as Comparison
+    from gam_yolo.study.run import run_study as run_study
 
 __version__ = "0.2.0"
 
+_BLOCKS = ("BAM", "CBAM", "ECA", "GAM", "SE", "CoordAtt", "GAM_Attention", "SimAM", "Triplet", "UltralyticsCBAM")
 _PUBLIC = {
+    **dict.fromkeys(_BLOCKS, "gam_yolo.blocks"),
     "BLOCKS": "gam_yolo.registry",
-    "GAM": "gam_yolo.blocks",
+    "BlockInfo": "gam_yolo.describe",
+    "Comparison": "gam_yolo.report.result",
+    "Finding": "gam_yolo.graph.lint",
+    "PlacedModel": "gam_yolo.graph.place",
+    "PreparedDataset": "gam_yolo.datasets",
+    "TransferReport": "gam_yolo.graph.transfer",
     "UserError": "gam_yolo.errors",
+    "check": "gam_yolo.graph.lint",
+    "compare": "gam_yolo.report.compare",
+    "place": "gam_yolo.graph.place",
+    "prepare": "gam_yolo.datasets",
     "register": "gam_yolo.registry",
+    "run_study": "gam_yolo.study.run",
+    "transfer": "gam_yolo.graph.transfer",
 }
-__all__ = ["BLOCKS", "GAM", "UserError", "__version__", "register"]
+__all__ = ["__version__", "blocks", *_PUBLIC]
 
 
 def __getattr__(name: str) -> object:
+    if name == "blocks":  # the package of the blocks, which can be called: see there
+        return importlib.import_module("gam_yolo.blocks")
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'gam_yolo' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 _autoload.autoload()

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import torch
 from torch import nn
 
-from gam_yolo import blocks as _blocks
 from gam_yolo import ultralytics_api
 from gam_yolo.discovery import discover
 from gam_yolo.errors import UserError, similar
@@ -164,6 +164,7 @@ def not_loaded() -> str:
     return "".join(f"; {failure}" for failure in _failures)
 
 
+_blocks: Any = importlib.import_module("gam_yolo.blocks")  # to a type checker `gam_yolo.blocks` is the function
 for _name in _blocks.__all__:
     register(getattr(_blocks, _name))
 register(name="GAMAttention")(_blocks.GAM_Attention)

@@ -8,7 +8,6 @@ renders the table for `docs/compatibility.md`. Nothing of Ultralytics is importe
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import inspect
 import logging
@@ -158,7 +157,6 @@ ASSUMPTIONS = {
         Assumption("ultralytics.utils", "LOGGER", (), "leave out the log of models that are only measured"),
         Assumption("ultralytics.utils", "DEFAULT_CFG_DICT", (), "check the train arguments of a study file"),
         Assumption("ultralytics.utils", "WEIGHTS_DIR", (), "find pretrained weights without a download"),
-        Assumption("ultralytics.nn.tasks", "torch_safe_load", ("weight",), "read a checkpoint without running code"),
         Assumption("ultralytics.utils", "RUNS_DIR", (), "put results where Ultralytics puts its own"),
         Assumption("ultralytics.cfg", "get_cfg", ("overrides",), "check the values of train arguments"),
         Assumption("ultralytics.data.utils", "check_det_dataset", ("dataset", "autodownload"), "read a dataset YAML"),
@@ -256,11 +254,10 @@ def safe_checkpoint(path: str) -> Any:
     load = get("torch_safe_load")
     restricted = {"safe_only": True} if hasattr(tasks(), "SAFE_LOAD") else {}
     checkpoint = load(path, **restricted)[0]
-    found = (checkpoint.get("ema") or checkpoint.get("model")) if isinstance(checkpoint, dict) else None
+    found: Any = (checkpoint.get("ema") or checkpoint.get("model")) if isinstance(checkpoint, dict) else None
     if not hasattr(found, "state_dict") or not hasattr(found, "yaml"):
         raise UserError("holds no Ultralytics model", at=path)
-    model: Any = found
-    return model.float()
+    return found.float()
 
 
 def find_yaml(name: str) -> Path | None:
@@ -332,34 +329,6 @@ def find_checkpoint(name: str) -> Path | None:
     return next((path for path in (Path(name), Path(get("WEIGHTS_DIR")) / name) if path.is_file()), None)
 
 
-def safe_checkpoint(path: str) -> Any:
-    """Return the model in a checkpoint, which is read with known classes only and cannot run code.
-
-    A release or a torch without restricted loading reads it as usual.
-
-    Raises:
-        UserError: The file holds no model.
-    """
-    load = get("torch_safe_load")
-    restricted = {"safe_only": True} if hasattr(tasks(), "SAFE_LOAD") else {}
-    checkpoint = load(path, **restricted)[0]
-    found: Any = (checkpoint.get("ema") or checkpoint.get("model")) if isinstance(checkpoint, dict) else None
-    if not hasattr(found, "state_dict") or not hasattr(found, "yaml"):
-        raise UserError("holds no Ultralytics model", at=path)
-    return found.float()
-
-
-def lift_nms_time_limit() -> None:
-    """Have this process's validations keep all detections, however busy the machine is.
-
-    Ultralytics stops non-maximum suppression after two seconds and 0.05 more per image, and drops the detections of the
-    rest of the batch.
-    """
-    detect = importlib.import_module("ultralytics.models.yolo.detect.val")
-    home = getattr(detect, "nms", detect.ops)  # it moved from `ops` to `nms` in 8.3.190
-    home.non_max_suppression = functools.partial(home.non_max_suppression, max_time_img=math.inf)
-
-
 def info(text: str) -> None:
     """Log a line as Ultralytics does."""
     get("LOGGER").info(text)
@@ -383,11 +352,9 @@ def unlimited_nms() -> Iterator[None]:
     replaced, for all threads while any of them is in here.
     """
     function = get("non_max_suppression")
-    parameters = inspect.signature(function).parameters.values()
-    defaults = (p for p in parameters if p.default is not p.empty)
     with _lock:
         _nms_defaults.append(function.__defaults__)
-        function.__defaults__ = tuple(math.inf if p.name == "max_time_img" else p.default for p in defaults)
+        lift_nms_time_limit()
     try:
         yield
     finally:
@@ -395,6 +362,13 @@ def unlimited_nms() -> Iterator[None]:
             if len(_nms_defaults) == 1:
                 function.__defaults__ = _nms_defaults[0]
             _nms_defaults.pop()
+
+
+def lift_nms_time_limit() -> None:
+    """Do what `unlimited_nms` does for as long as this process lives: for a training and its own validations."""
+    function = get("non_max_suppression")
+    with_default = [p for p in inspect.signature(function).parameters.values() if p.default is not p.empty]
+    function.__defaults__ = tuple(math.inf if p.name == "max_time_img" else p.default for p in with_default)
 
 
 _silent: set[int] = set()

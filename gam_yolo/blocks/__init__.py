@@ -1,4 +1,15 @@
-"""Attention blocks, one a file. Each takes its channel count first and keeps the shape (B, C, H, W) of its input."""
+"""Attention blocks, one per file. Each takes its channel count first and keeps the shape (B, C, H, W) of its input.
+
+Called as a function, `gam_yolo.blocks()` lists the registered blocks: see `gam_yolo.describe.blocks`. The package needs
+its name because checkpoints name its modules, and the function needs the same name to be what a user expects.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
 
 from gam_yolo.blocks.bam import BAM
 from gam_yolo.blocks.cbam import CBAM, UltralyticsCBAM
@@ -11,3 +22,11 @@ from gam_yolo.blocks.simam import SimAM
 from gam_yolo.blocks.triplet import Triplet
 
 __all__ = ["BAM", "CBAM", "ECA", "GAM", "SE", "CoordAtt", "GAM_Attention", "SimAM", "Triplet", "UltralyticsCBAM"]
+
+
+class _CallablePackage(ModuleType):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return importlib.import_module("gam_yolo.describe").blocks(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

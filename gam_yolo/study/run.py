@@ -6,7 +6,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
@@ -19,6 +19,9 @@ from gam_yolo.study.plan import Plan, first_device, plan
 from gam_yolo.study.progress import duration, seconds_left
 from gam_yolo.study.scheduler import FINISHED, WAITING, Job, Launcher, execute
 from gam_yolo.study.validation import BATCH
+
+if TYPE_CHECKING:
+    from gam_yolo.report.result import Comparison
 
 __all__ = ["plan_study", "run_study"]
 
@@ -58,7 +61,7 @@ def run_study(
     ray: str = "",
     progress: Progress | None = None,
     watch: Callable[[Sequence[Job]], None] | None = None,
-) -> Any:
+) -> Comparison | None:
     """Train every variant of a study with every seed, and compare them.
 
     Called again, it resumes: finished runs are kept, interrupted trainings continue from their newest snapshot. A run
@@ -146,7 +149,7 @@ class _Watch:
             self._watch(jobs)
 
 
-def _compare(planned: Plan, folder: StudyFolder, device: str, say: Progress) -> Any:
+def _compare(planned: Plan, folder: StudyFolder, device: str, say: Progress) -> Comparison | None:
     """Report on all finished runs of the whole plan, whichever were chosen this time."""
     from gam_yolo.report.comparison import Statistics
     from gam_yolo.report.predictions import Settings
@@ -173,11 +176,6 @@ def _compare(planned: Plan, folder: StudyFolder, device: str, say: Progress) -> 
     settings = Settings(str(planned.data), "val", planned.runs[0].spec["imgsz"], BATCH, device)
     control = CONTROL if CONTROL in weights else None
     comparison = report(variants, None, control, settings, Statistics(), folder.report, say)
-    say(_headline(comparison))
+    say(comparison.headline)
     say(f"The report is {folder.report / 'report.html'}")
     return comparison
-
-
-def _headline(comparison: Any) -> str:
-    """Return the headline of a comparison, which is a mapping until it is a record."""
-    return str(comparison["headline"] if isinstance(comparison, dict) else comparison.headline)

@@ -1,0 +1,74 @@
+"""What `import gam_yolo` offers: every verb and block by name, typed, and nothing heavy imported before it is used."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gam_yolo
+
+VERBS = ("blocks", "check", "compare", "place", "prepare", "register", "run_study", "transfer")
+
+
+def test_dir_lists_every_public_name() -> None:
+    assert set(VERBS) | {"CBAM", "GAM", "Comparison", "Finding", "UserError", "__version__"} <= set(dir(gam_yolo))
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    for name in set(dir(gam_yolo)) - {"__version__", "BLOCKS"}:
+        found = getattr(gam_yolo, name)
+        assert inspect.getdoc(found), name
+
+
+def test_every_block_of_the_package_can_be_taken_by_name() -> None:
+    import gam_yolo.blocks as package
+
+    assert set(package.__all__) <= set(dir(gam_yolo))
+    assert gam_yolo.CBAM is package.CBAM
+
+
+def test_blocks_is_a_function_and_a_package() -> None:
+    """Whichever comes first, the call or the import."""
+    from gam_yolo.blocks import GAM
+    from gam_yolo.describe import blocks
+
+    assert gam_yolo.blocks(["GAM"], channels=64) == blocks(["GAM"], channels=64)
+    assert gam_yolo.blocks(["GAM"], channels=64)[0].parameters == sum(p.numel() for p in GAM(64).parameters())
+
+
+def test_a_misspelt_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'compair'"):
+        _ = gam_yolo.compair  # type: ignore[attr-defined]
+
+
+def test_importing_the_package_imports_neither_torch_nor_ultralytics() -> None:
+    code = "import gam_yolo, sys; assert not {'torch', 'ultralytics', 'numpy'} & set(sys.modules); dir(gam_yolo)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_users_typed_program_passes_a_strict_type_checker(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import gam_yolo\n"
+        "model = gam_yolo.place('yolov8n.yaml', block='GAM', at='head-inputs')\n"
+        "text: str = model.text\n"
+        "names: list[str] = [info.name for info in gam_yolo.blocks()]\n"
+        "levels: list[str] = [finding.level for finding in gam_yolo.check('yolov8n.yaml')]\n"
+        "result = gam_yolo.compare({'plain': 'a.json', 'gam': ['b.json', 'c.json']}, gt='truth.json')\n"
+        "gain: float | None = result.variants['gam'].minus('plain')['AP'].value\n"
+        "study: gam_yolo.Comparison | None = gam_yolo.run_study('demo.yaml', workers=1)\n"
+        "block = gam_yolo.GAM(64)\n"
+    )
+    pytest.importorskip("mypy")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), str(program)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
