@@ -70,10 +70,10 @@ def prepare(data: str | Path) -> PreparedDataset:
         raise UserError("no such dataset YAML", at=data, similar=similar(Path(data).name, shipped_names(("data",))))
     content = read_yaml(file, "a dataset YAML")
     if function := _own_function(content):
-        data = _as_training_reads(content, file)
-        if not all(exists(path) for key in _KEYS for path in entries(data.get(key) or [])):
+        prepared = _as_training_reads(content, file)
+        if not all(exists(path) for key in _KEYS for path in entries(prepared.get(key) or [])):
             with ultralytics_api.quiet():
-                function(data)
+                function(prepared)
     else:
         try:
             ultralytics_api.load_dataset_yaml(str(file), download=True)

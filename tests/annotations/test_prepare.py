@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gam_yolo.annotations import read_truth
-from gam_yolo.cli import app
+from gam_yolo.cli import app, main
 from gam_yolo.datasets import prepare
 from gam_yolo.errors import UserError
 
@@ -174,6 +174,20 @@ def test_paths_that_lead_nowhere_are_reported(kind: str, tmp_path: Path, dataset
         read_truth(str(yaml), None)
     with pytest.raises(UserError):
         read_truth(f"{bad}.yaml", None)
+
+
+def test_the_command_ends_with_one_line_and_status_2(
+    tmp_path: Path, dataset_yaml: WriteYaml, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = voc_folder(tmp_path / "kit", "val", {"a": xml(thing("cat", 1, 1, 9, 9))})
+    photograph(folder / "JPEGImages/a.jpg").write_bytes(b"")
+    monkeypatch.setattr("sys.argv", ["gam-yolo", "prepare", dataset_yaml("voc", folder, train="images/val")])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    said = capsys.readouterr()
+    assert said.err == f"error: {folder}/JPEGImages/a.jpg: is empty (0 bytes). Expected an image.\n"
+    assert said.out == ""
 
 
 def test_what_is_wrong_is_reported(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
