@@ -112,7 +112,7 @@ def read_coco(
     if not located:
         raise UserError(
             f"none of its {len(content.images)} images is among those of the dataset YAML, "
-            f"for example '{content.images[0].name:.120}'",
+            f"for example {content.images[0].name!r:.120}",
             at=path,
         )
     return ground_truth(

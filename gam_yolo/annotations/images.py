@@ -63,6 +63,7 @@ def read_frame(file: Path) -> Frame:
 def _read_frame(file: Path, size: int, _changed: int) -> Frame:
     if not size:  # Ultralytics would look for a package that can read it
         raise UserError("is empty (0 bytes)", at=file, expected="an image")
+    ultralytics_api.image_formats()  # importing Ultralytics teaches `Image.open` further formats
     try:
         with Image.open(file) as image:
             width, height = ultralytics_api.image_size(image)
@@ -116,7 +117,7 @@ def is_safe_name(name: str) -> bool:
     """Return whether a file name read from an annotation stays below the folder it is joined to, on any system."""
     return (
         bool(name)
-        and "\0" not in name
+        and name.isprintable()
         and not any(p.anchor or ".." in p.parts or not p.name for p in (PurePosixPath(name), PureWindowsPath(name)))
     )
 

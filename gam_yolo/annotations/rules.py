@@ -234,7 +234,7 @@ def class_index(name: str, classes: Mapping[str, int], at: str) -> int:
     """
     if name not in classes:
         raise UserError(
-            f"class '{name:.80}' is not one of the {len(classes)} 'names' of the dataset YAML",
+            f"class {name!r:.80} is not one of the {len(classes)} 'names' of the dataset YAML",
             at=at,
             similar=similar(name, classes),
         )
@@ -250,7 +250,7 @@ def unique_names(names: Iterable[object], at: str) -> tuple[str, ...]:
     found = tuple(str(name).strip() for name in names)
     for name, count in Counter(found).items():
         if count > 1:
-            raise UserError(f"{count} classes have the name '{name:.80}'", at=at, expected="each name once")
+            raise UserError(f"{count} classes have the name {name!r:.80}", at=at, expected="each name once")
     return found
 
 

@@ -169,7 +169,7 @@ def image_names(image_set: Path, tally: Tally) -> list[str]:
     for row, name in enumerate(names, 1):
         if not is_safe_name(name) or "/" in name or "\\" in name:
             raise UserError(
-                f"'{name:.120}' is not an image's name",
+                f"{name!r:.120} is not an image's name",
                 at=f"{image_set}, name {row}",
                 expected="a file name without folder and suffix",
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,11 @@ from gam_yolo.resources import shipped_names
 
 __all__ = ["PreparedDataset", "init_yaml", "prepare"]
 
-_OWN = {"prepare_coco": prepare_coco, "prepare_demo": prepare_demo, "prepare_voc": prepare_voc}
+_OWN: dict[str, Callable[[Mapping[str, Any]], None]] = {
+    "prepare_coco": prepare_coco,
+    "prepare_demo": prepare_demo,
+    "prepare_voc": prepare_voc,
+}
 _KEYS = ("train", "val", "test")
 
 
@@ -64,33 +68,34 @@ def prepare(data: str | Path) -> PreparedDataset:
     file = ultralytics_api.find_yaml(str(data))
     if file is None:
         raise UserError("no such dataset YAML", at=data, similar=similar(Path(data).name, shipped_names(("data",))))
-    entry = _read_entry(file)
-    if function := _own_function(entry):
-        if not all(exists(path) for key in _KEYS for path in entries(entry.get(key) or [])):
+    content = read_yaml(file, "a dataset YAML")
+    if function := _own_function(content):
+        prepared = _as_training_reads(content, file)
+        if not all(exists(path) for key in _KEYS for path in entries(prepared.get(key) or [])):
             with ultralytics_api.quiet():
-                function(entry)
+                function(prepared)
     else:
         try:
             ultralytics_api.load_dataset_yaml(str(file), download=True)
         except Exception as error:
-            reason = find_cause(error, UserError) or " ".join(str(error).split()) or type(error).__name__
+            if ours := find_cause(error, UserError):
+                raise ours from None
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"cannot be prepared ({reason})", at=file) from None
     return _count(file)
 
 
-def _own_function(content: dict[str, Any]) -> Any:
+def _own_function(content: Any) -> Callable[[Mapping[str, Any]], None] | None:
     """Return our function that a YAML's `download:` entry calls, if it does nothing else."""
-    found = re.fullmatch(
-        r"\s*from gam_yolo\.datasets import (\w+)[\s;]+(\w+)\(yaml\)\s*", str(content.get("download") or "")
-    )
+    entry = str(content.get("download")) if isinstance(content, dict) else ""
+    found = re.fullmatch(r"\s*from gam_yolo\.datasets import (\w+)[\s;]+(\w+)\(yaml\)\s*", entry)
     return _OWN.get(found[1]) if found and found[1] == found[2] else None
 
 
-def _read_entry(file: Path) -> dict[str, Any]:
-    """Read a dataset YAML, with its paths made absolute as Ultralytics does it."""
-    content = read_yaml(file, "a dataset YAML")
-    names = content.get("names") if isinstance(content, dict) else None
-    if not isinstance(content, dict) or not (content.get("train") and content.get("val")):
+def _as_training_reads(content: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Return a dataset YAML's content with absolute paths and names by index, as Ultralytics hands it over."""
+    names = content.get("names")
+    if not (content.get("train") and content.get("val")):
         raise UserError("has no 'train' and 'val'", at=file, expected="a dataset YAML")
     folder = ultralytics_api.dataset_folder(content.get("path") or file.parent)
     splits = {}
@@ -111,18 +116,22 @@ def _count(file: Path) -> PreparedDataset:
     """Count what is in a dataset that is ready: from its summary, or from its label files."""
     content = dataset(file, "val")
     found = {key: content[key] for key in _KEYS if content.get(key)}
-    for key, value in found.items():
-        for path in entries(value):
-            if not exists(path):
-                raise UserError(f"there is no {path}", at=f"{file}, key '{key}'", expected="a folder or list of images")
+    warnings = []
+    for key, value in list(found.items()):
+        missing = [path for path in entries(value) if not exists(path)]
+        if missing and key == "test":  # training does without
+            warnings.append(f"the 'test' images are missing at {missing[0]}")
+            del found[key]
+        elif missing:
+            raise UserError(f"there is no {missing[0]}", at=f"{file}, key '{key}'", expected="images or a list of them")
     folder = Path(content["path"]).resolve()
     wanted = splits_of(path for value in found.values() for path in entries(value))
     if (folder / "summary.txt").is_file():
-        tallies, warnings = read_summary(folder)
+        tallies, noted = read_summary(folder)
         if set(wanted) <= set(tallies):
-            return PreparedDataset(file, folder, tallies, tuple(warnings))
+            return PreparedDataset(file, folder, tallies, (*warnings, *noted))
     classes = class_names(content, file)
-    tallies, warnings, files = {}, [], {}
+    tallies, files = {}, {}
     for key, value in found.items():
         listed = image_files(value, f"{file}, split '{key}'")
         files[key] = list(dict.fromkeys(listed))

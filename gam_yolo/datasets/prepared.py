@@ -284,7 +284,7 @@ def _write(folder: Path, split: str, picture: Picture) -> str:
                 stream.write(f"{index} {' '.join(f'{share:.9g}' for share in shares)}\n")
     except FileExistsError:
         raise UserError(
-            f"split '{split}': two images have the name '{picture.name}' but for the suffix. "
+            f"split '{split}': two images have the name {picture.name!r:.120} but for the suffix. "
             "Ultralytics would give both the same labels."
         ) from None
     if isinstance(picture.image, bytes):

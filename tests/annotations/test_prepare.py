@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gam_yolo.annotations import read_truth
-from gam_yolo.cli import app
+from gam_yolo.cli import app, main
 from gam_yolo.datasets import prepare
 from gam_yolo.errors import UserError
 
@@ -133,6 +133,16 @@ def test_repeats_in_a_list_are_counted(tmp_path: Path) -> None:
     assert found.warnings == ("train: 1 repeated image names, counted once",)
 
 
+def test_a_test_split_that_is_not_there_is_a_warning_as_training_does_without(tmp_path: Path) -> None:
+    photograph(tmp_path / "images/train/a.jpg")
+    photograph(tmp_path / "images/val/b.jpg", shade=9)
+    keys = "train: images/train\nval: images/val\ntest: images/test\nnames: [cat]\n"
+    (tmp_path / "data.yaml").write_text(f"path: {tmp_path}\n{keys}")
+    found = prepare(tmp_path / "data.yaml")
+    assert list(found.splits) == ["train", "val"]
+    assert found.warnings == (f"the 'test' images are missing at {tmp_path}/images/test",)
+
+
 def test_compare_names_the_command_for_a_set_that_is_not_ready(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
     yaml = dataset_yaml("voc", tmp_path / "kit")
     (tmp_path / "a.json").write_text("[]")
@@ -166,22 +176,39 @@ def test_paths_that_lead_nowhere_are_reported(kind: str, tmp_path: Path, dataset
         read_truth(f"{bad}.yaml", None)
 
 
+def test_the_command_ends_with_one_line_and_status_2(
+    tmp_path: Path, dataset_yaml: WriteYaml, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = voc_folder(tmp_path / "kit", "val", {"a": xml(thing("cat", 1, 1, 9, 9))})
+    photograph(folder / "JPEGImages/a.jpg").write_bytes(b"")
+    monkeypatch.setattr("sys.argv", ["gam-yolo", "prepare", dataset_yaml("voc", folder, train="images/val")])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    said = capsys.readouterr()
+    assert said.err == f"error: {folder}/JPEGImages/a.jpg: is empty (0 bytes). Expected an image.\n"
+    assert said.out == ""
+
+
 def test_what_is_wrong_is_reported(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
     with pytest.raises(UserError, match=r"^vox-local\.yaml: no such dataset YAML\. Did you mean 'voc-local\.yaml'\?"):
         prepare("vox-local.yaml")
     with pytest.raises(UserError, match=r"mine\.yaml, key 'source': '.*kit' names .*where there is no folder"):
         prepare(dataset_yaml("voc", tmp_path / "kit"))
     path = tmp_path / "half.yaml"
-    path.write_text("path: x\nnames: [a]\n")
-    with pytest.raises(UserError, match=r"half\.yaml: has no 'train' and 'val'"):
-        prepare(path)
-    path.write_text("path: x\ntrain: images/val\nval: images/val\n")
-    with pytest.raises(UserError, match=r"half\.yaml, key 'names': is None\. Expected a list of class names"):
+    ours = "download: |\n  from gam_yolo.datasets import prepare_voc\n  prepare_voc(yaml)\n"
+    for text, expected in (
+        ("names: [a]\n", r"half\.yaml: has no 'train' and 'val'\. Expected a dataset YAML"),
+        ("train: images/val\nval: images/val\n", r"key 'names': is None\. Expected a list of class names"),
+        ("train: 5\nval: images/val\nnames: [a]\n", r"half\.yaml, key 'train': is 5\. Expected a path"),
+    ):
+        path.write_text(f"path: x\n{text}{ours}")
+        with pytest.raises(UserError, match=expected):
+            prepare(path)
+    path.write_text("- not a mapping\n")
+    with pytest.raises(UserError, match=r"half\.yaml: cannot be prepared"):
         prepare(path)
     photograph(tmp_path / "images/val/a.jpg")
     path.write_text(f"path: {tmp_path}\ntrain: images/trian\nval: images/val\nnames: [a]\n")
     with pytest.raises(UserError, match=r"half\.yaml, key 'train': there is no .*images/trian"):
-        prepare(path)
-    path.write_text("path: x\ntrain: 5\nval: images/val\nnames: [a]\n")
-    with pytest.raises(UserError, match=r"half\.yaml, key 'train': is 5"):
         prepare(path)
