@@ -3,8 +3,8 @@
 Each replicate weights the images by independent exponential variables (the Bayesian bootstrap: D. B. Rubin, Annals of
 Statistics 9, 1981). Drawing images with replacement would lose a class whenever none of its few images is drawn. The
 mean over the remaining classes then hides that class's variance. With positive weights every class is in every
-replicate, and what few images still hide is known and put back. For class c on n_c images, with m_c its metric on the
-data set, m the mean over the C classes present, and e_c a replicate's deviation from the mean replicate:
+replicate. What few images still hide is known and corrected. For class c on n_c images, with m_c its metric on the data
+set, m the mean over the C classes present, and e_c a replicate's deviation from the mean replicate:
 
     n_c >= 2:  e_c is multiplied by sqrt((n_c + 1) / (n_c - 1))
     n_c = 1:   e_c gains (m_c - m) sqrt(C / (C - 1)) (w - 1), with w the relative weight of the class's only image
@@ -12,8 +12,11 @@ data set, m the mean over the C classes present, and e_c a replicate's deviation
 The first is exact for a mean over images: n_c exponential weights give it the variance s^2 (n_c - 1) / (n_c (n_c + 1))
 for a sample variance s^2, where s^2 / n_c is wanted. The second borrows the variance of a class on one image from its
 distance to the other classes, as survey statistics does for strata with one unit ("collapsed strata": K. M. Wolter,
-Introduction to Variance Estimation, section 2.5). It is exact where classes differ by chance only, and else too large.
+Introduction to Variance Estimation, section 2.5). It is exact where classes differ by chance only, otherwise too large.
 Both are linear in the metrics, so they hold for a difference of variants as for each variant.
+
+What is estimated is the mean, over the classes present here, of what each would give on average over data sets of as
+many images in which it occurs.
 """
 
 from __future__ import annotations

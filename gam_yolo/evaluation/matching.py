@@ -1,7 +1,7 @@
-"""Which detection found which object: settled once per image, before any metric and any resampling.
+"""Which detection finds which object: computed once per image, before any metric and any resampling.
 
-Matching within an image does not depend on which other images are in the sample. So it is done once, and every metric,
-for every bootstrap replicate, is then a weighted count over the table made here.
+Matching within an image does not depend on the other images in the sample. So it is done once. Every metric of every
+bootstrap replicate is then a weighted count over the resulting table.
 
 Sources of the two rules: COCO's evaluation as pycocotools implements it (https://github.com/cocodataset/cocoapi), and
 the development kit of the PASCAL VOC challenge (http://host.robots.ox.ac.uk/pascal/VOC/voc2012/devkit_doc.pdf, section
@@ -28,22 +28,22 @@ AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**
 """COCO's ranges of object area in square pixels; both ends belong to the range."""
 
 MAX_DETECTIONS = 100
-"""The detections COCO looks at for one image and class."""
+"""COCO evaluates at most this many detections per image and class."""
 
-_CEILING = 1 - 1e-10  # pycocotools' bound on the threshold, so that a perfect overlap is one in spite of rounding
+_CEILING = 1 - 1e-10  # pycocotools' bound on the threshold: a perfect overlap counts despite rounding
 _PAIRS_AT_ONCE = 2_000_000  # bounds the memory of the overlap computation at some 200 MB
 
 
 @dataclass(frozen=True)
 class MatchTable:
-    """Every detection's fate at every setting, ordered by class, then by falling score.
+    """The outcome of every detection at every setting, ordered by class, then by falling score.
 
     Settings are (area range, IoU threshold) pairs, area by area.
 
     Attributes:
         n_images: Images in the split, with or without objects.
         n_classes: Classes.
-        n_thresholds: IoU thresholds an area range has.
+        n_thresholds: IoU thresholds per area range.
         detection: Each row's index into the `Detections`, shape (detections,); a row is one detection.
         image: Each detection's image, shape (detections,).
         score: Each detection's confidence, shape (detections,).
@@ -74,9 +74,10 @@ class MatchTable:
 def match_coco(truth: GroundTruth, detections: Detections) -> MatchTable:
     """Match by COCO's rule, as pycocotools does for boxes.
 
-    In the order of score, a detection takes the free object it overlaps most, if by at least the threshold; objects
-    outside the area range and crowds come last and what takes them is ignored, as is an unmatched detection whose own
-    area is out of range. A crowd is never used up, and overlap with it is relative to the detection alone.
+    In the order of score, a detection takes the free object that it overlaps most, if by at least the threshold.
+    Objects outside the area range and crowds are considered last. A detection that takes one of them is ignored, and so
+    is an unmatched detection whose own area is out of range. Any number of detections can take the same crowd, and
+    overlap with a crowd is relative to the detection's area alone.
 
     Returns:
         A table of 40 settings: the four `AREAS` by the ten `IOU_THRESHOLDS`.
@@ -91,8 +92,8 @@ def match_coco(truth: GroundTruth, detections: Detections) -> MatchTable:
     own_outside = (own_area < low) | (own_area > high)
 
     detection, target, iou = _overlaps(truth, detections, order, truth.crowd)
-    # A detection's turn: its place among those of its image and class that overlap any object at all. Detections of one
-    # turn never compete for an object, so all of them are settled together, at all settings.
+    # A detection's turn is its place among those of its image and class that overlap any object. Detections of one turn
+    # never compete for an object, so they are matched together, at all settings.
     group = detections.image[order] * len(truth.classes) + detections.label[order]
     candidates = np.unique(detection)
     turn_of = np.zeros(len(order), dtype=np.intp)
@@ -110,7 +111,7 @@ def match_coco(truth: GroundTruth, detections: Detections) -> MatchTable:
     for first, last in _runs(turn):
         pair = slice(first, last)
         eligible = reaches[pair, None, :] & (free[target[pair]] | truth.crowd[target[pair], None, None])
-        # One number a pair, 0 if barred: counted objects before ignored ones, then the order of preference.
+        # One number per pair, 0 if not eligible: counted objects before ignored ones, then the order of preference.
         worth = np.arange(1, last - first + 1)[:, None] + n_pairs * ~object_ignored[target[pair]]
         starts = np.flatnonzero(np.diff(detection[pair], prepend=-1))
         best = np.maximum.reduceat(np.where(eligible, worth[:, :, None], 0), starts)
@@ -129,9 +130,9 @@ def match_coco(truth: GroundTruth, detections: Detections) -> MatchTable:
 def match_voc(truth: GroundTruth, detections: Detections) -> MatchTable:
     """Match by the VOC development kit's rule at IoU 0.5.
 
-    A detection is compared with the object it overlaps most, taken or not: the first to come by score finds it, any
-    later one is a false positive. What falls on a difficult object is not counted; a COCO crowd is treated like one,
-    since VOC knows no such thing. There is no limit to the detections of an image.
+    A detection is compared with the object that it overlaps most, even if that is already found. The most confident
+    detection of an object finds it, and any other is a false positive. A detection of a difficult object is ignored.
+    VOC has no crowds; a COCO crowd is treated like a difficult object. The number of detections is not limited.
 
     Returns:
         A table of one setting.

@@ -1,11 +1,11 @@
 """Average precision and recall from a match table, under any non-negative weight of the images.
 
-A bootstrap sample of images is a weight for each image: how often it was drawn. Weighting gives what pycocotools would
-give on a data set in which each image really occurs that often, and a matrix of weights gives many samples at a time.
-With all weights one it is the ordinary metric.
+A bootstrap replicate is a weight for each image. With integer weights the metrics equal those of pycocotools on a data
+set in which each image occurs that often. With all weights one they are the ordinary metrics. A matrix of weights gives
+many replicates at once.
 
-Only the rows of true positives matter: between two of them precision falls and recall stands still, so neither the
-precision envelope nor the recall at which it is read changes there.
+Only the rows of true positives matter. Between two of them precision falls and recall is constant, so the precision
+envelope and the recall at which it is read do not change.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _HUNDREDTHS: Array = np.linspace(0, 1, 101)  # pycocotools' recall points
 # fourth point is 0.30000000000000004, but the seventh and eighth are the doubles nearest to 0.6 and 0.7.
 _TENTHS: Array = np.array([0.1 * k if k <= 5 else 1 - 0.1 * (10 - k) for k in range(11)])
 _EPSILON = np.spacing(1)  # pycocotools adds it to precision's denominator
-_CELLS_AT_ONCE = 1 << 23  # a class's detections by replicates held at a time: 64 MB, three times over in each thread
+_CELLS_AT_ONCE = 1 << 23  # detections of a class times replicates held at once: 64 MB, three times per thread
 _THREADS = 8  # bounds the memory
-_LONG_ROW = 256  # from here on adding whole rows one by one beats NumPy's accumulation along the first axis
+_LONG_ROW = 256  # from this length, adding row by row is faster than NumPy's accumulation along the first axis
 
 
 def coco_metrics(table: MatchTable, weights: Array) -> Array:
     """Compute COCO's twelve metrics of each class.
 
     Args:
-        table: What `match_coco` made.
+        table: From `match_coco`.
         weights: Non-negative image weights, shape (images, replicates).
 
     Returns:
@@ -79,7 +79,7 @@ def voc_metrics(table: MatchTable, weights: Array) -> Array:
     0.7, so their AP is lower where recall is exactly 0.6 or 0.7. VOC2010 is the area under the precision envelope.
 
     Args:
-        table: What `match_voc` made.
+        table: From `match_voc`.
         weights: Non-negative image weights, shape (images, replicates).
 
     Returns:
@@ -107,7 +107,7 @@ def precision_curve(table: MatchTable, threshold: int = 0) -> Array:
     """Read each class's interpolated precision at recall 0, 0.01, ... 1, over all areas, each image counted once.
 
     Args:
-        table: What `match_coco` made.
+        table: From `match_coco`.
         threshold: Index into `IOU_THRESHOLDS`.
 
     Returns:
@@ -132,7 +132,7 @@ def _for_each_class(table: MatchTable, weights: Array, fill: Callable[[int, slic
         slices = [slice(i, i + step) for i in range(0, weights.shape[1], step)]
         labels += [label] * len(slices)
         chunks += slices
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:  # NumPy lets go of the interpreter's lock
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:  # NumPy releases the GIL
         list(pool.map(fill, labels, chunks))
 
 
@@ -147,7 +147,7 @@ class _ClassCurves:
     def __init__(self, table: MatchTable, label: int, weights: Array) -> None:
         first, last = int(table.start[label]), int(table.start[label + 1])
         hits = np.flatnonzero(table.tp[first:last].any(axis=1))
-        rows = slice(first, first + int(hits[-1]) + 1 if len(hits) else first)  # nothing after the last hit matters
+        rows = slice(first, first + int(hits[-1]) + 1 if len(hits) else first)  # later rows change nothing
         self._weights = weights
         self._image = table.image[rows]
         self._rank = table.rank[rows]
@@ -170,7 +170,7 @@ class _ClassCurves:
         by_image = np.argsort(self._image, kind="stable")
         images, first = np.unique(self._image[by_image], return_index=True)
         shares = np.add.reduceat(shares[by_image], first) if len(images) else shares
-        # Not `@`: the threads of the library behind it are in the way of our own.
+        # Not `@`: the threads of BLAS would compete with ours.
         return _ratio(np.einsum("ia,ij->aj", shares, self._weights[images]), self.objects)
 
     def average_precision(self, setting: int, grid: Array | None) -> Array:
@@ -207,8 +207,8 @@ class _ClassCurves:
     def _seen(self, setting: int, rows: NDArray[np.intp]) -> Array:
         """Sum the weights of the detections that count, up to and including each of the given rows.
 
-        Which detections count differs little between the thresholds of an area range. So the sum is made once for the
-        range, at its last threshold, and corrected for the few that differ.
+        The thresholds of an area range ignore almost the same detections. So the sum is computed once for the range, at
+        its last threshold, and corrected for the few that differ.
         """
         area = setting // self._n_thresholds
         if self._area != area:

@@ -87,10 +87,10 @@ class Estimate:
         low: Lower end of the interval; NaN where there are too few images for one.
         high: Upper end of the interval.
         p: Two-sided p-value against zero.
-        image_variance: The part of the estimate's variance that another set of images would bring (V).
-        seed_variance: The part that other training seeds would bring (S - I); 0 where each variant has one seed only.
-        seeded: Whether every variant in the estimate has more than one seed; if not, the estimate and its interval
-            speak of these trained weights, not of the architecture.
+        image_variance: The variance of the estimate between sets of images (V); NaN without an interval.
+        seed_variance: The variance between training seeds (S - I); 0 where each variant has one seed only.
+        seeded: Whether every variant in the estimate has more than one seed. If not, the estimate and its interval are
+            about these trained weights, not about the architecture.
     """
 
     value: Array
@@ -121,7 +121,7 @@ def difference(variant: Samples, baseline: Samples, level: float = 0.95) -> Esti
 def _estimate(terms: list[tuple[float, Samples]], image_dof: Array, level: float) -> Estimate:
     value = np.sum([sign * samples.value.mean(axis=0) for sign, samples in terms], axis=0)
     replicates = np.sum([sign * samples.replicates.mean(axis=0) for sign, samples in terms], axis=0)
-    image_dof = 1 / (1 / np.maximum(image_dof, 1) + 1 / replicates.shape[-1])  # replicates are finite, too
+    image_dof = 1 / (1 / np.maximum(image_dof, 1) + 1 / replicates.shape[-1])  # the replicates are finite, too
     images = replicates.var(axis=-1, ddof=1)
     by_seeds = np.zeros((len(terms), *value.shape))
     interaction = np.zeros_like(value)
@@ -185,13 +185,13 @@ def _invert(half_width: Callable[[Array], Array], distance: Array) -> Array:
 
 
 def holm(p: Array) -> Array:
-    """Adjust a family of p-values by Holm's step-down rule, which holds the chance of any false finding at the level.
+    """Adjust a family of p-values by Holm's step-down rule, which bounds the chance of any false finding by the level.
 
     Source: S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6,
         1979.
 
     Args:
-        p: P-values of any shape; NaN marks a test that was not made and does not count.
+        p: P-values of any shape; NaN marks a test that was not made. It does not count.
     """
     flat = p.ravel()
     made = np.flatnonzero(~np.isnan(flat))
@@ -202,7 +202,7 @@ def holm(p: Array) -> Array:
 
 
 def verdict(value: float, p: float, level: float = 0.95) -> Verdict:
-    """Say what a difference and its (corrected) p-value amount to at the given confidence level."""
+    """Name what a difference and its (corrected) p-value mean at the given confidence level."""
     if np.isnan(value) or np.isnan(p):
         return "too few images"
     if p >= 1 - level:

@@ -272,7 +272,7 @@ def run(scenario: Scenario, simulations: int, replicates: int, truth_sets: int, 
         trial = partial(_simulation, scenario, replicates, scenario.truths(truth_seeds, workers))
         outcomes = list(workers.map(trial, seeds, chunksize=4))
     shown = ["AR100"] if isinstance(scenario, CoinFlips) else SHOWN
-    metrics = {}
+    metrics: dict[str, Any] = {}
     for name in shown:
         j = METRICS.index(name)
         error, variance, held, single, p = np.array(
