@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -33,10 +34,14 @@ def _root() -> None:
 
 
 def main() -> None:
-    """Run the command; bad input ends in one sentence on standard error and exit status 2."""
+    """Run the command; bad input ends in a one-line error on standard error and exit status 2."""
     try:
         app()
-    except UserError as error:
+    except (UserError, OSError) as error:
+        message = str(error)
+        if isinstance(error, OSError):
+            message = f"{error.filename or 'the output'}: cannot be read or written ({error.strerror})"
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would fail again when it flushes at its end
         console = Console(stderr=True, soft_wrap=True, highlight=False)
-        console.print("[bold red]error:[/]", Text(str(error)))
+        console.print("[bold red]error:[/]", Text(message))
         sys.exit(EXIT_STATUS)
