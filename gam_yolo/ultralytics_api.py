@@ -253,7 +253,10 @@ def safe_checkpoint(path: str) -> Any:
     """
     load = get("torch_safe_load")
     restricted = {"safe_only": True} if hasattr(tasks(), "SAFE_LOAD") else {}
-    checkpoint = load(path, **restricted)[0]
+    try:
+        checkpoint = load(path, **restricted)[0]
+    except AttributeError:  # it takes what is neither a mapping nor a model for a model
+        checkpoint = None
     found: Any = (checkpoint.get("ema") or checkpoint.get("model")) if isinstance(checkpoint, dict) else None
     if not hasattr(found, "state_dict") or not hasattr(found, "yaml"):
         raise UserError("holds no Ultralytics model", at=path)

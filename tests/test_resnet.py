@@ -109,9 +109,9 @@ def test_a_network_of_which_a_part_refuses_the_block_stays_as_it_was() -> None:
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: attend(net(), "GAMM"), "no block is named 'GAMM'; did you mean 'GAM'?"),
+        (lambda: attend(net(), "GAMM"), "no block is named 'GAMM'. Did you mean 'GAM'?"),
         (lambda: attend(net(), "SE", reduction=100), "reduction is 100. Expected a whole number from 1 to 64"),
-        (lambda: attend(net(), "SE", reductoin=4), "did you mean 'reduction'?"),
+        (lambda: attend(net(), "SE", reductoin=4), "Did you mean 'reduction'?"),
         (lambda: attend(attend(net(), "SE"), "SE"), "ResNet has no residual block to put SE on"),
         (lambda: attend(nn.Conv2d(3, 3, 1), "SE"), "Conv2d has no residual block"),
         (lambda: AttentionResNet(3, "resnet51"), "Did you mean 'resnet50'?"),
@@ -246,10 +246,10 @@ def test_a_trained_plain_network_is_carried_over_whole() -> None:
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["nc", "resnet18", {"blok": "SE"}], "not 'blok'; did you mean 'block'?"),
-        (["nc", "resnet18", {"block": "SEE"}], "no block is named 'SEE'; did you mean 'SE'?"),
+        (["nc", "resnet18", {"blok": "SE"}], "has no argument 'blok'. Expected ("),
+        (["nc", "resnet18", {"block": "SEE"}], "no block is named 'SEE'. Did you mean 'SE'?"),
         (["nc", "resnet17"], "Did you mean 'resnet18'?"),
-        ([10, "resnet18"], "its first argument is the number of classes"),
+        ([10, "resnet18"], "the first argument is not the number of classes. Write [-1, 1, AttentionResNet, [nc]]"),
     ],
 )
 def test_a_bad_row_is_told_with_file_and_row(args: list[Any], says: str) -> None:
@@ -261,7 +261,7 @@ def test_a_bad_row_is_told_with_file_and_row(args: list[Any], says: str) -> None
 
 def test_it_is_the_only_row() -> None:
     row = [-1, 1, "AttentionResNet", ["nc"]]
-    with pytest.raises(UserError, match="is a whole network: write it as the one row"):
+    with pytest.raises(UserError, match=r"is a whole network\. Write it as the only row"):
         ClassificationModel({"nc": 3, "backbone": [], "head": [row, [-1, 1, "Classify", ["nc"]]]}, verbose=False)
 
 

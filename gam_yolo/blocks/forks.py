@@ -46,22 +46,20 @@ class GAM_Attention(GAM):  # noqa: N801  # the forks' own spelling, which their 
         super().__init__(c1, reduction=r, groups=r if grouped else 1, shuffle="after", shuffle_groups=4, preset="forks")
 
     @staticmethod
-    def advice(c1: int, c2: int | None = None, group: Any = None, rate: int | None = None) -> tuple[str, str]:
-        """Return what a row's arguments mean, and what to write instead, for the warning about such rows."""
+    def advice(c1: int, c2: int | None = None, group: Any = None, rate: int | None = None) -> str:
+        """Return what a row's arguments mean, and the row that says the same plainly, for the warning about it."""
         grouped, r = _family(c2, group, rate)
+        plain = "the same in plain words is [-1, 1, GAM, "
         if grouped is None:
-            row = "[]" if r == 4 else f"[{r}]"
-            return f"is read as (in_channels={c1}, rate={r!r}), without groups", f"Write [-1, 1, GAM, {row}]"
+            return f"is read as (in_channels={c1}, rate={r!r}), no groups; {plain}{'[]' if r == 4 else f'[{r}]'}]"
         row = "{preset: forks}"
         if not grouped or r != 4:
             reduction = "" if r == 4 else f"reduction: {r}, "
             row = f"{{preset: forks, {reduction}groups: {r if grouped else 1}, shuffle_groups: 4}}"
-        groups = f"{r} groups" if grouped else "no groups"
-        given = "the default" if group is None else repr(group)
         return (
-            f"is read as (c1={c1}, c2={c2!r}, group={given}, rate={r!r}): {groups}; c2 is not used, as the block keeps "
-            f"its input's {c1} channels",
-            f"Write [-1, 1, GAM, [{row}]]",
+            f"is read as c2={c2!r} (not used: the block keeps its input's {c1} channels), "
+            f"group={True if group is None else group!r} ({f'{r} groups' if grouped else 'no groups'}), rate={r!r}; "
+            f"{plain}[{row}]]"
         )
 
 

@@ -27,9 +27,7 @@ def load(name: str | Path) -> Document:
     """
     name = str(name)
     if Path(name).suffix not in {".yaml", ".yml"}:
-        raise UserError(
-            f"'{brief(name)}' is not the name of a model YAML", expected="a name that ends in .yaml or .yml"
-        )
+        raise UserError(f"{brief(name)} is not the name of a model YAML", expected="a name that ends in .yaml or .yml")
     try:
         if Path(name).is_file():
             return Document.read(Path(name))
@@ -37,7 +35,7 @@ def load(name: str | Path) -> Document:
             if found := ultralytics_api.find_yaml(spelling):
                 return Document.read(found)
     except OSError as error:  # such as a name of more than 255 bytes
-        raise UserError(f"'{brief(name)}' cannot be read ({error.strerror})", expected="a model YAML") from None
+        raise UserError(f"{brief(name)} cannot be read ({error.strerror})", expected="a model YAML") from None
     known = {*shipped_names(MODELS_AND_DATA)}
     raise UserError(
         f"there is no file '{name}', here or among the models that Ultralytics and gam_yolo ship",

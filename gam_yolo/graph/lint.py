@@ -120,12 +120,16 @@ def explain(config: Mapping[str, Any]) -> UserError | None:
 
 
 def _comments(name: str, graph: Graph) -> Callable[[int], str]:
-    """Return the comments of the file that a model was built from, as far as it still has the same rows."""
-    try:
-        document = load(name)
-    except UserError:
-        return lambda _: ""
-    return document.comment if document.graph == graph else lambda _: ""
+    """Return a function that gives the comments of a model's file, if that still exists and has the same rows."""
+
+    def comment(row: int) -> str:
+        try:
+            document = load(name)
+        except UserError:
+            return ""
+        return document.comment(row) if document.graph == graph else ""
+
+    return comment
 
 
 def _rows(document: Document, letter: str) -> Iterator[Finding]:
@@ -290,8 +294,8 @@ def _arguments(config: Mapping[str, Any], graph: Graph, channels: Mapping[int, i
         block = registry.BLOCKS[layer.module]
         bound = bind(layer.module, block, c, layer.args)
         if advice := getattr(block, "advice", None):
-            meaning, remedy = advice(*bound)
-            yield Finding("warning", "fork-arguments", index, f"{layer} {meaning}", remedy)
+            meaning = f"{layer} {advice(*bound)}"
+            yield Finding("warning", "fork-arguments", index, meaning, "Write the row in plain words")
         written = bound[1] if layer.args and not isinstance(layer.args[0], dict) else None
         parameter = [*inspect.signature(block).parameters.values()][1:2]
         if type(written) is not int or not parameter or written < FEWEST_CHANNELS:

@@ -154,7 +154,7 @@ def transfer(source: str | Path, target: str | Path) -> TransferReport:
 def _checkpoint(name: str) -> nn.Module:
     """Read a checkpoint."""
     if PurePath(name).suffix != ".pt":
-        raise UserError(f"'{brief(name)}' is not the name of a checkpoint", expected="a name that ends in .pt")
+        raise UserError(f"{brief(name)} is not the name of a checkpoint", expected="a name that ends in .pt")
     try:
         with ultralytics_api.quiet():
             importlib.import_module("gam_yolo.resnet")  # makes its classes known ones
@@ -162,7 +162,7 @@ def _checkpoint(name: str) -> nn.Module:
     except UserError:
         raise
     except Exception as error:
-        reason = brief(f"{type(error).__name__}: {error}".partition("\n")[0])
+        reason = " ".join(f"{type(error).__name__}: {error}".partition("\n")[0].split())[:120]
         raise UserError(
             f"cannot be read ({reason})",
             at=name,

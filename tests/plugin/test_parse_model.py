@@ -256,8 +256,8 @@ def test_fork_rows_build_what_forks_build_and_say_so(name: str, caplog: pytest.L
         tasks.LOGGER.propagate = False
     assert isinstance(block, GAM_Attention)
     assert [m.conv.groups for m in block.modules() if isinstance(m, ConvBN)] == [4, 4]
-    assert f"v8/yolov8.yaml: warning: row 22 ({name}) is read as (c1=256, " in caplog.text
-    assert "c2=1024, group=512, rate=4): 4 groups" in caplog.text
+    assert f"v8/yolov8.yaml: warning: row 22 ({name}) is read as c2=1024 " in caplog.text
+    assert "c2=1024 (not used: the block keeps its input's 256 channels), group=512 (4 groups)" in caplog.text
     assert "[-1, 1, GAM, [{preset: forks}]]" in caplog.text
 
 

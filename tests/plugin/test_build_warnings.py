@@ -1,0 +1,190 @@
+"""Mistakes that build a wrong model are reported where it is built, once, in the words of `gam-yolo check`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from ultralytics import YOLO
+from ultralytics.nn import tasks
+from ultralytics.utils import LOGGER
+
+import gam_yolo
+from gam_yolo import UserError
+from gam_yolo.graph.find import load
+from gam_yolo.graph.lint import check
+from gam_yolo.graph.place import place
+from gam_yolo.plugin import parse_model
+
+BASE = load("yolov8.yaml").text
+
+
+@pytest.fixture(autouse=True)
+def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What Ultralytics logs as a warning."""
+    said: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage().removeprefix("WARNING ⚠️ "))  # type: ignore[method-assign]
+    LOGGER.addHandler(handler)
+    monkeypatch.setattr(parse_model, "_warned", set())
+    yield said
+    LOGGER.removeHandler(handler)
+
+
+def with_row(row: str, at: str = "p5") -> str:
+    return place("yolov8.yaml", block="GAM", at=at).text.replace("GAM, []", row)
+
+
+def build(path: Path) -> None:
+    with torch.device("meta"):
+        tasks.parse_model(tasks.yaml_model_load(path), 3, False)
+
+
+CASES = {
+    "a channel count as SimAM's lambda": (with_row("SimAM, [1024]"), "misbound-argument"),
+    "the same after a Concat": (with_row("SimAM, [768]", "17"), "misbound-argument"),
+    "the same in quotes": (with_row("SimAM, ['1024']"), "misbound-argument"),
+    "a channel count as CoordAtt's reduction": (with_row("CoordAtt, [1024]"), "misbound-argument"),
+    "the block's own channels as SE's reduction": (with_row("SE, [64]", "p3"), "misbound-argument"),
+    "as BAM's": (with_row("BAM, [64]", "p3"), "misbound-argument"),
+    "as GAM's": (with_row("GAM, [64]", "p3"), "misbound-argument"),
+    "stale numbers": (BASE.replace("# 9\n", "# 9\n  - [-1, 1, GAM, []]\n", 1), "stale-numbers"),
+    "stale numbers, two blocks": (
+        BASE.replace("# 9\n", "# 9\n  - [-1, 1, SE, []]\n", 1).replace("# 12\n", "# 12\n  - [-1, 1, SE, [4]]\n", 1),
+        "stale-numbers",
+    ),
+    "bypassed": (with_row("GAM, []", "12").replace("[[-1, 13], 1, Concat", "[[-1, 12], 1, Concat"), "bypassed-block"),
+    "unused": (with_row("GAM, []", "head-inputs").replace("[16, 20, 24]", "[16, 20, 23]"), "unused-block"),
+    "a fork's row": (with_row("GAM_Attention, [1024, 1024]"), "fork-arguments"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_wrong_model_is_reported_once_in_the_words_of_check(
+    case: str, lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text, code = CASES[case]
+    Path("yolov8-mine.yaml").write_text(text)
+    build(Path("yolov8n-mine.yaml"))
+    assert len(lines) == 1
+    assert lines[0].endswith(f" [{code}]")
+    assert lines == [finding.line("yolov8n-mine.yaml") for finding in check("yolov8n-mine.yaml")]
+    YOLO("yolov8n-mine.yaml")  # as `yolo train` does
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize("row", ["SimAM, []", "SimAM, [1e-4]", "SE, [16]", "SE, [{reduction: 64}]", "CoordAtt, [32]"])
+def test_what_is_right_or_said_by_name_is_not_reported(row: str, lines: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "yolov8n-mine.yaml"
+    path.write_text(with_row(row, "p3"))
+    build(path)
+    assert lines == []
+    assert check(path) == []
+
+
+def test_a_block_that_feeds_the_next_row_by_its_comment_is_not_reported(lines: list[str], tmp_path: Path) -> None:
+    build(place("yolov8.yaml", block="GAM", at="12", feeds="next").save(tmp_path / "yolov8n-mine.yaml"))
+    assert lines == []
+
+
+def test_a_model_that_cannot_run_says_why_in_one_line(tmp_path: Path) -> None:
+    """Ultralytics runs a detector once while it builds it; there, stale numbers can meet tensors of two strides."""
+    path = tmp_path / "yolov8n-mine.yaml"
+    row = "  - [-1, 6, C2f, [256, True]]\n"
+    path.write_text(BASE.replace(row, f"{row}  - [-1, 1, GAM, []]\n  - [-1, 1, SE, [4]]\n"))
+    with pytest.raises(UserError, match=r"mine\.yaml: the row numbers are those of the file without its blocks"):
+        YOLO(path)
+    path.write_text(with_row("GAM, []").replace("[[-1, 12], 1, Concat", "[[-1, 9], 1, Concat"))
+    with pytest.raises(UserError, match=r"mine\.yaml, row 17 .*cannot process its input"):
+        YOLO(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "same"),
+    [
+        ("SimAM, [1e-4]", "SimAM, [0.0001]"),
+        ("SimAM, [{e_lambda: 1e-3}]", "SimAM, [0.001]"),
+        ("GAM, ['16']", "GAM, [16]"),
+        ("GAM, [None]", "GAM, []"),
+        ("GAM, ['8', 'sigmoid', {channel: 'False'}]", "GAM, [8, sigmoid, 1, none, false]"),
+    ],
+)
+def test_arguments_are_read_by_ultralytics_own_rule(row: str, same: str) -> None:
+    def built(text: str) -> list[Any]:
+        model = {**yaml.safe_load(with_row(text)), "scale": "n"}
+        block = next(m for m in tasks.parse_model(model, 3, False)[0] if type(m).__module__.startswith("gam_yolo"))
+        return [str(block), getattr(block, "e_lambda", None), [p.shape for p in block.parameters()]]
+
+    assert built(row) == built(same)
+
+
+def test_arguments_are_never_evaluated(tmp_path: Path) -> None:
+    trap = tmp_path / "executed"
+    model = {**yaml.safe_load(with_row("GAM, []")), "scale": "n"}
+    model["head"][-2][3] = [f"open({str(trap)!r}, 'w')"]
+    with pytest.raises(UserError, match="reduction is"):
+        tasks.parse_model(model, 3, False)
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize(
+    ("fork", "ours"),
+    [
+        ("SEAttention", "SE"), ("SELayer", "SE"), ("SE_Block", "SE"), ("ECAAttention", "ECA"), ("eca_layer", "ECA"),
+        ("TripletAttention", "Triplet"), ("CA", "CoordAtt"), ("CoordAttention", "CoordAtt"), ("CoordAtten", "CoordAtt"),
+        ("CBAMBlock", "CBAM"), ("BAMBlock", "BAM"), ("simam_module", "SimAM"), ("Simam_module", "SimAM"),
+        ("GAM_attention", "GAM_Attention"), ("nn.CBAM", "CBAM"),
+    ],
+)  # fmt: skip
+def test_the_hint_names_our_block_for_a_forks_name(fork: str, ours: str, tmp_path: Path) -> None:
+    path = tmp_path / "yolov8n-mine.yaml"
+    path.write_text(with_row(f"{fork}, []"))
+    (finding,) = check(path)
+    with pytest.raises(UserError) as error:
+        build(path)
+    if fork == "GAM_attention":
+        ours = error.value.args[0].split("'")[-2]
+        assert ours in {"GAM", "GAMAttention", "GAM_Attention"}
+    assert finding.remedy == f"Did you mean '{ours}'?"
+    assert str(error.value).endswith(f"Did you mean '{ours}'?")
+
+
+@pytest.mark.parametrize("fork", ["EMAttention", "ShuffleAttention"])
+def test_a_forks_block_that_we_lack_does_not_name_another_one(fork: str) -> None:
+    meant = gam_yolo.registry.similar_block(fork, [*gam_yolo.BLOCKS, "Attention", "PSA"])
+    assert meant in {"", "EMA", "ShuffleAttention"}
+
+
+@pytest.mark.parametrize(
+    ("row", "says", "parameters"),
+    [
+        ("[]", "(in_channels=256, rate=4), no groups", 1_639_680),
+        ("[4]", "(in_channels=256, rate=4), no groups", 1_639_680),
+        ("[8]", "(in_channels=256, rate=8), no groups", 820_352),
+        ("[{rate: 8}]", "(in_channels=256, rate=8), no groups", 820_352),
+        ("[1024]", "group=True (4 groups), rate=4", 435_456),
+        ("[1024, 1024]", "group=1024 (4 groups), rate=4", 435_456),
+        ("[1024, True]", "group=True (4 groups), rate=4", 435_456),
+        ("[1024, False]", "group=False (no groups), rate=4", 1_639_680),
+        ("[1024, True, 8]", "group=True (8 groups), rate=8", 117_888),
+    ],
+)
+@pytest.mark.parametrize("name", ["GAM_Attention", "GAMAttention"])
+def test_both_families_of_the_forks_gam_are_known_by_their_arguments(
+    name: str, row: str, says: str, parameters: int, lines: list[str]
+) -> None:
+    """Counts from the forks' classes: 2Cm + C + m, two 7x7 convolutions with bias, and batch norms; m is C / rate."""
+    model = {**yaml.safe_load(with_row(f"{name}, {row}")), "scale": "n", "yaml_file": "fork.yaml"}
+    block = tasks.parse_model(model, 3, False)[0][-2]
+    c, rate = 256, 8 if "8" in row else 4
+    m, groups = c // rate, rate if "rate" in says and "groups)" in says and "no groups" not in says else 1
+    assert 2 * c * m + c + m + 2 * (49 * c * m // groups) + c + m + 2 * (c + m) == parameters
+    assert sum(p.numel() for p in block.parameters()) == parameters
+    assert len(lines) == 1
+    assert says in lines[0]
