@@ -99,7 +99,7 @@ def read_data(data: str | Path, study: StudyFolder, *, prepare: bool) -> Data:
         if not content[split]:
             raise UserError("is empty", at=where, expected="a folder of images, or a list of them")
         try:
-            images = sorted(image_files(content[split], where))
+            images = sorted(image_files(content[split], where), key=str)  # Ultralytics' order
         except UserError as error:
             raise error if str(error).startswith(where) else UserError(error, at=where) from None
         labels = [Path(file) for file in ultralytics_api.label_files([str(image) for image in images])]

@@ -41,11 +41,6 @@ def plan_study(study: str | Path | Study, *, only: Sequence[str] = (), project: 
 
     Raises:
         UserError: The study file, a model or the data cannot be read.
-
-    Examples:
-        >>> plan = plan_study("demo.yaml", only=["*-s0"])
-        >>> [run.name for run in plan.runs]
-        ['plain-s0', 'gam-s0', 'control-s0']
     """
     content, folder = _open(study, project)
     with _file_errors(folder):

@@ -53,6 +53,12 @@ def study_of(tmp_path: Path) -> Callable[[dict[str, object]], Study]:
     return write
 
 
+@pytest.fixture
+def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saves the seconds in which GFLOPs are counted, where a test is not about them."""
+    monkeypatch.setattr("gam_yolo.study.plan.gflops", lambda *_: 1.0)
+
+
 @pytest.fixture(scope="session")
 def undisturbed(content: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     """The runs of that study, each trained in one go."""

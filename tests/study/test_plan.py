@@ -40,12 +40,6 @@ def own(content: dict[str, Any], data: Path, tmp_path: Path) -> dict[str, Any]:
     return {**content, "data": str(file), "variants": {"plain": {"model": "yolov8n.yaml"}}}
 
 
-@pytest.fixture
-def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Saves the seconds in which GFLOPs are counted, where a test is not about them."""
-    monkeypatch.setattr("gam_yolo.study.plan.gflops", lambda *_: 1.0)
-
-
 def planned(own: dict[str, Any], study_of: Write, tmp_path: Path) -> Plan:
     return plan(study_of(own), StudyFolder(tmp_path / "study"))
 

@@ -175,6 +175,7 @@ def test_a_run_that_cannot_be_trained_is_started_twice_and_recorded_while_others
     assert any("failed with exit status 2 and is started again" in line for line in told)
 
 
+@pytest.mark.usefixtures("uncounted")
 def test_the_hash_covers_what_determines_a_run_and_nothing_else(
     content: dict[str, Any], data: Path, study_of: Write, tmp_path: Path
 ) -> None:
