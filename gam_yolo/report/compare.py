@@ -1,4 +1,4 @@
-"""`compare`: do these detectors differ? From Python, with the report as a typed result."""
+"""`compare`: test whether detectors differ. The function behind `gam-yolo compare`."""
 
 from __future__ import annotations
 
@@ -89,11 +89,11 @@ def compare(
         raise UserError(f"there are {replicates} replicates", expected=f"{MIN_REPLICATES} or more")
     settings = Settings(str(data) if data is not None else None, split, imgsz, batch, device)
     truth = Path(gt) if gt is not None else None
-    statistics, told = Statistics(replicates=replicates), progress or _silent
+    statistics, report = Statistics(replicates=replicates), progress or _silent
     if output is not None:
-        return run(found, truth, control, settings, statistics, Path(output), told)
+        return run(found, truth, control, settings, statistics, Path(output), report)
     with TemporaryDirectory(prefix="gam-yolo-") as cache:
-        return evaluate(found, truth, control, settings, statistics, Path(cache), told)
+        return evaluate(found, truth, control, settings, statistics, Path(cache), report)
 
 
 def _silent(_: str) -> None:

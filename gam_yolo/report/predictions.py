@@ -111,7 +111,7 @@ def collect(
 
 
 def _folder(name: str) -> str:
-    """Name a variant's folder of predictions; a variant may be named as no folder can be."""
+    """Name a variant's folder of predictions; not every name of a variant can be a folder's."""
     return re.sub(r"[^\w-]+", "-", name)[:80]
 
 

@@ -80,7 +80,7 @@ def evaluate(
     references = [variants[0].name, *([control] if control else [])]
     detections = {name: [seed.detections for seed in seeds] for name, seeds in predicted.items()}
     compared = compare_detections(truth, detections, references, statistics, progress)
-    # What follows is no result: where it fails, a note says so.
+    # What follows only decorates the result. Where it fails, a note says so.
     notes: list[str] = []
     costs = _or_note(notes, "The cost could not be measured", partial(_costs, variants, predicted, settings, progress))
     firsts = {name: seeds[0] for name, seeds in detections.items()}
@@ -91,9 +91,9 @@ def evaluate(
 
 @contextlib.contextmanager
 def _output(folder: Path) -> Iterator[None]:
-    """Make the folder and prove, before anything takes time, that the report can be written there.
+    """Make the folder, and check before anything takes time that the report can be written there.
 
-    If nothing is, what was made of the folder goes again.
+    If nothing is written, the folders that were made are removed.
     """
     made: list[Path] = []
     try:
