@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from gam_yolo.errors import UserError, similar
 from gam_yolo.report.predictions import Settings
 from gam_yolo.report.result import Comparison, Statistics
-from gam_yolo.report.run import evaluate, run
+from gam_yolo.report.run import run
 from gam_yolo.report.variants import Paths, find_variants
 
 __all__ = ["compare"]
@@ -90,10 +89,7 @@ def compare(
     settings = Settings(str(data) if data is not None else None, split, imgsz, batch, device)
     truth = Path(gt) if gt is not None else None
     statistics, report = Statistics(replicates=replicates), progress or _silent
-    if output is not None:
-        return run(found, truth, control, settings, statistics, Path(output), report)
-    with TemporaryDirectory(prefix="gam-yolo-") as cache:
-        return evaluate(found, truth, control, settings, statistics, Path(cache), report)
+    return run(found, truth, control, settings, statistics, Path(output) if output is not None else None, report)
 
 
 def _silent(_: str) -> None:
