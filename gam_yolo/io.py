@@ -133,11 +133,18 @@ def _umask() -> int:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        UserError: It cannot be read.
+    """
     digest = hashlib.sha256()  # Python 3.10 has no hashlib.file_digest
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
     return digest.hexdigest()
 
 

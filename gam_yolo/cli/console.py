@@ -9,7 +9,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.text import Text
@@ -54,16 +54,24 @@ def exit_on_error() -> Iterator[None]:
     except UserError as error:
         _fail(str(error))
     except OSError as error:
-        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EPIPE, errno.EBADF):
-            raise
-        with contextlib.suppress(OSError):  # what is still to be flushed goes nowhere, without a second error
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if error.errno == errno.EPIPE:
-            sys.exit(1)  # the reader has seen enough, as in `gam-yolo blocks | head -1`
-        _fail(f"standard output cannot be written ({error.strerror})")
+        if error.filename is not None:
+            _fail(f"{error.filename}: cannot be read or written ({error.strerror})")
+        try:
+            print(flush=True)  # fails again if it was this that failed
+        except OSError:
+            _fail_to_print(error)
+        raise
 
 
-def _fail(message: str) -> None:
+def _fail_to_print(error: OSError) -> NoReturn:
+    with contextlib.suppress(OSError):  # what is still to be flushed goes nowhere, without a second error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno == errno.EPIPE:
+        sys.exit(1)  # the reader has seen enough, as in `gam-yolo blocks | head -1`
+    _fail(f"standard output cannot be written ({error.strerror})")
+
+
+def _fail(message: str) -> NoReturn:
     console(stderr=True).print(Text("error: ", style="bold red") + Text(printable(message)))
     sys.exit(EXIT_STATUS)
 

@@ -1,7 +1,7 @@
-"""Charts as inline SVG, drawn by matplotlib in the page's own colours so that they follow its light and dark theme.
+"""Charts as inline SVG. matplotlib draws them in the page's own colours, so they follow its light and dark theme.
 
 Colours are CSS variables (`--c0` for the baseline, `--c1`, `--c2`, ... for the others); every chart carries a title and
-a description for those who do not see it.
+a description for screen readers.
 """
 
 from __future__ import annotations
@@ -76,12 +76,12 @@ class Line:
 
 
 def colour(variant: int) -> str:
-    """Name the CSS variable that is a variant's colour; the baseline, variant 0, shares its own with none."""
+    """Name the CSS variable that is a variant's colour; no other variant has that of the baseline, variant 0."""
     return f"--c{_number(variant)}"
 
 
 def forest(title: str, rows: Sequence[Interval], unit: str) -> str:
-    """Draw differences and their intervals about a line at zero."""
+    """Draw differences with their intervals around a line at zero."""
 
     def draw(axes: Axes) -> None:
         for i, row in enumerate(rows):
@@ -119,7 +119,7 @@ def bars(title: str, groups: Sequence[tuple[str, Sequence[Interval]]], unit: str
 
 
 def scatter(title: str, points: Sequence[tuple[float, Interval]], x_unit: str, y_unit: str) -> str:
-    """Draw values with intervals over a cost."""
+    """Draw values with their intervals against a cost."""
 
     def draw(axes: Axes) -> None:
         for x, row in points:
@@ -153,11 +153,11 @@ def curves(title: str, lines: Sequence[Line], x_unit: str, y_unit: str) -> str:
 
 
 def _chart(title: str, description: str, height: float, draw: Callable[[Axes], None]) -> str:
-    """Return a chart as elements to be put into a page, its colours those of the page: one for screens, one for phones.
+    """Return a chart as two elements for a page, in the page's colours: one for screens, one for phones.
 
     Args:
         title: What it shows.
-        description: What it says, for those who do not see it.
+        description: Its content in words, for screen readers.
         height: In pixels.
         draw: Draws it.
     """
@@ -176,11 +176,11 @@ def _chart(title: str, description: str, height: float, draw: Callable[[Axes], N
 
 
 def _inner(document: str) -> str:
-    """Return what a page takes of an SVG document of matplotlib's."""
+    """Return the part of matplotlib's SVG document that goes into the page."""
     end = "</metadata>"
     inner = document[document.index(end) + len(end) : document.rindex("</svg>")]
     inner = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", inner, flags=re.DOTALL)  # it would style the whole page
-    inner = re.sub(r' id="[\w.]+_\d+"', "", inner)  # nobody refers to these
+    inner = re.sub(r' id="[\w.]+_\d+"', "", inner)  # nothing refers to these
     inner = re.sub(r"font-family: [^;\"]*;? ?|(?<=px) '[^;\"]*", "", inner).replace("font: ", "font-size: ")
     return re.sub(r"#0000[ce][\da-f]", lambda found: f"var({_VARIABLES[found[0]]})", inner)
 
@@ -213,7 +213,7 @@ def _name_rows(axes: Axes, names: Sequence[tuple[float, str]], bottom: float) ->
 
 
 def _name_points(axes: Axes, points: Sequence[tuple[float, Interval]]) -> None:
-    """Write each point's name beside it where it meets no other name and no point, with a line to it from afar."""
+    """Write each point's name beside it, clear of all names and points; a line leads to it from a distance."""
     axes.figure.canvas.draw()  # which settles where the points lie
     spots = [axes.transData.transform((x, row.value)) for x, row in points]
     taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in spots]
@@ -229,7 +229,7 @@ def _name_points(axes: Axes, points: Sequence[tuple[float, Interval]]) -> None:
 
 
 def _beside(x: float, y: float, label: str, inside: BboxBase) -> Iterator[tuple[Bbox, _Side, int]]:
-    """Yield where a label may stand by a point, nearest first: its box, its alignment and how far up, in pixels."""
+    """Yield places for a label by a point, nearest first: its box, its alignment and how far up, in pixels."""
     width, height = _LETTER[0] * len(label), _LETTER[1]
     for distance in range(0, int(inside.height), 5):
         for rise in (distance, -distance):

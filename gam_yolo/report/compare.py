@@ -1,15 +1,14 @@
-"""`compare`: do these detectors differ? From Python, with the report as a typed result."""
+"""`compare`: test whether detectors differ. The function behind `gam-yolo compare`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from gam_yolo.errors import UserError, similar
 from gam_yolo.report.predictions import Settings
 from gam_yolo.report.result import Comparison, Statistics
-from gam_yolo.report.run import evaluate, run
+from gam_yolo.report.run import run
 from gam_yolo.report.variants import Paths, find_variants
 
 __all__ = ["compare"]
@@ -89,11 +88,8 @@ def compare(
         raise UserError(f"there are {replicates} replicates", expected=f"{MIN_REPLICATES} or more")
     settings = Settings(str(data) if data is not None else None, split, imgsz, batch, device)
     truth = Path(gt) if gt is not None else None
-    statistics, told = Statistics(replicates=replicates), progress or _silent
-    if output is not None:
-        return run(found, truth, control, settings, statistics, Path(output), told)
-    with TemporaryDirectory(prefix="gam-yolo-") as cache:
-        return evaluate(found, truth, control, settings, statistics, Path(cache), told)
+    statistics, report = Statistics(replicates=replicates), progress or _silent
+    return run(found, truth, control, settings, statistics, Path(output) if output is not None else None, report)
 
 
 def _silent(_: str) -> None:

@@ -1,4 +1,4 @@
-"""What a detector costs: parameters, arithmetic, and the time a forward pass takes on this machine."""
+"""The cost of a detector: parameters, arithmetic, and the time of a forward pass on this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WARM_UP, _ROUNDS = 3, 40
 
 
 def measure_costs(paths: dict[str, Path], imgsz: int, device: str) -> dict[str, Cost]:
-    """Measure checkpoints side by side, in turn, so that what else the machine does meets all of them alike.
+    """Measure checkpoints in turn, pass by pass, so that other load on the machine affects all of them alike.
 
     Args:
         paths: One checkpoint for each variant.

@@ -10,11 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from gam_yolo.evaluation import GroundTruth, match_coco, over_classes, precision_curve
 from gam_yolo.evaluation.matching import MAX_DETECTIONS
-from gam_yolo.io import file_sha256
+from gam_yolo.io import file_sha256, read_yaml
 from gam_yolo.report.comparison import headline
 from gam_yolo.report.formatting import points
 from gam_yolo.report.predictions import Predicted, Settings
@@ -201,8 +200,8 @@ def _training(folder: Path) -> Training | None:
         epochs = tuple(int(row["epoch"]) for row in rows)
         curve = tuple(row[MAP] for row in rows)
         at_50 = [row[MAP50] for row in rows]
-        settings = yaml.safe_load(arguments.read_text(encoding="utf-8")) if arguments.is_file() else {}
-    except (KeyError, OSError, ValueError, OverflowError, yaml.YAMLError):
+        settings = read_yaml(arguments, "train arguments") if arguments.is_file() else {}
+    except (KeyError, ValueError, OverflowError):  # a `UserError` is a `ValueError`
         return None
     seed = settings.get("seed") if isinstance(settings, dict) else None
     best = int(np.argmax(curve))

@@ -1,4 +1,4 @@
-"""The images on which two detectors differ most, with what each of them sees."""
+"""The images on which two detectors differ most, with the detections of each."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _Box:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a detector sees with enough confidence: detections, which are right or not counted, counts per image."""
+    """A detector's confident detections: which are right, which do not count, and how many there are per image."""
 
     detections: Detections
     right: NDArray[np.bool_]
@@ -93,7 +93,7 @@ def differing_images(
             name = printable(Path(truth.files[index]).name)
             try:
                 panels = _panels(truth, index, files[index], (baseline[0], before), (variant[0], after))
-            except Exception as error:  # a broken image takes its place in the page from another one, not the page
+            except Exception as error:  # the next image takes the place of a broken one
                 failed[name] = printable(str(error))
                 continue
             counted = _counted(int(found[index]), "object"), _counted(int(false[index]), "false detection")
@@ -117,7 +117,7 @@ def _counted(difference: int, what: str) -> str:
 def _panels(
     truth: GroundTruth, index: int, file: Path, before: tuple[str, _Seen], after: tuple[str, _Seen]
 ) -> tuple[Panel, ...]:
-    """Draw an image's annotations, and what each of two detectors sees."""
+    """Draw an image's annotations, and the detections of each of two detectors."""
     with Image.open(file) as opened:
         image = ImageOps.exif_transpose(opened).convert("RGB")
     scale = _SIDE / max(image.size)

@@ -111,7 +111,7 @@ def collect(
 
 
 def _folder(name: str) -> str:
-    """Name a variant's folder of predictions; a variant may be named as no folder can be."""
+    """Name a variant's folder of predictions; not every name of a variant can be a folder's."""
     return re.sub(r"[^\w-]+", "-", name)[:80]
 
 
@@ -228,11 +228,14 @@ def _validated(
         progress("its predictions are stored already")
         known, own = read_protocol(stored)
         return Predicted(path, read_detections(stored, truth, whole=True), known, own)
+    try:  # before anything takes time
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"predictions cannot be stored there ({error.strerror})", at=cache) from None
     progress(f"validating on {len(truth.ids)} images at {imgsz} pixels")
     records, own, max_det = _validate(path, truth, settings, imgsz)
     protocol = replace(protocol, max_det=max_det)
     detections = parse_detections(records, truth, str(path))
-    cache.mkdir(parents=True, exist_ok=True)
     write_protocol(stored, protocol, own)
     write(stored, json.dumps(records))  # last: a prediction file is never there without its protocol
     return Predicted(path, detections, protocol, own)

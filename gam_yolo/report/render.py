@@ -141,8 +141,8 @@ def _plan_charts(comparison: Comparison) -> dict[str, Callable[[], str]]:
     if rows:
         result["metrics"] = partial(charts.forest, f"Difference to {baseline} in each metric", rows, "points")
     for key, cost, title, unit in (
-        ("gflops", "gflops", "Accuracy against arithmetic", "GFLOPs an image"),
-        ("latency", "latency_median", "Accuracy against time", "ms an image, median"),
+        ("gflops", "gflops", "Accuracy against arithmetic", "GFLOPs per image"),
+        ("latency", "latency_median", "Accuracy against time", "ms per image, median"),
     ):
         spots = [
             (spent, _interval(variant.name, variant.metrics[MAIN], i))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import TypeVar
 
 from gam_yolo.errors import UserError
@@ -22,7 +22,7 @@ from gam_yolo.report.render import FILES, write
 from gam_yolo.report.result import Comparison, Cost, Picture, Statistics
 from gam_yolo.report.variants import Variant
 
-__all__ = ["evaluate", "run"]
+__all__ = ["run"]
 
 T = TypeVar("T")
 
@@ -33,10 +33,10 @@ def run(
     control: str | None,
     settings: Settings,
     statistics: Statistics,
-    folder: Path,
+    folder: Path | None,
     progress: Callable[[str], None],
 ) -> Comparison:
-    """Compare variants and write the report; all but `folder` is as in `evaluate`.
+    """Compare variants and write the report.
 
     Args:
         variants: What to compare; the first is the baseline.
@@ -44,15 +44,21 @@ def run(
         control: Name of a second variant to subtract.
         settings: How to validate.
         statistics: How to compare.
-        folder: Where the report goes, and in its `predictions` the predictions made on the way.
+        folder: Where the report goes, and in its `predictions` the predictions made on the way; None to write nothing.
         progress: Called with a line of text at each step.
+
+    Raises:
+        UserError: An input cannot be read, results must not be compared, or the report cannot be written.
     """
+    if folder is None:
+        with TemporaryDirectory(prefix="gam-yolo-") as cache:
+            return _evaluate(variants, gt, control, settings, statistics, Path(cache), progress)
     with _output(folder):
-        comparison = evaluate(variants, gt, control, settings, statistics, folder / "predictions", progress)
+        comparison = _evaluate(variants, gt, control, settings, statistics, folder / "predictions", progress)
         return write(comparison, folder)
 
 
-def evaluate(
+def _evaluate(
     variants: list[Variant],
     gt: Path | None,
     control: str | None,
@@ -61,26 +67,12 @@ def evaluate(
     cache: Path,
     progress: Callable[[str], None],
 ) -> Comparison:
-    """Compare variants.
-
-    Args:
-        variants: What to compare; the first is the baseline.
-        gt: Ground truth, if not the one of the dataset YAML.
-        control: Name of a second variant to subtract.
-        settings: How to validate.
-        statistics: How to compare.
-        cache: Folder of predictions: where they are looked for, and where new ones are stored.
-        progress: Called with a line of text at each step.
-
-    Raises:
-        UserError: An input cannot be read, or results must not be compared.
-    """
     truth = read_truth(settings.data, gt, settings.split)
     predicted = collect(variants, truth, settings, cache, progress)
     references = [variants[0].name, *([control] if control else [])]
     detections = {name: [seed.detections for seed in seeds] for name, seeds in predicted.items()}
     compared = compare_detections(truth, detections, references, statistics, progress)
-    # What follows is no result: where it fails, a note says so.
+    # What follows only decorates the result. Where it fails, a note says so.
     notes: list[str] = []
     costs = _or_note(notes, "The cost could not be measured", partial(_costs, variants, predicted, settings, progress))
     firsts = {name: seeds[0] for name, seeds in detections.items()}
@@ -91,9 +83,9 @@ def evaluate(
 
 @contextlib.contextmanager
 def _output(folder: Path) -> Iterator[None]:
-    """Make the folder and prove, before anything takes time, that the report can be written there.
+    """Make the folder, and check before anything takes time that the report can be written there.
 
-    If nothing is, what was made of the folder goes again.
+    If nothing is written, the folders that were made are removed.
     """
     made: list[Path] = []
     try:

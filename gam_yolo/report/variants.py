@@ -63,7 +63,7 @@ def name_arguments(arguments: list[str]) -> dict[str, Paths]:
     named: dict[str, Paths] = {}
     for argument in arguments:
         name, separator, pattern = argument.partition("=")
-        if not separator or Path(argument).exists():
+        if not separator or _exists(argument):
             name, pattern = "", argument
         name = name or _name_of(_find(argument, pattern)[0])
         if name in named:
@@ -83,10 +83,17 @@ def _find(name: str, paths: Paths) -> tuple[Path, ...]:
 
 
 def _matches(name: str, pattern: str) -> list[Path]:
-    found = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  absolute patterns, too
+    found = [pattern] if _exists(pattern) else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  absolute patterns, too
     if not found:
         raise UserError(f"variant '{name}': no file or folder matches '{pattern}'")
     return [Path(path) for path in found]
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # a name too long for any file
+        return False
 
 
 def _file_of(path: Path) -> Path:

@@ -2,14 +2,15 @@
 
 python scripts/maintenance/publish_report.py runs/study/voc-small/report/report.json docs/results/voc-small
 
-writes `voc-small.json`, and `voc-small-1.svg` and `voc-small-2.svg`: the page's first and second chart, with the
-page's style in them. `--rename /data/runs=runs` shortens folder names, which mean nothing elsewhere; `--hide control`
-keeps a variant that is far from all others out of the charts.
+writes `voc-small.json`, compact, and `voc-small-1.svg` and `voc-small-2.svg`: the page's first and second chart, with
+the page's style in them. `--rename /data/runs=runs` shortens folder names, which mean nothing elsewhere; `--hide
+control` keeps a variant that is far from all others out of the charts.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -34,9 +35,10 @@ def main() -> None:
     text = arguments.report.read_text(encoding="utf-8")
     for old, new in (pair.split("=", 1) for pair in arguments.rename):
         text = text.replace(old, new)
-    published = arguments.prefix.with_suffix(".json")
-    published.write_text(text, encoding="utf-8")
-    report = Comparison.load(published)
+    content = json.loads(text)
+    report = Comparison.from_dict(content, str(arguments.report))
+    compact = json.dumps(content, separators=(",", ":")) + "\n"
+    arguments.prefix.with_suffix(".json").write_text(compact, encoding="utf-8")
     charts = svgs(without(report, arguments.hide)) if arguments.charts else []
     for place, number in enumerate(arguments.charts, 1):
         out = arguments.prefix.with_name(f"{arguments.prefix.name}-{place}.svg")

@@ -96,8 +96,8 @@ def test_checkpoints_and_run_folders_are_validated_once(
         "best": {"epoch": 2, "AP": 0.4, "AP50": 0.5},
         "seconds": 30,
     }
-    told = [note for note in first["notes"] if "non-maximum suppression ran out of time 2 times" in note]
-    assert [note.startswith(f"During the training of plain ({trained}") for note in told] == [True]
+    said = [note for note in first["notes"] if "non-maximum suppression ran out of time 2 times" in note]
+    assert [note.startswith(f"During the training of plain ({trained}") for note in said] == [True]
     assert not any(note.startswith("Warning") for note in first["notes"])
     assert first["protocol"]["imgsz"] == 320
     assert plain["cost"]["parameters"] == 3_157_200  # before fusing, as Ultralytics counts it
@@ -107,10 +107,10 @@ def test_checkpoints_and_run_folders_are_validated_once(
     for heading in ("Accuracy against cost", "Training", "Ultralytics' own numbers"):
         assert f"<h2>{heading}</h2>" in page
 
-    def refuse(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise AssertionError("validated again")
 
-    monkeypatch.setattr(predictions, "_validate", refuse)
+    monkeypatch.setattr(predictions, "_validate", fail)
     assert run_compare(*arguments, *options).exit_code == 0
     second = json.loads((tmp_path / "out/report.json").read_text())
     assert second["variants"][0]["metrics"] == first["variants"][0]["metrics"]
@@ -144,7 +144,7 @@ def test_a_detector_that_finds_nothing_scores_nothing(
     assert (tmp_path / "out/report.html").is_file()
 
 
-def test_a_detector_of_other_classes_is_refused(shared: Path, data_set: DataSet, tmp_path: Path) -> None:
+def test_a_detector_of_other_classes_is_rejected(shared: Path, data_set: DataSet, tmp_path: Path) -> None:
     a = data_set.predictions("a", 0.5, 1)
     with pytest.raises(UserError, match=r"yolov8n\.pt: detects 'person', which is not one of the 3 classes"):
         run_compare(a, shared / "weights/yolov8n.pt", "--data", data_set.yaml, "-o", tmp_path, "--device", "cpu")

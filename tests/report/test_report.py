@@ -131,7 +131,7 @@ def test_names_are_escaped_and_nothing_is_fetched(report: Path) -> None:
     assert not re.findall(r"url\((?!#)", page)
 
 
-def test_what_differs_in_protocol_is_refused(data_set: DataSet, tmp_path: Path) -> None:
+def test_what_differs_in_protocol_is_rejected(data_set: DataSet, tmp_path: Path) -> None:
     a, b = (data_set.predictions(name, 0.5, seed) for name, seed in (("a", 1), ("b", 2)))
     digest = read_coco(data_set.truth).digest
     options = ("--gt", data_set.truth, "-o", tmp_path / "out", "--replicates", 100)
@@ -147,7 +147,7 @@ def test_what_differs_in_protocol_is_refused(data_set: DataSet, tmp_path: Path) 
         write_protocol(b, Protocol(**{**base.__dict__, **change}), {})
         with pytest.raises(UserError, match=match):
             run_compare(a, b, *options)
-    # What is on record for one is held against what the other shows.
+    # A setting that is recorded for one is checked against the detections of the other.
     (data_set.folder / "b-s2.protocol.json").unlink()
     write_protocol(a, Protocol(data=digest, conf=0.9), {})
     with pytest.raises(UserError, match=r"b-s2\.json' has detections of confidence 0.*has none below 0\.9"):
@@ -158,7 +158,7 @@ def test_what_differs_in_protocol_is_refused(data_set: DataSet, tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
-def test_bad_arguments_are_told_in_one_sentence(data_set: DataSet, tmp_path: Path) -> None:
+def test_bad_arguments_are_one_line_errors(data_set: DataSet, tmp_path: Path) -> None:
     a, b = (data_set.predictions(name, 0.5, 1) for name in ("a", "b"))
     (tmp_path / "run").mkdir()
     (tmp_path / "x.txt").touch()
@@ -185,14 +185,14 @@ def test_bad_arguments_are_told_in_one_sentence(data_set: DataSet, tmp_path: Pat
         run_compare(a, b, "-o", tmp_path / "out")
 
 
-def test_images_without_detections_are_told(data_set: DataSet, tmp_path: Path) -> None:
+def test_images_without_detections_are_noted(data_set: DataSet, tmp_path: Path) -> None:
     whole = data_set.predictions("whole", 0.5, 40)
     records = json.loads(whole.read_text())
     part = tmp_path / "part.json"
     part.write_text(json.dumps([record for record in records if record["image_id"] > 12]))
     assert run_compare(whole, part, "--gt", data_set.truth, "--replicates", 300, "-o", tmp_path).exit_code == 0
-    told = [note for note in loaded(tmp_path)["notes"] if "no detection at all" in note]
-    assert [note.startswith(f"{part} has no detection at all on 12 of the 60 images") for note in told] == [True]
+    said = [note for note in loaded(tmp_path)["notes"] if "no detection at all" in note]
+    assert [note.startswith(f"{part} has no detection at all on 12 of the 60 images") for note in said] == [True]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_images_without_detections_are_told(data_set: DataSet, tmp_path: Path) -
         ({"own": {"metrics/mAP50(B)": None}}, r"own, metrics/mAP50\(B\): is None. Expected a finite number"),
     ],
 )
-def test_a_broken_protocol_is_told_in_one_sentence(tmp_path: Path, content: object, match: str) -> None:
+def test_a_broken_protocol_is_a_one_line_error(tmp_path: Path, content: object, match: str) -> None:
     (tmp_path / "a.protocol.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=f"a.protocol.json[:,] {match}"):
         read_protocol(tmp_path / "a.json")
@@ -268,15 +268,15 @@ def test_a_headline_names_each_verdict_once() -> None:
         variant("c", 0.301, -0.01, 0.013, same),
     ]
     truth = cast("GroundTruth", SimpleNamespace(source="", ids=range(350)))
-    told = headline({v.name: v for v in variants}, "plain", truth, 0.95).replace("\N{MINUS SIGN}", "-")
-    assert told == (
+    said = headline({v.name: v for v in variants}, "plain", truth, 0.95).replace("\N{MINUS SIGN}", "-")
+    assert said == (
         "b is worse than plain: 15.9 against 30.0 mAP (-14.1 points, 95 % interval -16.4 to -12.3); "
         "a (-0.3, -1.7 to +1.2) and c (+0.1, -1.0 to +1.3) show no detectable difference from plain in mAP, "
         "on 350 images."
     )
 
     variants += [variant("d", 0.29, -0.02, 0.01, same), variant("e", 0.3, -0.01, 0.01, same)]
-    told = headline({v.name: v for v in variants}, "plain", truth, 0.95).replace("\N{MINUS SIGN}", "-")
-    assert told.endswith(
+    said = headline({v.name: v for v in variants}, "plain", truth, 0.95).replace("\N{MINUS SIGN}", "-")
+    assert said.endswith(
         "a, c, d and e show no detectable difference from plain in mAP (by -1.0 to +0.1 points), on 350 images."
     )

@@ -31,7 +31,7 @@ FILES = {"report.html", "report.md", "report.json", "report.csv"}
 @pytest.fixture
 def pair(data_set: DataSet) -> dict[str, Path]:
     """Prediction files of two detectors."""
-    return {name: data_set.predictions(name, skill, 90) for name, skill in (("plain", 0.5), ("gam", 0.8))}
+    return {name: data_set.predictions(f"robust-{name}", skill, 90) for name, skill in (("plain", 0.5), ("gam", 0.8))}
 
 
 def renamed(data_set: DataSet, folder: Path, *names: str) -> Path:
@@ -376,6 +376,23 @@ def test_the_version_is_printed() -> None:
 
 
 # Options
+
+
+def test_a_path_too_long_for_a_file_is_a_one_line_error(pair: dict[str, Path], data_set: DataSet) -> None:
+    with pytest.raises(UserError, match="no file or folder matches 'xxx"):
+        run_compare(pair["plain"], "x" * 300 + ".json", "--gt", data_set.truth)
+
+
+def test_a_file_that_cannot_be_read_is_a_one_line_error(
+    pair: dict[str, Path], data_set: DataSet, tmp_path: Path
+) -> None:
+    hidden = tmp_path / "hidden.json"
+    hidden.symlink_to("/proc/self/mem")  # which opens, and fails to be read
+    command = [*COMMAND, "compare", str(pair["plain"]), f"b={hidden}", "--gt", str(data_set.truth), "-o", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert str(hidden) in done.stderr
 
 
 @pytest.mark.parametrize(
