@@ -23,9 +23,15 @@ from gam_yolo.plugin import autoload as _autoload
 
 if TYPE_CHECKING:
     from gam_yolo.blocks import BAM as BAM
+    from gam_yolo.blocks import CAA as CAA
     from gam_yolo.blocks import CBAM as CBAM
     from gam_yolo.blocks import ECA as ECA
+    from gam_yolo.blocks import ELA as ELA
+    from gam_yolo.blocks import EMA as EMA
     from gam_yolo.blocks import GAM as GAM
+    from gam_yolo.blocks import LSKA as LSKA
+    from gam_yolo.blocks import MLCA as MLCA
+    from gam_yolo.blocks import SCSA as SCSA
     from gam_yolo.blocks import SE as SE
     from gam_yolo.blocks import CoordAtt as CoordAtt
     from gam_yolo.blocks import GAM_Attention as GAM_Attention
@@ -51,7 +57,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-_BLOCKS = ("BAM", "CBAM", "ECA", "GAM", "SE", "CoordAtt", "GAM_Attention", "SimAM", "Triplet", "UltralyticsCBAM")
+_BLOCKS = ("BAM", "CAA", "CBAM", "ECA", "ELA", "EMA", "GAM", "LSKA", "MLCA", "SCSA", "SE", "CoordAtt", "GAM_Attention", "SimAM", "Triplet", "UltralyticsCBAM")
 _PUBLIC = {
     **dict.fromkeys(_BLOCKS, "gam_yolo.blocks"),
     "BLOCKS": "gam_yolo.registry",

@@ -67,7 +67,7 @@ class BAM(nn.Module):
         self.start = Start(c, start, self.channel[2], self.spatial[6], residual=True, gain=gain)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.start.residual = True  # checkpoints of version 0.1.0 do not have it
 
     def forward(self, x: Tensor) -> Tensor:

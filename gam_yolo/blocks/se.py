@@ -48,7 +48,7 @@ class SE(nn.Module):
         self.start = Start(c, start, self.excite[2], residual=residual, gain=gain)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         del self.excite[3:]  # checkpoints of version 0.1.0 have the sigmoid here
 
     def forward(self, x: Tensor) -> Tensor:

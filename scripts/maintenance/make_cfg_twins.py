@@ -1,8 +1,8 @@
-"""Write the twins of cfg/yolo*-gam*.yaml for the other blocks, so that a comparison changes one word.
+"""Write copies of cfg/yolo*-gam*.yaml for the other blocks, so that a comparison changes one word.
 
     python scripts/maintenance/make_cfg_twins.py
 
-Run it after a change of a GAM model YAML or after adding a block; `tests/test_cfg_twins.py` fails when it is due.
+Run it after changing a GAM model YAML or adding a block. `tests/test_cfg_twins.py` fails while a copy is out of date.
 """
 
 from __future__ import annotations
@@ -12,7 +12,22 @@ import re
 from pathlib import Path
 
 CFG = Path(__file__).resolve().parents[2] / "cfg"
-BLOCKS = ("BAM", "CBAM", "CoordAtt", "ECA", "SE", "SimAM", "Triplet", "UltralyticsCBAM")
+BLOCKS = (
+    "BAM",
+    "CAA",
+    "CBAM",
+    "CoordAtt",
+    "ECA",
+    "ELA",
+    "EMA",
+    "LSKA",
+    "MLCA",
+    "SCSA",
+    "SE",
+    "SimAM",
+    "Triplet",
+    "UltralyticsCBAM",
+)
 SOURCE = re.compile(r"yolov?\d+-gam(-backbone)?")
 
 

@@ -1,185 +1,39 @@
-"""Every block but GAM against its definition, written here a second time without torch's layers, and in every use.
-
-The definitions read the block's own weights by their order, so a block with a layer more, less or elsewhere fails.
-"""
+"""Every block but GAM against its definition (`definitions.py`) and against other implementations, and in every use."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from typing import Any
 
 import onnxruntime
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812  # torch's own convention
+from definitions import DEFINITIONS, ECA_KERNEL, lska, multiply_adds, parameters, randomised
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from ultralytics.nn import tasks
 
-from gam_yolo.blocks import BAM, CBAM, ECA, SE, CoordAtt, SimAM, Triplet, UltralyticsCBAM
+from gam_yolo.blocks import (
+    BAM,
+    CAA,
+    CBAM,
+    ECA,
+    ELA,
+    EMA,
+    LSKA,
+    MLCA,
+    SCSA,
+    SE,
+    CoordAtt,
+    SimAM,
+    Triplet,
+    UltralyticsCBAM,
+)
 from gam_yolo.blocks.parts import ConvBN
 from gam_yolo.errors import UserError
 
 SIZES = [(2, 64, 7, 13), (1, 64, 1, 9), (3, 128, 5, 5)]
-
-
-def randomised(block: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every weight and running statistic a value that leaves no term of the formula out."""
-    g = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for t in [*block.parameters(), *block.buffers()]:
-            if t.is_floating_point():
-                t.copy_(torch.rand(t.shape, generator=g, dtype=t.dtype) * 0.4 + (0.8 if t.ndim == 1 else -0.2))
-    return block
-
-
-def sigma(x: Tensor) -> Tensor:
-    return 1 / (1 + torch.exp(-x))
-
-
-def conv(x: Tensor, layer: nn.Module, dilation: int = 1) -> Tensor:
-    """A zero-padded "same" convolution from patches and one einsum, without torch's convolution."""
-    weight, bias = layer.weight, layer.bias
-    assert isinstance(weight, Tensor)
-    b, _, h, w = x.shape
-    out, _, k, _ = weight.shape
-    patches = F.unfold(x, k, padding=dilation * (k // 2), dilation=dilation)
-    y = torch.einsum("bip,oi->bop", patches, weight.flatten(1)).view(b, out, h, w)
-    return y if bias is None else y + bias.view(1, -1, 1, 1)  # type: ignore[operator]  # a tensor
-
-
-def conv_bn(x: Tensor, layer: ConvBN, dilation: int = 1) -> Tensor:
-    x, bn = conv(x, layer.conv, dilation), layer.bn
-    assert isinstance(bn, nn.BatchNorm2d)
-    assert bn.running_mean is not None
-    assert bn.running_var is not None
-    many = x[:, 0].numel() > 1  # one value has no statistics: the running ones serve
-    mean = x.mean((0, 2, 3)) if bn.training and many else bn.running_mean
-    var = x.var((0, 2, 3), unbiased=False) if bn.training and many else bn.running_var
-    x = (x - mean.view(1, -1, 1, 1)) / torch.sqrt(var.view(1, -1, 1, 1) + bn.eps)
-    return x * bn.weight.view(1, -1, 1, 1) + bn.bias.view(1, -1, 1, 1)
-
-
-def convs(block: nn.Module) -> list[Any]:
-    """The block's convolutions, with their batch norms where they have one, in the order of definition."""
-    inside = {m.conv for m in block.modules() if isinstance(m, ConvBN)}
-    kinds = (ConvBN, nn.Conv2d, nn.Conv1d)
-    return [m for m in block.modules() if isinstance(m, kinds) and m not in inside]
-
-
-def max_mean(x: Tensor, axis: int) -> Tensor:
-    return torch.cat((x.max(axis, keepdim=True)[0], x.sum(axis, keepdim=True) / x.shape[axis]), axis)
-
-
-def se(block: nn.Module, x: Tensor) -> Tensor:
-    w1, w2 = convs(block)
-    squeezed = x.flatten(2).sum(2) / x[0, 0].numel()
-    hidden = (squeezed @ w1.weight.flatten(1).T + w1.bias).clamp(min=0)
-    return x * sigma(hidden @ w2.weight.flatten(1).T + w2.bias)[:, :, None, None]
-
-
-def cbam(block: nn.Module, x: Tensor) -> Tensor:
-    w1, w2, spatial = convs(block)
-    logits = torch.zeros(x.shape[:2], dtype=x.dtype)
-    for pooled in (x.flatten(2).mean(2), x.flatten(2).max(2)[0]):
-        logits = logits + (pooled @ w1.weight.flatten(1).T + w1.bias).clamp(min=0) @ w2.weight.flatten(1).T + w2.bias
-    f1 = x * sigma(logits)[:, :, None, None]
-    return f1 * sigma(conv_bn(max_mean(f1, 1), spatial))
-
-
-def ultralytics_cbam(block: nn.Module, x: Tensor) -> Tensor:
-    channel, spatial = convs(block)
-    f1 = x * sigma(x.flatten(2).mean(2) @ channel.weight.flatten(1).T + channel.bias)[:, :, None, None]
-    return f1 * sigma(conv(max_mean(f1, 1).flip(1), spatial))  # [mean; max], the other way round
-
-
-def bam(block: nn.Module, x: Tensor) -> Tensor:
-    fc1, fc2, *layers, last = convs(block)
-    mc = conv(conv_bn(x.mean((2, 3), keepdim=True), fc1).clamp(min=0), fc2)
-    ms = x
-    for layer, dilation in zip(layers, (1, 4, 4), strict=True):
-        ms = conv_bn(ms, layer, dilation).clamp(min=0)
-    return x + x * sigma(mc + conv(ms, last))
-
-
-def triplet(block: nn.Module, x: Tensor) -> Tensor:
-    """As the official code has it: rotate the map, pool its first axis, gate, rotate back; mean of the three."""
-    cw, hc, hw = convs(block)
-    out = torch.zeros_like(x)
-    for layer, turn in ((cw, (0, 2, 1, 3)), (hc, (0, 3, 2, 1)), (hw, (0, 1, 2, 3))):
-        turned = x.permute(turn)
-        out = out + (turned * sigma(conv_bn(max_mean(turned, 1), layer))).permute(turn)  # each turn undoes itself
-    return out / 3
-
-
-def eca(block: nn.Module, x: Tensor) -> Tensor:
-    (layer,) = convs(block)
-    k = layer.weight.numel()
-    padded = F.pad(x.flatten(2).mean(2), (k // 2, k // 2))
-    gate = sigma(padded.unfold(1, k, 1) @ layer.weight.flatten())
-    return x * gate[:, :, None, None]
-
-
-def coordatt(block: nn.Module, x: Tensor) -> Tensor:
-    shared, conv_h, conv_w = convs(block)
-    h = x.shape[2]
-    strip = torch.cat((x.mean(3), x.mean(2)), 2).unsqueeze(3)  # (B, C, H + W, 1)
-    f = conv_bn(strip, shared)
-    f = f * (f + 3).clamp(0, 6) / 6
-    g_h = sigma(conv(f[:, :, :h], conv_h))
-    g_w = sigma(conv(f[:, :, h:], conv_w)).permute(0, 1, 3, 2)
-    return x * g_h * g_w
-
-
-def simam(_: nn.Module, x: Tensor) -> Tensor:
-    n = x.shape[2] * x.shape[3] - 1
-    d = (x - x.mean((2, 3), keepdim=True)) ** 2
-    return x * sigma(d / (4 * (d.sum((2, 3), keepdim=True) / n + 1e-4)) + 0.5)
-
-
-Definition = Callable[[nn.Module, Tensor], Tensor]
-DEFINITIONS: dict[type[nn.Module], Definition] = {
-    SE: se,
-    CBAM: cbam,
-    UltralyticsCBAM: ultralytics_cbam,
-    BAM: bam,
-    Triplet: triplet,
-    ECA: eca,
-    CoordAtt: coordatt,
-    SimAM: simam,
-}
-ECA_KERNEL = {8: 3, 64: 3, 128: 5, 256: 5, 512: 5, 1024: 5, 2048: 7}  # (log2 C + 1) / 2, cut, made odd
-
-
-def parameters(c: int) -> dict[type[nn.Module], int]:
-    m, strip = c // 16, max(8, c // 32)
-    return {
-        SE: 2 * c * m + c + m,
-        CBAM: 2 * c * m + c + m + 2 * 49 + 2,
-        UltralyticsCBAM: c * c + c + 2 * 49,
-        BAM: 3 * c * m + 18 * m * m + c + 13 * m + 1,
-        Triplet: 300,
-        ECA: ECA_KERNEL[c],
-        CoordAtt: 3 * c * strip + 2 * c + 3 * strip,
-        SimAM: 0,
-    }
-
-
-def multiply_adds(c: int, h: int, w: int) -> dict[type[nn.Module], int]:
-    m, strip = c // 16, max(8, c // 32)
-    return {
-        SE: 2 * c * m,
-        CBAM: 4 * c * m + 98 * h * w,
-        UltralyticsCBAM: c * c + 98 * h * w,
-        BAM: 2 * c * m + h * w * (c * m + 18 * m * m + m),
-        Triplet: 98 * (c * w + h * c + h * w),
-        ECA: c * ECA_KERNEL[c],
-        CoordAtt: 2 * c * strip * (h + w),
-        SimAM: 0,
-    }
-
 
 every_block = pytest.mark.parametrize("block", DEFINITIONS, ids=lambda b: b.__name__)
 
@@ -214,6 +68,30 @@ def test_counts_equal_the_formulas(block: type[nn.Module], c: int) -> None:
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         block(c)(torch.empty(2, c, 6, 10))
     assert counter.get_total_flops() == 2 * 2 * multiply_adds(c, 6, 10)[block]  # a multiply-add is two, times the batch
+
+
+@pytest.mark.parametrize(
+    ("kernel", "near", "far", "dilation"),
+    [(7, 3, 3, 2), (11, 3, 5, 2), (23, 5, 7, 3), (35, 5, 11, 3), (41, 5, 13, 3), (53, 5, 17, 3)],
+)
+def test_lska_strips_are_the_papers(kernel: int, near: int, far: int, dilation: int) -> None:
+    built = randomised(LSKA(16, kernel).double())
+    sizes = [m.kernel_size for m in built.modules() if isinstance(m, nn.Conv2d)]
+    assert sizes == [(1, near), (near, 1), (1, far), (far, 1), (1, 1)]
+    x = torch.randn(1, 16, 30, 20, dtype=torch.float64)
+    torch.testing.assert_close(built(x), lska(built, x, dilation), rtol=1e-10, atol=1e-10)
+
+
+def test_groups_fit_every_channel_count() -> None:
+    """Rows of 16 channels at scale n, and counts that no power of two divides."""
+    assert {c: EMA(c).factor for c in (16, 48, 64, 80, 256, 7)} == {16: 8, 48: 24, 64: 32, 80: 20, 256: 32, 7: 1}
+    for c in (16, 24, 40, 56, 80):
+        for block in DEFINITIONS:
+            x = torch.rand(2, c, 9, 8)
+            kwargs = {"reduction": 4} if block in (SE, CBAM, BAM) else {}
+            assert block(c, **kwargs)(x).shape == x.shape
+    with pytest.raises(UserError, match=r"the block's input has 18 channels\. Expected a multiple of 4\."):
+        SCSA(18)
 
 
 def test_eca_kernel_grows_with_the_logarithm_of_the_channels() -> None:
@@ -296,15 +174,17 @@ def test_fused_equals_unfused(block: type[nn.Module]) -> None:
 @every_block
 def test_exports(block: type[nn.Module], tmp_path: Any) -> None:
     """Traced and exported at one size, run at others: batch, height and width are free, as `dynamic=True` has it."""
-    built = randomised(block(64, start="identity").eval())
-    x = torch.rand(2, 64, 8, 6)
+    start = {"start": "identity"} if block is SimAM else {"start": "zero", "gain": 2.0}
+    built = randomised(block(64, **start).eval())
+    more = 7 if block is SCSA else 0  # whose windows are cut to the traced map where that is smaller than they are
+    x = torch.rand(2, 64, 8 + more, 6 + more)
     traced = torch.jit.trace(built, x)
     file = tmp_path / "block.onnx"
     free = {"x": {0: "batch", 2: "height", 3: "width"}}
     torch.onnx.export(built, (x,), str(file), input_names=["x"], dynamic_axes=free, dynamo=False)
     session = onnxruntime.InferenceSession(str(file))
-    for size in ((2, 64, 8, 6), (1, 64, 5, 11), (3, 64, 1, 4)):
-        x = torch.rand(size)
+    for batch, height, width in ((2, 8, 6), (1, 5, 11), (3, 1, 4)):
+        x = torch.rand(batch, 64, height + more, width + more)
         want = built(x).detach()
         torch.testing.assert_close(traced(x), want)
         torch.testing.assert_close(torch.from_numpy(session.run(None, {"x": x.numpy()})[0]), want, rtol=1e-4, atol=1e-5)
@@ -356,6 +236,32 @@ def test_equals_timms_and_torchvisions() -> None:
             torch.testing.assert_close(ours(x), other(x), rtol=1e-10, atol=1e-10)
 
 
+# Six values and the mean square of what the authors' published code computes with the weights and the image below; for
+# ELA, which has no official code, that of the authors of SCSA.
+OFFICIAL = {
+    EMA: ([0.3252624077, 0.2584278488, 0.4653091916, 0.04449374, 0.8889043457, 0.2539354544], 0.2255563698),
+    MLCA: ([0.5950655962, 0.3204976668, 1.4355607933, 0.0471280152, 1.4130799574, 0.2976299966], 0.4520300506),
+    ELA: ([0.2907597296, 0.076319858, 0.5996857861, 0.0230970858, 0.2282583539, 0.2371498187], 0.1270751564),
+    LSKA: ([0.7998914649, -1.4083526537, 2.9937023445, 0.0662784916, -4.112511523, 0.4865116207], 1.3038004955),
+    CAA: ([0.5310834334, 0.2815045454, 1.2478358088, 0.0565523634, 1.0059381844, 0.2971761915], 0.4183299087),
+    SCSA: ([0.1069026943, 0.0274549222, 0.2823998361, 0.0183685876, 0.2471287996, 0.0560016846], 0.0267645322),
+}
+
+
+@pytest.mark.parametrize("block", OFFICIAL, ids=lambda b: b.__name__)
+def test_equals_the_numbers_of_the_published_code(block: type[nn.Module]) -> None:
+    built = block(64).double().eval()
+    with torch.no_grad():
+        for i, p in enumerate(built.parameters()):
+            p.copy_((torch.arange(p.numel()).double() * (0.7 + 0.1 * i) + i).sin().view(p.shape) / 2)
+    channels, columns = torch.arange(64).double().view(64, 1, 1), torch.arange(15).double()
+    waves = (torch.arange(2 * 64 * 16 * 15).double() * 0.37).cos().view(2, 64, 16, 15)
+    y = built(waves * (1 + channels / 64) + (columns / 2).sin())
+    values, mean_square = OFFICIAL[block]
+    torch.testing.assert_close(y.flatten()[::6113], torch.tensor(values, dtype=torch.float64), rtol=0, atol=1e-9)
+    assert float(y.detach().square().mean()) == pytest.approx(mean_square, abs=1e-9)
+
+
 def test_equals_ultralytics_own_cbam() -> None:
     from ultralytics.nn.modules.conv import CBAM as Theirs  # noqa: N811  # a class, not a constant
 
@@ -391,6 +297,11 @@ def test_the_two_cbams_differ() -> None:
         (SimAM, {"e_lambda": 0}, "e_lambda is 0. Expected a number above 0"),
         (SimAM, {"e_lambda": "1e-4"}, "e_lambda is '1e-4'"),
         (SE, {"start": "identiy"}, "Did you mean 'identity'?"),
+        (SimAM, {"start": "zero"}, "no layer of this block can start at 0. Write start: identity."),
+        (SE, {"gain": 10}, "gain is 10 with start 'default'. Write start: zero or start: identity."),
+        (EMA, {"factor": 48}, "factor 48 does not divide the 64 channels of the block's input. Write one of 1, 2, 4"),
+        (LSKA, {"kernel": 512}, "kernel is 512. Expected one of 7, 11, 23, 35, 41, 53."),
+        (SCSA, {"heads": 6}, "heads 6 does not divide the 64 channels"),
     ],
 )
 def test_bad_arguments_are_reported_in_one_line(block: type[nn.Module], kwargs: dict[str, Any], says: str) -> None:

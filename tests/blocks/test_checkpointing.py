@@ -19,6 +19,9 @@ VARIANTS: dict[str, dict[str, Any]] = {name: {"preset": name} for name in PRESET
     "spatial": {"channel": False},
     "identity": {"start": "identity", "gate": "sigmoid"},
     "max-pool": {"pool": "max"},
+    "zero": {"start": "zero"},
+    "zero, times ten": {"start": "zero", "gain": 10, "residual": True},
+    "zero, two sigmoids": {"start": "zero", "gain": 3, "gate": "sigmoid"},
 }
 
 
@@ -61,8 +64,9 @@ def test_equals_the_plain_form(
     for size, cache in (((5, 64, 7, 13), 1 << 20), ((5, 64, 7, 13), 2 * 64 * 7 * 13 * 8), ((1, 64, 1, 9), 1)):
         monkeypatch.setitem(chunking.DEVICES, "cpu", cache)
         gam = GAM(64, **VARIANTS[variant]).double().train(train)
-        if gam.start.gain is not None:
-            torch.nn.init.normal_(gam.start.gain)
+        for p in gam.parameters():
+            if not p.any():  # what starts at 0: the gains of `identity`, the last layers of `zero`
+                torch.nn.init.normal_(p, std=0.1)
         x = torch.randn(size, dtype=torch.float64).to(memory_format=memory_format).requires_grad_()
         results = both(gam, x, monkeypatch)
         assert_same(results, 1e-10)
