@@ -287,7 +287,9 @@ def options(arguments: dict[str, Any]) -> str:
 
 
 @pytest.mark.checkout
-@pytest.mark.parametrize("document", [file for file in DOCUMENTS if any(b.runs for b in EXAMPLES[file])], ids=str)
+@pytest.mark.parametrize(
+    "document", [file for file in DOCUMENTS if any(b.runs for b in EXAMPLES[file])], ids=lambda file: file.name
+)
 def test_the_examples_run(document: Path, settings: Path, tmp_path: Path) -> None:
     text = "\n".join(block.text for block in EXAMPLES[document])
     for name, make in STAND_INS.items():
@@ -385,7 +387,7 @@ def test_a_wrong_argument_is_seen(command: str) -> None:
 def test_commands_within_sentences_can_be_parsed() -> None:
     for document in DOCUMENTS:
         sentences = re.sub(r"```.*?```", "", document.read_text("utf-8"), flags=re.S)
-        for command in re.findall(r"`((?:gam-yolo|yolo) [^`]+)`", sentences):
+        for command in re.findall(r"`(gam-yolo [^`]+|yolo (?:\w+ )?(?:train|val|predict|export) [^`]+)`", sentences):
             if len(command.split()) > 2 and not re.search(r"\.\.\.|[<>|]|[A-Z]{3}", command):
                 parse(command)
 
