@@ -57,7 +57,24 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-_BLOCKS = ("BAM", "CAA", "CBAM", "ECA", "ELA", "EMA", "GAM", "LSKA", "MLCA", "SCSA", "SE", "CoordAtt", "GAM_Attention", "SimAM", "Triplet", "UltralyticsCBAM")
+_BLOCKS = (
+    "BAM",
+    "CAA",
+    "CBAM",
+    "ECA",
+    "ELA",
+    "EMA",
+    "GAM",
+    "LSKA",
+    "MLCA",
+    "SCSA",
+    "SE",
+    "CoordAtt",
+    "GAM_Attention",
+    "SimAM",
+    "Triplet",
+    "UltralyticsCBAM",
+)
 _PUBLIC = {
     **dict.fromkeys(_BLOCKS, "gam_yolo.blocks"),
     "BLOCKS": "gam_yolo.registry",

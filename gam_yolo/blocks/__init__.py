@@ -47,7 +47,6 @@ __all__ = [
 ]
 
 
-
 class _CallablePackage(ModuleType):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return importlib.import_module("gam_yolo.describe").blocks(*args, **kwargs)
