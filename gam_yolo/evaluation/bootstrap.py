@@ -26,7 +26,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gam_yolo.evaluation.data import Array, Detections, GroundTruth
+from gam_yolo.annotations.data import Array, Detections, GroundTruth
 from gam_yolo.evaluation.matching import AREAS, match_coco, match_voc
 from gam_yolo.evaluation.metrics import COCO_METRICS, VOC_METRICS, coco_metrics, over_classes, voc_metrics
 from gam_yolo.evaluation.statistics import Samples

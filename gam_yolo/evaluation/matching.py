@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from gam_yolo.evaluation.data import Array, Detections, GroundTruth
+from gam_yolo.annotations.data import Array, Detections, GroundTruth
 
 __all__ = ["AREAS", "IOU_THRESHOLDS", "MAX_DETECTIONS", "MatchTable", "match_coco", "match_voc"]
 

@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from gam_yolo.evaluation.data import Array
+from gam_yolo.annotations.data import Array
 from gam_yolo.evaluation.matching import AREAS, IOU_THRESHOLDS, MAX_DETECTIONS, MatchTable
 
 __all__ = ["COCO_METRICS", "VOC_METRICS", "coco_metrics", "over_classes", "precision_curve", "voc_metrics"]

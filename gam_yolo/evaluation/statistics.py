@@ -45,7 +45,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
-from gam_yolo.evaluation.data import Array
+from gam_yolo.annotations.data import Array
 
 __all__ = ["MIN_IMAGES", "Estimate", "Samples", "Verdict", "difference", "estimate", "holm", "verdict"]
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from gam_yolo.annotations.data import Array
 from gam_yolo.evaluation import (
     METRICS,
     Detections,
@@ -22,7 +23,6 @@ from gam_yolo.evaluation import (
     resample,
     verdict,
 )
-from gam_yolo.evaluation.data import Array
 from gam_yolo.report.formatting import signed, signed_span
 from gam_yolo.report.result import MAIN, Difference, Differences, Statistics, Value, VariantResult
 

@@ -74,7 +74,7 @@ def build(
     return Comparison(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         headline=headline(compared, references[0], truth, statistics.level),
-        notes=(*_doubts(variants, truth), *_notes(truth, predicted), *notes),
+        notes=(*_doubts(variants, truth), *truth.notes, *_notes(truth, predicted), *notes),
         baseline=references[0],
         control=references[1] if len(references) > 1 else None,
         data=Data(

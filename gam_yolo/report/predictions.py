@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gam_yolo import ultralytics_api
+from gam_yolo.annotations.images import image_files
+from gam_yolo.annotations.yolo import dataset
 from gam_yolo.errors import UserError, similar
 from gam_yolo.evaluation import Detections, GroundTruth, parse_detections, read_detections
-from gam_yolo.io import file_sha256, is_number, write
+from gam_yolo.file_digests import FileDigests
+from gam_yolo.identity import checkpoint_code_digest, environment
+from gam_yolo.io import file_sha256, is_number, text_sha256, write
 from gam_yolo.report.protocol import Protocol, read_protocol, reject_differences, write_protocol
 from gam_yolo.report.variants import Variant
 
@@ -92,14 +97,16 @@ def collect(
     """
     _reject_copies(variants)
     imgsz = _common_imgsz(variants, settings, progress)
+    images = _images_digest(settings, cache) if imgsz else ""
     total = sum(len(variant.paths) for variant in variants)
     result: dict[str, list[Predicted]] = {variant.name: [] for variant in variants}
     for number, (name, path) in enumerate(((v.name, path) for v in variants for path in v.paths), 1):
         progress(f"[{number}/{total}] {name}: {path}")
-        of_file = path.suffix == ".json"
-        result[name].append(
-            _read(path, truth) if of_file else _validated(path, truth, settings, imgsz, cache / _folder(name), progress)
-        )
+        if path.suffix == ".json":
+            result[name].append(_read(path, truth))
+        else:
+            stored = cache / _folder(name)
+            result[name].append(_validated(path, truth, settings, imgsz, images, stored, progress))
     reject_differences(
         [
             (str(p.path), p.protocol, p.detections, int(_per_image(p.detections).max(initial=0)))
@@ -108,6 +115,17 @@ def collect(
         ]
     )
     return result
+
+
+def _images_digest(settings: Settings, cache: Path) -> str:
+    """Return a digest of the content of all images of the split."""
+    digests = FileDigests(cache / "digests.json")
+    found = digests.of(
+        sorted(image_files(dataset(settings.data or "", settings.split)[settings.split], settings.split))
+    )
+    with contextlib.suppress(UserError):  # it only saves time
+        digests.save()
+    return text_sha256(found)
 
 
 def _folder(name: str) -> str:
@@ -210,9 +228,20 @@ def load(path: Path) -> Any:
 
 
 def _validated(
-    path: Path, truth: GroundTruth, settings: Settings, imgsz: int, cache: Path, progress: Callable[[str], None]
+    path: Path,
+    truth: GroundTruth,
+    settings: Settings,
+    imgsz: int,
+    images: str,
+    cache: Path,
+    progress: Callable[[str], None],
 ) -> Predicted:
-    """Return a checkpoint's predictions from the cache, or validate it and put them there."""
+    """Return a checkpoint's predictions from the cache, or validate it and put them there.
+
+    Stored predictions are used only if the weights, the code of the model, the images, the objects, the settings and
+    the environment are the same.
+    """
+    model = load(path)
     protocol = Protocol(
         data=truth.digest,
         imgsz=imgsz,
@@ -222,7 +251,8 @@ def _validated(
         ultralytics=ultralytics_api.version(),
         weights=file_sha256(path),
     )
-    key = hashlib.sha256(f"{protocol} {_METHOD}".encode()).hexdigest()[:16]
+    determines = (protocol, _METHOD, images, checkpoint_code_digest(model.model), environment())
+    key = text_sha256(repr(determines))[:16]
     stored = cache / f"{key}.json"
     if stored.is_file():
         progress("its predictions are stored already")
@@ -233,7 +263,7 @@ def _validated(
     except OSError as error:
         raise UserError(f"predictions cannot be stored there ({error.strerror})", at=cache) from None
     progress(f"validating on {len(truth.ids)} images at {imgsz} pixels")
-    records, own, max_det = _validate(path, truth, settings, imgsz)
+    records, own, max_det = _validate(model, path, truth, settings, imgsz)
     protocol = replace(protocol, max_det=max_det)
     detections = parse_detections(records, truth, str(path))
     write_protocol(stored, protocol, own)
@@ -242,10 +272,12 @@ def _validated(
 
 
 def _validate(
-    path: Path, truth: GroundTruth, settings: Settings, imgsz: int
+    model: Any, path: Path, truth: GroundTruth, settings: Settings, imgsz: int
 ) -> tuple[list[dict[str, Any]], dict[str, float], int]:
     """Run Ultralytics' validation; return COCO result records, Ultralytics' own metrics and its limit of detections."""
-    model = load(path)
+    repeated = [name for name, count in Counter(model.names.values()).items() if count > 1]
+    if repeated:
+        raise UserError(f"has two classes named '{repeated[0]}'", at=path, expected="a name of its own for each class")
     label_of = dict(zip(truth.classes, truth.category_ids, strict=True))
     unknown = [name for name in model.names.values() if name not in label_of]
     if unknown:

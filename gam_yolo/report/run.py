@@ -10,6 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import TypeVar
 
+from gam_yolo.annotations.images import image_files
+from gam_yolo.annotations.yolo import dataset
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation import Detections, GroundTruth, read_truth
 from gam_yolo.report.comparison import compare_detections
@@ -144,8 +146,6 @@ def _pictures(
 
 def _image_files(truth: GroundTruth, settings: Settings) -> dict[int, Path]:
     """Find the images of the ground truth by name, else by stem, among those of the dataset YAML; none without one."""
-    from gam_yolo.evaluation.yolo import dataset, image_files
-
     if settings.data is None:
         return {}
     paths = image_files(dataset(settings.data, settings.split)[settings.split], settings.data)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gam_yolo.annotations.images import image_id_of
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation import match_coco, read_coco, read_detections, read_truth, read_voc, read_yolo
-from gam_yolo.evaluation.files import image_id_of
 
 TRUTH = {
     "images": [{"id": 7, "file_name": "b.jpg", "width": 100, "height": 50}, {"id": 3, "file_name": "a.jpg"}],

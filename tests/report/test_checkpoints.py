@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -255,3 +256,65 @@ def test_a_checkpoint_without_a_detector_is_a_one_line_error(
     torch.save(content, tmp_path / "conv.pt")
     with pytest.raises(UserError, match=f"conv.pt: {match}"):
         compare({"a": shared / "weights/yolov8n.pt", "b": tmp_path / "conv.pt"}, data=coco[0], device="cpu")
+
+
+GATE = """
+from torch import nn
+from gam_yolo import register
+
+@register
+class MyGate(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+    def forward(self, x):
+        return x * {factor}
+"""
+
+
+def test_stored_predictions_of_other_code_or_images_are_not_used(
+    shared: Path, coco: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A block edited, or an image replaced by one of the same size, changes what a checkpoint predicts."""
+    data = tmp_path / "set" / "data.yaml"
+    shutil.copytree(coco[0].parent, data.parent)
+    data.write_text(data.read_text().replace(str(coco[0].parent), str(data.parent)))
+    block, script = tmp_path / "my_gate.py", tmp_path / "compare.py"
+    script.write_text(
+        "import sys, gam_yolo\n"
+        "from pathlib import Path\n"
+        "from ultralytics import YOLO\n"
+        "if not Path('gate.pt').exists():\n"
+        "    placed = gam_yolo.place('yolov8n.yaml', block='MyGate', at='head-inputs')\n"
+        "    placed.save('yolov8n-gate.yaml')\n"
+        "    YOLO('yolov8n-gate.yaml').load(sys.argv[1]).save('gate.pt')\n"
+        "said = []\n"
+        "result = gam_yolo.compare({'plain': sys.argv[1], 'gate': 'gate.pt'}, data='set/data.yaml', imgsz=160,\n"
+        "                          replicates=100, device='cpu', output='out', progress=said.append)\n"
+        "print(sum('stored already' in line for line in said), result.variants['gate'].metrics['AP50'].value)\n"
+    )
+
+    def compare_again() -> tuple[int, float]:
+        done = subprocess.run(
+            [sys.executable, str(script), str(shared / "weights/yolov8n.pt")],
+            cwd=tmp_path,
+            env=os.environ | {"GAM_YOLO_BLOCKS": str(block)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        reused, value = done.stdout.split()[-2:]
+        return int(reused), float(value)
+
+    block.write_text(GATE.format(factor=1))
+    reused, first = compare_again()
+    assert reused == 0
+    assert first > 0.1
+    assert compare_again() == (2, first)
+    block.write_text(GATE.format(factor=0))
+    reused, edited = compare_again()
+    assert reused == 1, "the plain model's predictions hold, the edited block's do not"
+    assert edited < 0.02
+    block.write_text(GATE.format(factor=1))
+    images = sorted((data.parent / "images").iterdir())
+    images[0].write_bytes(images[0].read_bytes()[:-1] + b"\xd8")  # the same size, other content
+    assert compare_again()[0] == 0
