@@ -8,7 +8,6 @@ import pytest
 from ultralytics.utils import checks
 
 import gam_yolo
-
 from gam_yolo.resources import shipped
 
 
