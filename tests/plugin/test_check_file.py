@@ -7,13 +7,17 @@ from pathlib import Path
 import pytest
 from ultralytics.utils import checks
 
+import gam_yolo
 from gam_yolo.resources import shipped
 
 
 def test_finds_ours_by_bare_name_only(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert checks.check_yaml("yolov8-gam.yaml") == str(root / "cfg" / "yolov8-gam.yaml")
-    assert checks.check_yaml("yolov8-gam.yaml", hard=False) == str(root / "cfg" / "yolov8-gam.yaml")
+    inside = Path(gam_yolo.__file__).parent / "cfg"  # of a wheel; an editable install uses the checkout's
+    ours = (inside if inside.is_dir() else root / "cfg") / "yolov8-gam.yaml"
+    assert ours.read_text() == (root / "cfg" / "yolov8-gam.yaml").read_text()
+    assert checks.check_yaml("yolov8-gam.yaml") == str(ours)
+    assert checks.check_yaml("yolov8-gam.yaml", hard=False) == str(ours)
     assert checks.check_yaml("nothing/yolov8-gam.yaml", hard=False) == []
     with pytest.raises(FileNotFoundError, match=r"yolov8-gamm\.yaml"):
         checks.check_yaml("yolov8-gamm.yaml")
