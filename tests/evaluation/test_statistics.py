@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,14 +148,16 @@ def test_standard_errors_on_coco_are_those_of_a_permutation_test(shared: Path, t
     found = difference(other, plain)
 
     # Every image twice, once with the detections of either model; a permutation takes one of the two for each model.
-    columns = ("label", "box", "area", "crowd", "difficult")
+    repeated: dict[str, Any] = {
+        name: np.concatenate([getattr(truth, name)] * 2) for name in ("label", "box", "area", "crowd", "difficult")
+    }
     twice = replace(
         truth,
         ids=tuple(range(2 * n)),
         files=truth.files * 2,
         sizes=np.tile(truth.sizes, (2, 1)),
         image=np.concatenate([truth.image, truth.image + n]),
-        **{name: np.concatenate([getattr(truth, name)] * 2) for name in columns},
+        **repeated,
     )
     both = Detections(
         "both",
