@@ -2,7 +2,8 @@
 
 For each placement the text is rewritten, parsed by Ultralytics on the meta device, and the layers that were built are
 compared with those of the original: with the blocks left out, every layer is of the same type, has tensors of the same
-shapes and reads the same layers. Single placements are also removed again, which has to give the original file back, to the byte.
+shapes and reads the same layers. Single placements are also removed again, which has to give back the original file, to
+the byte.
 
     python scripts/evidence/sweep_placements.py [--out docs/results/placements.json] [--only yolov8] [--doubles-every 1]
 """
@@ -78,7 +79,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only files whose name starts so")
     parser.add_argument("--doubles-every", type=int, default=1)
     options = parser.parse_args()
-    LOGGER.disabled = True
+    LOGGER.setLevel("ERROR")
     for layer in (nn.Conv2d, nn.BatchNorm2d, nn.Linear):
         layer.reset_parameters = lambda _: None  # values are not what is compared, and half the time is spent on them
     torch.set_num_threads(1)

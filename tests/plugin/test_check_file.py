@@ -10,10 +10,12 @@ from ultralytics.utils import checks
 from gam_yolo.resources import shipped
 
 
-def test_finds_ours_by_bare_name_only(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finds_ours_by_bare_name_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert checks.check_yaml("yolov8-gam.yaml") == str(root / "cfg" / "yolov8-gam.yaml")
-    assert checks.check_yaml("yolov8-gam.yaml", hard=False) == str(root / "cfg" / "yolov8-gam.yaml")
+    found = Path(checks.check_yaml("yolov8-gam.yaml"))
+    assert found.parts[-2:] == ("cfg", "yolov8-gam.yaml")
+    assert "1, GAM, " in found.read_text("utf-8")
+    assert checks.check_yaml("yolov8-gam.yaml", hard=False) == str(found)
     assert checks.check_yaml("nothing/yolov8-gam.yaml", hard=False) == []
     with pytest.raises(FileNotFoundError, match=r"yolov8-gamm\.yaml"):
         checks.check_yaml("yolov8-gamm.yaml")
