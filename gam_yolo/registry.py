@@ -148,15 +148,19 @@ def similar_block(name: str, known: Iterable[str]) -> str:
     by_plain = {_plain(k): k for k in (*known, *reversed(_registered)) if k in known}
     if ours := by_plain.get(plain) or _ALIASES.get(plain):
         return ours if ours in known else ""
-    if plain == name.lower():
+    if plain == _spelled(name):
         return similar(name, known)
     return by_plain.get(similar(plain, by_plain), "")  # "Attention" in common is not a likeness
 
 
 def _plain(name: str) -> str:
     """Return a block's name without what forks vary: prefix `nn.`, case, underscores, "Attention", "Block"."""
-    name = name.lower().removeprefix("nn.").replace("_", "").replace("-", "")
+    name = _spelled(name)
     return re.sub(r"(attention|att|attn|module|block|layer)+$", "", name) or name
+
+
+def _spelled(name: str) -> str:
+    return name.lower().removeprefix("nn.").replace("_", "").replace("-", "")
 
 
 def not_loaded() -> str:

@@ -14,12 +14,15 @@ FEWEST_CHANNELS = 32  # a smaller number in a row is a ratio, a kernel or a numb
 class GAM_Attention(GAM):  # noqa: N801  # the forks' own spelling, which their YAMLs use
     """The forks' GAM, raw gate, of either family: (B, C, H, W) -> (B, C, H, W).
 
-    Two classes of this name are in use, and a row's arguments tell which one it was written for:
+    Classes of this name differ, and a row's arguments tell which one it was written for:
 
     - (c1, c2, group=True, rate=4): grouped convolutions and a shuffle after the spatial gate. The parser scales the
       row's first number by the model's width and passes it as c2. A row `[512, 512]` therefore reads
       (c2=512, group=512): the second number counts as true and switches group convolution on.
     - (in_channels, rate=4): no groups, no shuffle. Its rows are `[]` and `[4]`.
+
+    A third class, (in_channels, out_channels, rate=4), has no groups either. Its rows look like those of the first, as
+    which they are read; the warning says so.
 
     A row is of the second family if it has at most one number, below 32, and does not name `group`.
 
@@ -59,8 +62,16 @@ class GAM_Attention(GAM):  # noqa: N801  # the forks' own spelling, which their 
         return (
             f"is read as c2={c2!r} (not used: the block keeps its input's {c1} channels), "
             f"group={True if group is None else group!r} ({f'{r} groups' if grouped else 'no groups'}), rate={r!r}; "
-            f"{plain}[{row}]]"
+            f"{plain}[{row}]]{_other_reading(group, rate)}"
         )
+
+
+def _other_reading(group: Any, rate: Any) -> str:
+    """Return how a third class, (in_channels, out_channels, rate=4), reads a row that fits it as well."""
+    if isinstance(group, bool) or rate is not None:
+        return ""
+    row = "[]" if group in (None, 4) else f"[{group}]"
+    return f", or [-1, 1, GAM, {row}] where the fork's class is (in_channels, out_channels, rate=4), without groups"
 
 
 def _family(c2: Any, group: Any, rate: Any) -> tuple[bool | None, Any]:

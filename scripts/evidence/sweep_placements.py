@@ -2,7 +2,8 @@
 
 For each placement the text is rewritten, parsed by Ultralytics on the meta device, and the layers that were built are
 compared with those of the original: with the blocks left out, every layer is of the same type, has tensors of the same
-shapes and reads the same layers. Single placements are also removed again, which has to give the file back to the byte.
+shapes and reads the same layers. Single placements are also removed again, which has to give back the original file, to
+the byte.
 
     python scripts/evidence/sweep_placements.py [--out docs/results/placements.json] [--only yolov8] [--doubles-every 1]
 """
@@ -41,7 +42,7 @@ def built(config: dict[str, Any]) -> list[tuple[Any, ...]]:
     with torch.device("meta"):
         layers, _ = tasks.parse_model({**copy.deepcopy(config), "scale": scales(config)[0]}, 3, verbose=False)
     out: list[tuple[Any, ...]] = []
-    passed: list[int] = []  # row -> row among those that are no blocks
+    passed: list[int] = []  # row -> row among those that are not blocks
     for layer in layers:
         read = [passed[i % layer.i] if layer.i else -1 for i in ([layer.f] if isinstance(layer.f, int) else layer.f)]
         if isinstance(layer, gam_yolo.GAM):
@@ -54,7 +55,7 @@ def built(config: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def sweep(path: Path, every: int) -> dict[str, int]:
-    """Try every place of one file; every `every`-th of the double ones."""
+    """Place at every row of one file, and at every `every`-th pair of rows."""
     document = Document.read(path)
     shapes = measure(document.config, path.name, scales(document.config)[0])
     places = [row for row, shape in enumerate(shapes) if shape]
@@ -63,11 +64,11 @@ def sweep(path: Path, every: int) -> dict[str, int]:
     for rows in [*((row,) for row in places), *pairs]:
         text = rewrite(document, insert(document.graph, rows, BLOCK, ARGS))
         if built(yaml.load(text, yaml.CSafeLoader)) != want:
-            raise SystemExit(f"{path.name}: {BLOCK} behind {rows} changes the graph")
+            raise SystemExit(f"{path.name}: {BLOCK} after {rows} changes the graph")
         if len(rows) == 1:
             placed = Document(text, path.name)
             if rewrite(placed, remove(placed.graph, BLOCK.__eq__)) != document.text:
-                raise SystemExit(f"{path.name}: {BLOCK} behind {rows} does not come out again")
+                raise SystemExit(f"{path.name}: {BLOCK} after {rows} does not come out again")
     return {"single": len(places), "double": len(pairs), "no feature map": len(shapes) - 1 - len(places)}
 
 
@@ -75,10 +76,10 @@ def main() -> None:
     """Sweep, and write how many placements were built."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--only", default="", help="files whose name begins so")
+    parser.add_argument("--only", default="", help="only files whose name starts so")
     parser.add_argument("--doubles-every", type=int, default=1)
     options = parser.parse_args()
-    LOGGER.disabled = True
+    LOGGER.setLevel("ERROR")
     for layer in (nn.Conv2d, nn.BatchNorm2d, nn.Linear):
         layer.reset_parameters = lambda _: None  # values are not what is compared, and half the time is spent on them
     torch.set_num_threads(1)

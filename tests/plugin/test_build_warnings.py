@@ -188,3 +188,5 @@ def test_both_families_of_the_forks_gam_are_known_by_their_arguments(
     assert sum(p.numel() for p in block.parameters()) == parameters
     assert len(lines) == 1
     assert says in lines[0]
+    third = "(in_channels, out_channels, rate=4), without groups" in lines[0]  # a class whose rows look the same
+    assert third == (row in {"[1024]", "[1024, 1024]"})

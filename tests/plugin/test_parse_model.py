@@ -14,13 +14,13 @@ from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.utils import ROOT as ULTRALYTICS
 
-import gam_yolo
 from gam_yolo import GAM, UserError
 from gam_yolo.blocks import GAM_Attention
 from gam_yolo.blocks.parts import ConvBN
 from gam_yolo.plugin.parse_model import unavailable
+from gam_yolo.resources import shipped
 
-CFG = Path(gam_yolo.__file__).parent.parent / "cfg"
+CFG = Path(str(shipped("yolov8-gam.yaml"))).parent
 MODELS = ULTRALYTICS / "cfg" / "models"
 PAIRS = {
     "yolov8-gam": "v8/yolov8.yaml",
