@@ -23,7 +23,10 @@ from typing import Any
 
 import torch
 
-MODELS = ("GAM", "BAM", "CBAM", "CoordAtt", "ECA", "SE", "SimAM", "Triplet", "UltralyticsCBAM")
+MODELS = (
+    *("GAM", "BAM", "CAA", "CBAM", "CoordAtt", "ECA", "ELA", "EMA", "LSKA", "MLCA", "SCSA", "SE", "SimAM"),
+    *("Triplet", "UltralyticsCBAM"),
+)
 
 
 def main() -> int:
