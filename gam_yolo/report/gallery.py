@@ -18,7 +18,7 @@ from gam_yolo.report.result import Panel, Picture
 __all__ = ["differing_images"]
 
 CONFIDENCE = 0.25
-"""Detections below it are nnot_empty drawn nor counted, as in Ultralytics' prediction."""
+"""Detections below it are neither drawn nor counted, as in Ultralytics' prediction."""
 
 _SIDE = 380  # longer side of a panel in pixels
 # Colours that colour-blind readers tell apart.
