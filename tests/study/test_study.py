@@ -20,6 +20,7 @@ import yaml
 from study_helpers import COMMAND, PATIENCE, assert_same_result, log, until
 
 from gam_yolo.errors import UserError
+from gam_yolo.report.result import Comparison
 from gam_yolo.study.config import Study
 from gam_yolo.study.folder import StudyFolder
 from gam_yolo.study.plan import Run, identify, plan
@@ -118,6 +119,28 @@ def test_interruptions_of_any_kind_leave_the_results_of_an_undisturbed_study(
         assert not run.folder.snapshots.exists()
     report = json.loads((tmp_path / "tiny" / "report" / "report.json").read_text())
     assert [variant["name"] for variant in report["variants"]] == ["plain", "gam"]
+
+
+def test_the_function_returns_what_the_command_reports(undisturbed: list[Run]) -> None:
+    """Run on finished trainings: both only compare, and everything but the time of it is equal."""
+    study, project = undisturbed[0].folder.study, undisturbed[0].folder.study.path.parent
+    file = project / "study.yaml"
+    done = subprocess.run([*COMMAND, str(file), "--project", str(project)], check=True, capture_output=True, text=True)
+    of_command = Comparison.load(study.report / "report.json")
+    said: list[str] = []
+    of_function = run_study(file, project=project, progress=said.append)
+    assert of_function is not None
+    assert of_function.headline in said
+    assert " ".join(of_function.headline.split()) in " ".join(done.stdout.split())
+
+    def timeless(found: Comparison) -> dict[str, Any]:
+        content = json.loads(found.to_json())
+        del content["created"]
+        for variant in content["variants"]:
+            del variant["cost"]["latency_median"], variant["cost"]["latency_p95"]
+        return content
+
+    assert timeless(of_function) == timeless(of_command)
 
 
 def test_kills_at_random_moments_leave_the_results_of_an_undisturbed_study(
