@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import subprocess
 import sys
@@ -48,6 +49,18 @@ def test_a_misspelt_name_is_an_attribute_error() -> None:
 def test_importing_the_package_imports_neither_torch_nor_ultralytics() -> None:
     code = "import gam_yolo, sys; assert not {'torch', 'ultralytics', 'numpy'} & set(sys.modules); dir(gam_yolo)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_command_parses_calls_and_prints() -> None:
+    """What it does is a function's; the command is short."""
+    from gam_yolo.cli import app
+
+    for command in app.registered_commands:
+        assert command.callback is not None
+        (function,) = ast.parse(inspect.getsource(command.callback)).body
+        assert isinstance(function, ast.FunctionDef)
+        statements = sum(isinstance(node, ast.stmt) for part in function.body for node in ast.walk(part))
+        assert statements <= 17, function.name
 
 
 def test_a_users_typed_program_passes_a_strict_type_checker(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from gam_yolo import describe
+from gam_yolo.cli.console import console
 
 __all__ = ["blocks"]
 
@@ -36,4 +36,4 @@ def blocks(
     for e in entries:
         counts = ["-" if count is None else f"{count:,}" for count in (e.parameters, e.macs)]
         table.add_row(e.name, *counts, e.source, e.problem or e.description)
-    Console().print(table)
+    console().print(table)

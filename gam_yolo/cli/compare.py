@@ -13,7 +13,7 @@ from gam_yolo.cli.console import console
 if TYPE_CHECKING:
     from gam_yolo.report.result import Comparison
 
-# What needs torch is imported by the command that needs it: `gam-yolo --help` is not to wait for it.
+# What needs torch is imported by the command that needs it: so that `gam-yolo --help` does not wait for it.
 
 __all__ = ["compare"]
 
@@ -28,15 +28,14 @@ def compare(
     ],
     data: Annotated[str | None, typer.Option(help="Dataset YAML to validate checkpoints on.")] = None,
     gt: Annotated[
-        Path | None, typer.Option(help="Ground truth, if not the YAML's: a COCO annotation file or a VOC folder.")
+        Path | None,
+        typer.Option(help="Ground truth, if not that of the YAML: a COCO file or a VOC folder."),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of the data set.")] = "val",
+    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "val",
     control: Annotated[
         str | None, typer.Option(help="A second variant to subtract from the others, such as one of equal cost.")
     ] = None,
-    imgsz: Annotated[
-        int | None, typer.Option(help="Image size; else the size the checkpoints were trained at.")
-    ] = None,
+    imgsz: Annotated[int | None, typer.Option(help="Image size; by default the size of the training.")] = None,
     batch: Annotated[int, typer.Option(help="Images per batch.")] = 16,
     device: Annotated[str, typer.Option(help="Device as Ultralytics names it: 0, cpu, mps.")] = "",
     replicates: Annotated[int, typer.Option(help="Bootstrap samples of the images.")] = 1000,

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 import yaml
-from rich.console import Console
 from rich.table import Table
 
+from gam_yolo.cli.console import console
 from gam_yolo.errors import UserError, brief
 
 # What needs torch is imported by the command that needs it, so that `gam-yolo --help` does not wait for it.
@@ -39,9 +39,8 @@ def place(
     from gam_yolo.graph import place as placing
 
     placed = placing.place(base, block=block, at=at, args=_arguments(args), feeds=feeds)
-    notes = Console(stderr=True, highlight=False, soft_wrap=True)
     for note in placed.notes:
-        notes.print(note, markup=False)
+        console(stderr=True).print(note)
     if show:
         placed.save_svg(show, force=force)
     if output:
@@ -61,9 +60,8 @@ def check(
     if as_json:
         typer.echo(json.dumps(lint.as_json(file, findings), indent=2))
     else:
-        console = Console(highlight=False, soft_wrap=True)
         for line in [finding.line(file) for finding in findings] or [f"{file}: clean"]:
-            console.print(line, markup=False)
+            console().print(line)
     raise typer.Exit(lint.status(findings))
 
 
@@ -83,9 +81,8 @@ def transfer(
     table = Table("row", "module", "from row", "tensors", "state")
     for row in report.rows():
         table.add_row(*row)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
-    console.print(report.line(), markup=False)
+    console().print(table)
+    console().print(report.line())
 
 
 def _arguments(text: str) -> list[Any]:

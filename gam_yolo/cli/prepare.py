@@ -10,11 +10,12 @@ __all__ = ["prepare"]
 
 
 def prepare(
-    data: Annotated[str, typer.Argument(help="A dataset YAML: a path, or a name that `yolo data=` takes.")],
+    data: Annotated[str, typer.Argument(help="A dataset YAML: a path, or a name that `yolo data=` accepts.")],
     init: Annotated[
         bool,
         typer.Option(
-            "--init", help="Instead, print a dataset YAML for DATA: a COCO file, a folder of them, or a VOC folder."
+            "--init",
+            help="Print a dataset YAML for DATA: a COCO file, a folder of them, or a VOC folder.",
         ),
     ] = False,
 ) -> None:

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from gam_yolo.cli.console import console
+
 if TYPE_CHECKING:
     from gam_yolo.study.plan import Plan
     from gam_yolo.study.scheduler import Job
@@ -39,18 +41,16 @@ def study(
     """Train every variant of a study with every seed, and report. Run the same command again to resume."""
     from gam_yolo.study.run import plan_study, run_study
 
-    console = Console(markup=False, highlight=False, soft_wrap=True)
+    out = console()
     if dry_run:
-        _print_plan(plan_study(file, only=only or (), project=project), console)
+        _print_plan(plan_study(file, only=only or (), project=project), out)
         return
-    screen = _Screen(console)
+    screen = _Screen(out)
     chosen = only or ()
     try:
-        run_study(
-            file, workers=workers, only=chosen, project=project, ray=ray, progress=console.print, watch=screen.show
-        )
+        run_study(file, workers=workers, only=chosen, project=project, ray=ray, progress=out.print, watch=screen.show)
     except KeyboardInterrupt:
-        console.print("stopped; run the same command again to resume")
+        out.print("stopped; run the same command again to resume")
         raise typer.Exit(130) from None
     finally:
         screen.live.stop()
@@ -61,9 +61,9 @@ def study(
 class _Screen:
     """Shows the runs while they are trained: a live table on a terminal, and one table at the end."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self.live = Live(console=console, auto_refresh=False, transient=True)
+    def __init__(self, out: Console) -> None:
+        self._out = out
+        self.live = Live(console=out, auto_refresh=False, transient=True)
         self.failed = False
 
     def show(self, jobs: Sequence[Job]) -> None:
@@ -73,17 +73,17 @@ class _Screen:
         self.failed = any(job.state == FAILED for job in jobs)
         if all(job.state in (FAILED, FINISHED) for job in jobs):
             self.live.stop()
-            self._console.print(table(jobs))
-        elif self._console.is_terminal:
+            self._out.print(table(jobs))
+        elif self._out.is_terminal:
             self.live.start()
             self.live.update(table(jobs), refresh=True)
 
 
-def _print_plan(plan: Plan, console: Console) -> None:
+def _print_plan(plan: Plan, out: Console) -> None:
     table = Table("run", "GFLOPs", "epochs", "folder", "")
     for run in plan.runs:
         cost = f"{plan.gflops[run.variant]:.2f}"
         table.add_row(run.name, cost, str(run.epochs), run.folder.path.name, "finished" if run.finished else "")
-    console.print(table)
+    out.print(table)
     for note in plan.notes:
-        console.print(note)
+        out.print(note)
