@@ -13,13 +13,14 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from study_helpers import COMMAND, PATIENCE, assert_same_result, log, until, worker
 
 from gam_yolo.errors import UserError
 from gam_yolo.study.config import Study
 from gam_yolo.study.folder import StudyFolder
 from gam_yolo.study.plan import Run, plan
 from gam_yolo.study.ray_cluster import connected, gpus_of, visible
+
+from .helpers import COMMAND, PATIENCE, assert_same_result, log, until, worker
 
 Write = Callable[[dict[str, Any]], Study]
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 import yaml
-from study_helpers import COMMAND, PATIENCE, assert_same_result, log, until
 
 from gam_yolo.errors import UserError
 from gam_yolo.report.result import Comparison
@@ -25,6 +24,8 @@ from gam_yolo.study.config import Study
 from gam_yolo.study.folder import StudyFolder
 from gam_yolo.study.plan import Run, identify, plan
 from gam_yolo.study.run import run_study
+
+from .helpers import COMMAND, PATIENCE, assert_same_result, log, until
 
 Write = Callable[[dict[str, Any]], Study]
 FULL_AT_THE_MARK = """
