@@ -93,7 +93,7 @@ def main() -> None:
     report = {"ultralytics": ultralytics.__version__, "files": len(results), "total": total, "by file": results}
     print(json.dumps({key: report[key] for key in ("ultralytics", "files", "total")}))
     if options.out:
-        options.out.write_text(json.dumps(report, indent=2) + "\n")
+        options.out.write_text(json.dumps(report, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
