@@ -48,20 +48,20 @@ def test_the_environment_names_runs_where_the_user_has_not(monkeypatch: pytest.M
 
 
 def test_what_trackers_have_started_is_tagged(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: dict[str, object] = {}
+    received: dict[str, object] = {}
     experiment = SimpleNamespace(
-        set_name=lambda name: told.update(comet_name=name),
-        add_tags=lambda tags: told.update(comet_tags=tags),
-        log_others=lambda others: told.update(comet_others=others),
+        set_name=lambda name: received.update(comet_name=name),
+        add_tags=lambda tags: received.update(comet_tags=tags),
+        log_others=lambda others: received.update(comet_others=others),
     )
     run = SimpleNamespace(name="train")
-    mlflow = SimpleNamespace(active_run=lambda: object(), set_tags=lambda tags: told.update(mlflow=tags))
+    mlflow = SimpleNamespace(active_run=lambda: object(), set_tags=lambda tags: received.update(mlflow=tags))
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
     monkeypatch.setitem(sys.modules, "comet_ml", SimpleNamespace(get_running_experiment=lambda: experiment))
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=run))
     trackers.describe(SPEC)
     train()
-    assert told == {
+    assert received == {
         "mlflow": TAGS,
         "comet_name": "gam-s3",
         "comet_tags": ["study=tiny", "variant=gam", "seed=3"],
