@@ -135,7 +135,7 @@ def test_the_function_returns_what_the_command_reports(undisturbed: list[Run]) -
     assert " ".join(of_function.headline.split()) in " ".join(done.stdout.split())
 
     def timeless(found: Comparison) -> dict[str, Any]:
-        content = json.loads(found.to_json())
+        content: dict[str, Any] = json.loads(found.to_json())
         del content["created"]
         for variant in content["variants"]:
             del variant["cost"]["latency_median"], variant["cost"]["latency_p95"]
