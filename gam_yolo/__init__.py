@@ -96,12 +96,14 @@ _PUBLIC = {
 __all__ = ["__version__", "blocks", *_PUBLIC]
 
 
-def __getattr__(name: str) -> object:
-    if name == "blocks":  # the package of the blocks, which can be called: see there
-        return importlib.import_module("gam_yolo.blocks")
-    if name in _PUBLIC:
-        return getattr(importlib.import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'gam_yolo' has no attribute '{name}'")
+if not TYPE_CHECKING:  # to a type checker it would make every name valid
+
+    def __getattr__(name: str) -> object:
+        if name == "blocks":  # the package of the blocks, which can be called: see there
+            return importlib.import_module("gam_yolo.blocks")
+        if name in _PUBLIC:
+            return getattr(importlib.import_module(_PUBLIC[name]), name)
+        raise AttributeError(f"module 'gam_yolo' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:

@@ -16,7 +16,7 @@ from gam_speed.blocks import candidates
 from gam_speed.cases import Case
 from gam_speed.floor import floor, passes
 from gam_speed.memory import allocations, kept_bytes, peak_bytes
-from gam_speed.reference import ReferenceGAM, carry, swap
+from gam_speed.reference import ReferenceGAM, copy_state, swap
 from gam_speed.results import OURS, PLAIN
 from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
@@ -43,7 +43,7 @@ def test_the_articles_code_equals_ours(training: bool, memory: torch.memory_form
             tensor.uniform_(0.1, 1.0)  # running statistics too, so that none of them may be forgotten
     for norm in [m for m in gam.modules() if isinstance(m, nn.BatchNorm2d)]:
         norm.eps = 0.1
-    carry(gam, other)
+    copy_state(gam, other)
     x = torch.randn(2, 16, 7, 9, dtype=torch.double).to(memory_format=memory)
     g = torch.randn_like(x)
     for ours, theirs in zip(results_of(gam, x, g), results_of(other, x, g), strict=True):

@@ -87,5 +87,5 @@ def test_the_documentation_has_the_true_counts(root: Path) -> None:
     rows = re.findall(
         r"^\| (`.*?) \| .* \| ([\d,]+) \| ([\d,]+) \|$", (root / "docs/blocks.md").read_text("utf-8"), re.M
     )
-    told = {name: (p, m) for names, p, m in rows for name in re.findall(r"`(\w+)`", names)}
-    assert told == {e.name: (f"{e.parameters:,}", f"{e.macs:,}") for e in blocks()}
+    documented = {name: (p, m) for names, p, m in rows for name in re.findall(r"`(\w+)`", names)}
+    assert documented == {e.name: (f"{e.parameters:,}", f"{e.macs:,}") for e in blocks()}

@@ -11,6 +11,7 @@ from torch import nn
 
 from gam_yolo import identity, registry
 from gam_yolo.discovery import _import_file
+from gam_yolo.io import file_sha256
 
 GATE = """
 from torch import nn
@@ -74,8 +75,12 @@ def test_an_edit_changes_the_digest_of_a_checkpoint_with_the_block_alone(folder:
 
 def test_our_blocks_are_followed_to_their_parts_and_not_to_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    digest = identity.file_sha256
-    monkeypatch.setattr(identity, "file_sha256", lambda file: read.append(Path(file).name) or digest(file))
+
+    def recorded(file: Path) -> str:
+        read.append(file.name)
+        return file_sha256(file)
+
+    monkeypatch.setattr(identity, "file_sha256", recorded)
     identity.block_sources(model_of("GAM"))
     assert {"gam.py", "parts.py"} <= set(read)
     assert not {"cbam.py", "se.py", "registry.py"} & set(read)

@@ -62,13 +62,13 @@ def test_a_registered_block_is_placed_by_name() -> None:
 
 
 @pytest.mark.parametrize("name", ["GAM", "CBAM", "Conv", "C2f", "Detect", "parse_model", "torch"])
-def test_a_taken_name_is_refused_unless_override_is_asked_for(name: str) -> None:
+def test_a_taken_name_is_rejected_without_override(name: str) -> None:
     with pytest.raises(UserError, match=f"cannot register '{name}': the name is taken by .*pass override=True"):
         register(name=name)(Halve)
     assert register(name=name, override=True)(Halve) is BLOCKS[name] is Halve
 
 
-def test_a_taken_name_is_refused_before_ultralytics_is_imported() -> None:
+def test_a_taken_name_is_rejected_before_ultralytics_is_imported() -> None:
     code = (
         "from torch import nn; from gam_yolo import register\n"
         "class Conv(nn.Module):\n    def __init__(self, c): super().__init__()\nregister(Conv)"
@@ -78,7 +78,7 @@ def test_a_taken_name_is_refused_before_ultralytics_is_imported() -> None:
 
 
 def test_the_same_class_defined_again_replaces_the_first() -> None:
-    """As when a notebook's cell is run twice; another class of that name is still refused."""
+    """As when a notebook's cell is run twice; another class of that name is still rejected."""
 
     def cell() -> type[nn.Module]:
         class Mine(Halve):
@@ -105,7 +105,7 @@ def test_the_same_class_defined_again_replaces_the_first() -> None:
         (Halve, "nn.Halve", "a row's name is a Python name"),
     ],
 )
-def test_what_no_row_could_build_is_refused(block: Any, name: str | None, says: str) -> None:
+def test_what_no_row_could_build_is_rejected(block: Any, name: str | None, says: str) -> None:
     with pytest.raises(UserError) as error:
         register(name=name)(block)
     assert says in str(error.value)
@@ -173,7 +173,7 @@ BAD = [
 ]
 
 
-def test_bad_files_are_told_and_hide_nothing(tmp_path: Path) -> None:
+def test_bad_files_are_reported_and_hide_nothing(tmp_path: Path) -> None:
     """Ordinary models and a good file work on; a row that names a missing block repeats the reasons."""
     for file, text, _ in BAD:
         if text is not None:
@@ -187,17 +187,17 @@ def build(name, *args):
 print("ordinary", build("Conv", 8, 3, 2))
 print("good", build("Good"))
 try: build("Lost")
-except ValueError as error: print("told", error)
+except ValueError as error: print("reported", error)
 """
     paths = os.pathsep.join(str(tmp_path / file) for file in [*(file for file, _, _ in BAD), "good_own.py"])
     done = run([sys.executable, "-c", code], tmp_path / "elsewhere", GAM_YOLO_BLOCKS=paths)
     assert done.returncode == 0, done.stderr
-    ordinary, good, told = done.stdout.splitlines()[-3:]
+    ordinary, good, reported = done.stdout.splitlines()[-3:]
     assert (ordinary, good) == ("ordinary 1", "good 1")
-    assert told.startswith("told model YAML, row 0 [-1, 1, Lost, []]: there is no module named 'Lost'")
+    assert reported.startswith("reported model YAML, row 0 [-1, 1, Lost, []]: there is no module named 'Lost'")
     for file, _, says in BAD:
-        assert f"{file}' (of GAM_YOLO_BLOCKS) could not be imported " in told
-        assert says in told
+        assert f"{file}' (of GAM_YOLO_BLOCKS) could not be imported " in reported
+        assert says in reported
         assert says in done.stderr  # as a warning
 
 

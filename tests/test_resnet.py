@@ -97,7 +97,7 @@ def test_precision_and_mode_are_the_networks() -> None:
     assert not any(m.training for m in attend(net().eval(), "SE").modules())
 
 
-def test_a_network_of_which_a_part_refuses_the_block_stays_as_it_was() -> None:
+def test_a_network_is_unchanged_when_one_of_its_layers_rejects_the_block() -> None:
     resnet = net()
     stages = nn.Sequential(resnet.layer4, resnet.layer1)  # type: ignore[arg-type]  # 512 channels wide, then 64
     before = [type(m) for m in stages.modules()]
@@ -124,7 +124,7 @@ def test_a_network_of_which_a_part_refuses_the_block_stays_as_it_was() -> None:
         (lambda: AttentionResNet(3, "resnet18", weights="DEFALT"), "Did you mean 'DEFAULT'?"),
     ],
 )
-def test_bad_input_ends_in_one_sentence(call: Any, says: str) -> None:
+def test_bad_input_is_reported_in_one_line(call: Any, says: str) -> None:
     with pytest.raises(UserError) as error:
         call()
     assert says in str(error.value)
@@ -177,7 +177,7 @@ def test_the_papers_sizes(net_: tuple[str, int, str, int], widths: list[int], pa
     assert (f"{counted / 1e6:.2f}", f"{(macs_gam + PER_VALUE * seen) / 1e9:.2f}") == paper[2:]
 
 
-def test_the_stem_is_told_by_the_papers_operations() -> None:
+def test_the_papers_operations_identify_its_stem() -> None:
     """Both stems have 23.71 M parameters; only the one without strides needs 1.3 G at 32x32."""
     cifar, imagenet = sizes("resnet50", 100, "cifar", 32), sizes("resnet50", 100, "imagenet", 32)
     assert (cifar[0], imagenet[0]) == (23_705_252, 23_712_932)
@@ -235,7 +235,7 @@ def test_a_row_builds_the_network_and_behaves_like_ultralytics_classify() -> Non
     assert sum(type(m) is BLOCKS["SE"] for m in built.modules()) == 8
 
 
-def test_a_trained_plain_network_is_carried_over_whole() -> None:
+def test_a_trained_plain_network_is_transferred_completely() -> None:
     """As `pretrained=plain.pt` does: Ultralytics matches by key and shape, and all keys of the plain network stay."""
     plain, attended = model("nc", "resnet18"), model("nc", "resnet18", {"block": "GAM"})
     attended.load(plain, verbose=False)
@@ -252,7 +252,7 @@ def test_a_trained_plain_network_is_carried_over_whole() -> None:
         ([10, "resnet18"], "the first argument is not the number of classes. Write [-1, 1, AttentionResNet, [nc]]"),
     ],
 )
-def test_a_bad_row_is_told_with_file_and_row(args: list[Any], says: str) -> None:
+def test_a_bad_row_is_reported_with_file_and_row(args: list[Any], says: str) -> None:
     with pytest.raises(UserError) as error:
         model(*args)
     assert str(error.value).startswith("my-cls.yaml, row 0 [-1, 1, AttentionResNet, [")

@@ -70,7 +70,7 @@ def test_models_built_in_four_threads_are_those_built_one_by_one_and_the_logger_
     before = (LOGGER.disabled, LOGGER.level, [*LOGGER.filters], LOGGER.propagate)
     lines: list[str] = []
     handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: lines.append(record.getMessage())
     LOGGER.addHandler(handler)
     try:
         want = {name: shapes(name) for name in names}
@@ -88,7 +88,7 @@ def test_models_built_in_four_threads_are_those_built_one_by_one_and_the_logger_
 def test_another_thread_is_heard_while_one_is_quiet() -> None:
     lines: list[str] = []
     handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: lines.append(record.getMessage())
     LOGGER.addHandler(handler)
     try:
         with ultralytics_api.quiet(), ThreadPoolExecutor(1) as pool:

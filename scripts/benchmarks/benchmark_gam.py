@@ -8,20 +8,20 @@
 Writes the figures as JSON and, beside it, the tables as Markdown.
 
 All candidates of a case take turns in one process, so that whatever else the machine does falls on all of them alike;
-ratios are medians over the turns of the ratio within a turn. What the time does not suffice for is left out and listed.
+ratios are medians over the turns of the ratio within a turn. What does not fit into the time is left out and listed.
 
 - *limit*: a form's bare convolutions alone, with biases: those of its spatial branch, one after the other.
 - *inference* is in evaluation mode with the batch norms folded; the articles' code keeps its own, as it does in a fused
   model. *training* is forward, and backward for the input and all parameters, with a given output gradient.
 - On a GPU a step's time is the device's own (events; the queue is kept filled, so that launching costs nothing);
-  `host_s` is what launching it took. Whole models are timed on the wall clock.
+  `host_s` is the time to launch it. Whole models are timed on the wall clock.
 - *peak* is what a training step allocates at most above what was there before, *kept* what the forward pass leaves
   allocated for the backward pass, output included: torch's allocator on a GPU, every allocation of torch on a CPU (what
   oneDNN takes for itself is not among them).
 - *floor*: the sum over the passes that no fusion can merge (MLP with its gate, each convolution, in training the last
   gate and each gradient) of the larger of FLOPs / measured FLOP/s and bytes / measured bytes/s, each map read and
-  written once a pass. FLOP/s are a large matrix product's (on a CPU, a large convolution's if that has more), bytes/s a
-  large copy's, in the same run.
+  written once per pass. FLOP/s are a large matrix product's (on a CPU, a large convolution's if that has more), bytes/s
+  a large copy's, in the same run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import sys
 import warnings
 from pathlib import Path
 
-os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # an export says what it lacks; nothing is installed behind its back
+os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # an export says what it lacks; nothing is installed
 
 import torch
 from gam_speed.bench import Bench, console

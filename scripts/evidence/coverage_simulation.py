@@ -168,7 +168,8 @@ def coin_flips(name: str, simulations: int) -> dict[str, Any]:
     """
     rng = np.random.default_rng(0)
     per_class = COIN_FLIPS[name]
-    first, second = (1.0 * (rng.random((simulations, 60 // per_class, per_class)) < p) for p in (0.6, 0.5))
+    shape = (simulations, 60 // per_class, per_class)
+    first, second = ((rng.random(shape) < p).astype(np.float64) for p in (0.6, 0.5))
     found, single = difference(_linear(second - first), _linear(0 * first)), estimate(_linear(first))
     cell = {
         "covered": 100 * _held(found, -0.1).mean(),

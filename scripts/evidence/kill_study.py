@@ -142,8 +142,8 @@ def main() -> None:
             if numbers(folder / "undisturbed") != numbers(project):
                 sys.exit(f"study {studies}: the numbers of the report are DIFFERENT")
             print(f"study {studies}: the numbers of the report are equal, no run was trained twice", flush=True)
-        for (victim, at), count in sorted(kills.items()):
-            print(f"{count:3} kills of the {victim}, {at}")
+        for (role, moment), count in sorted(kills.items()):
+            print(f"{count:3} kills of the {role}, {moment}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Place a block at every single and every double place of every detector that Ultralytics ships, and build each.
+"""Place a block at every place and every pair of places of every detector that Ultralytics ships, and build each.
 
 For each placement the text is rewritten, parsed by Ultralytics on the meta device, and the layers that were built are
 compared with those of the original: with the blocks left out, every layer is of the same type, has tensors of the same
-shapes and reads the same layers. Single placements are also removed again, which has to give back the original file, to
-the byte.
+shapes and reads the same layers. Single placements are also removed again, which must restore the original file
+byte for byte.
 
     python scripts/evidence/sweep_placements.py [--out docs/results/placements.json] [--only yolov8] [--doubles-every 1]
 """
@@ -68,7 +68,7 @@ def sweep(path: Path, every: int) -> dict[str, int]:
         if len(rows) == 1:
             placed = Document(text, path.name)
             if rewrite(placed, remove(placed.graph, BLOCK.__eq__)) != document.text:
-                raise SystemExit(f"{path.name}: {BLOCK} after {rows} does not come out again")
+                raise SystemExit(f"{path.name}: {BLOCK} after {rows} cannot be removed again")
     return {"single": len(places), "double": len(pairs), "no feature map": len(shapes) - 1 - len(places)}
 
 
@@ -76,12 +76,12 @@ def main() -> None:
     """Sweep, and write how many placements were built."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--only", default="", help="only files whose name starts so")
+    parser.add_argument("--only", default="", help="only files whose name starts with this")
     parser.add_argument("--doubles-every", type=int, default=1)
     options = parser.parse_args()
     LOGGER.setLevel("ERROR")
     for layer in (nn.Conv2d, nn.BatchNorm2d, nn.Linear):
-        layer.reset_parameters = lambda _: None  # values are not what is compared, and half the time is spent on them
+        layer.reset_parameters = lambda _: None  # values are not compared, and setting them would take half of the time
     torch.set_num_threads(1)
     results = {}
     for path in sorted((Path(ultralytics.__file__).parent / "cfg" / "models").rglob("*.yaml")):
@@ -93,7 +93,7 @@ def main() -> None:
     report = {"ultralytics": ultralytics.__version__, "files": len(results), "total": total, "by file": results}
     print(json.dumps({key: report[key] for key in ("ultralytics", "files", "total")}))
     if options.out:
-        options.out.write_text(json.dumps(report, indent=2) + "\n")
+        options.out.write_text(json.dumps(report, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Train every block inside YOLOv8n through the plain `yolo` command on real images, and write down what came out.
+"""Train every block inside YOLOv8n through the plain `yolo` command on real images, and record the results.
 
     GAM_YOLO_VOC=../shared/data/VOC2007 python scripts/evidence/train_every_block.py --output blocks.json
     GAM_YOLO_VOC=../shared/data/VOC2007 python scripts/evidence/train_every_block.py SE ECA --fraction 0.05
 
-One epoch at 256 px and batch 32 over the 1,050 training images takes some minutes a block on two CPU cores. It shows
+One epoch at 256 px and batch 32 over the 1,050 training images takes some minutes per block on two CPU cores. It shows
 that each block trains, not how good it is: one epoch and one seed say nothing about that.
 """
 
@@ -30,7 +30,7 @@ MODELS = (
 
 
 def main() -> int:
-    """Train the blocks asked for; the exit status says whether all of them came through."""
+    """Train the blocks asked for; the exit status says whether all of them were trained."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("blocks", nargs="*", metavar="block", help=f"of {', '.join(MODELS)}; all by default")
     parser.add_argument("--data", default="voc-local.yaml")

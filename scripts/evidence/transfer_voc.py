@@ -3,9 +3,9 @@
     GAM_YOLO_VOC=/data/VOC2007 python scripts/evidence/transfer_voc.py --weights yolov8n.pt --out FILE.json
 
 Four runs of one recipe, all from the same COCO-pretrained YOLOv8n: plain; GAM at the three inputs of the head with the
-weights loaded by index, as Ultralytics does by itself; the same loaded by structure; and by structure with
+weights loaded by index, as Ultralytics does on its own; the same loaded by structure; and by structure with
 `start: identity`. A run takes about three minutes on two CPU cores. One seed says nothing about GAM against plain; the
-loss that loading by index brings is far beyond what seeds do.
+accuracy that loading by index costs is far larger than the spread between seeds.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--imgsz", type=int, default=256)
-    parser.add_argument("--fraction", type=float, default=1.0, help="share of the training images, to try the script")
+    parser.add_argument("--fraction", type=float, default=1.0, help="share of the training images")
     options = parser.parse_args()
     recipe = {
         "data": options.data, "epochs": options.epochs, "imgsz": options.imgsz, "fraction": options.fraction,

@@ -1,10 +1,10 @@
-"""Try the plug-in with other Ultralytics releases: build, train, resume, validate, predict, export, in fresh processes.
+"""Test the plug-in with other Ultralytics releases: build, train, validate, export, in fresh processes.
 
     python scripts/evidence/ultralytics_versions.py 8.3.0 8.3.253 8.4.0 8.4.190
 
 Each release is installed, without its dependencies, into a temporary folder that comes first on the path. The
-versions that pass are what `pyproject.toml` may allow; `docs/compatibility.md` has the last figures. Prints a row a
-release, exits 1 if one failed.
+versions that pass are what `pyproject.toml` may allow; `docs/compatibility.md` has the last figures. Prints one row per
+release and exits 1 if one failed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TRAIN = ["epochs=1", "imgsz=64", "batch=8", "workers=0", "device=cpu", "plots=Fa
 
 
 def main() -> int:
-    """Try each release named on the command line."""
+    """Test each release named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("versions", nargs="+")
     console = Console()

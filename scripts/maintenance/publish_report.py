@@ -1,6 +1,6 @@
 """Put a report into the docs: its JSON, charts of its page as SVG files, and its table in Markdown, printed.
 
-python scripts/maintenance/publish_report.py runs/study/voc-small/report/report.json docs/results/voc-small
+    python scripts/maintenance/publish_report.py runs/study/voc-small/report/report.json docs/results/voc-small
 
 writes `voc-small.json`, compact, and `voc-small-1.svg` and `voc-small-2.svg`: the page's first and second chart, with
 the page's style in them. `--rename /data/runs=runs` shortens folder names, which mean nothing elsewhere; `--hide

@@ -67,7 +67,7 @@ def conv(x: Tensor, layer: nn.Module, dilation: int = 1) -> Tensor:
     out, _, k, _ = weight.shape
     patches = F.unfold(x, k, padding=dilation * (k // 2), dilation=dilation)
     y = torch.einsum("bip,oi->bop", patches, weight.flatten(1)).view(b, out, h, w)
-    return y if bias is None else y + bias.view(1, -1, 1, 1)  # type: ignore[operator]  # a tensor
+    return y if bias is None else y + bias.view(1, -1, 1, 1)
 
 
 def conv_bn(x: Tensor, layer: ConvBN, dilation: int = 1) -> Tensor:
@@ -181,7 +181,8 @@ def group_norm(x: Tensor, layer: Any, groups: int) -> Tensor:
     centred = parts - parts.mean(2, keepdim=True)
     scaled = (centred / torch.sqrt((centred**2).mean(2, keepdim=True) + layer.eps)).view(x.shape)
     shape = (1, -1, *[1] * (x.ndim - 2))
-    return scaled * layer.weight.view(shape) + layer.bias.view(shape)
+    out: Tensor = scaled * layer.weight.view(shape) + layer.bias.view(shape)
+    return out
 
 
 def norms(block: nn.Module) -> list[Any]:

@@ -9,7 +9,6 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
-from definitions import DEFINITIONS, ECA_KERNEL, lska, multiply_adds, parameters, randomised
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from ultralytics.nn import tasks
@@ -32,6 +31,8 @@ from gam_yolo.blocks import (
 )
 from gam_yolo.blocks.parts import ConvBN
 from gam_yolo.errors import UserError
+
+from .definitions import DEFINITIONS, ECA_KERNEL, lska, multiply_adds, parameters, randomised
 
 SIZES = [(2, 64, 7, 13), (1, 64, 1, 9), (3, 128, 5, 5)]
 
@@ -120,8 +121,8 @@ def test_every_way_to_call_it_in_training(block: type[nn.Module]) -> None:
 
 @every_block
 def test_identity_start_is_exact_and_learns(block: type[nn.Module]) -> None:
-    built = randomised(block(64, start="identity"))
-    nn.init.zeros_(built.start.gain)  # type: ignore[union-attr, arg-type]  # the switch's parameter
+    built: Any = randomised(block(64, start="identity"))
+    nn.init.zeros_(built.start.gain)
     x = torch.randn(2, 64, 6, 6, generator=torch.Generator().manual_seed(3))
     assert torch.equal(built(x), x)
     optimizer = torch.optim.SGD(built.parameters(), lr=1e-4)

@@ -71,7 +71,8 @@ def test_equals_the_plain_form(
         results = both(gam, x, monkeypatch)
         assert_same(results, 1e-10)
         assert results[0][0].is_contiguous(memory_format=memory_format)
-        if size[0] > 1 and gam.start.gain is None:  # whose gradient torch adds up in a format of its own
+        blends = gam.start.gain is not None or gam.start.residual  # x then has two gradients, added in torch's format
+        if size[0] > 1 and not blends:
             assert results[0][1][0].is_contiguous(memory_format=memory_format)
 
 
@@ -103,8 +104,8 @@ def test_frozen_parts_get_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_same(both(gam, torch.randn(2, 64, 5, 6, dtype=torch.float64, requires_grad=True), monkeypatch), 1e-10)
     monkeypatch.setattr(checkpointing, "applies", lambda _: True)
     gam(torch.randn(2, 64, 5, 6, dtype=torch.float64)).sum().backward()  # an input that nobody wants a gradient of
-    assert gam.channel[0].weight.grad is None  # type: ignore[index]
-    assert gam.channel[2].weight.grad is not None  # type: ignore[index]
+    assert gam.channel[0].weight.grad is None
+    assert gam.channel[2].weight.grad is not None
 
 
 def test_a_second_backward_pass_and_a_second_derivative(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +135,7 @@ def test_keeps_two_maps_and_the_bottlenecks() -> None:
     gam(x)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         out = gam(x)
-    events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
+    events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
     kept = sum(e.nbytes() for e in events)
     one = x.numel() * 4
     assert 2.75 * one <= kept < 2.8 * one
@@ -156,9 +157,9 @@ def test_a_step_takes_half_of_the_plain_ones_memory(
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
             out = gam(x)
             torch.autograd.grad(out, [x, *gam.parameters()], grad)
-        events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
+        events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
         events.sort(key=lambda e: e.start_ns())
-        return max(itertools.accumulate(e.nbytes() for e in events))
+        return max(itertools.accumulate(int(e.nbytes()) for e in events))
 
     lean_peak = peak()
     monkeypatch.setattr(checkpointing, "applies", lambda _: False)

@@ -32,8 +32,9 @@ def randomised(block: nn.Module, seed: int = 0) -> nn.Module:
     return block
 
 
-def conv_einsum(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+def conv_einsum(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
     """A zero-padded "same" convolution from patches and one einsum, without torch's convolution."""
+    assert bias is not None
     b, _, h, w = x.shape
     out, per, k, _ = weight.shape
     patches = F.unfold(x, k, padding=k // 2).view(b, groups, per, k * k, h * w)
@@ -45,7 +46,8 @@ def batch_norm(x: Tensor, bn: Any, train: bool) -> Tensor:
     mean = x.mean((0, 2, 3)) if train else bn.running_mean
     var = x.var((0, 2, 3), unbiased=False) if train else bn.running_var
     x = (x - mean.view(1, -1, 1, 1)) / torch.sqrt(var.view(1, -1, 1, 1) + bn.eps)
-    return x * bn.weight.view(1, -1, 1, 1) + bn.bias.view(1, -1, 1, 1)
+    out: Tensor = x * bn.weight.view(1, -1, 1, 1) + bn.bias.view(1, -1, 1, 1)
+    return out
 
 
 def shuffled(x: Tensor, groups: int) -> Tensor:
@@ -95,7 +97,7 @@ def reference(gam: Any, x: Tensor, gate: str, groups: int, shuffle: str, by: int
     return f2 * (shuffled(ms, by) if shuffle == "after" else ms)
 
 
-VARIANTS = {name: {"preset": name} for name in PRESETS} | {
+VARIANTS: dict[str, dict[str, Any]] = {name: {"preset": name} for name in PRESETS} | {
     "two groups": {"groups": 2, "shuffle": "none"},
     "shuffled by another number": {"preset": "forks", "groups": 1, "shuffle_groups": 4},
     "max-pool": {"pool": "max", "gate": "sigmoid"},

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from definitions import DEFINITIONS, Gates, randomised
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
@@ -23,6 +22,8 @@ from gam_yolo.blocks.gam import PRESETS
 from gam_yolo.blocks.parts import form
 from gam_yolo.graph.edit import insert, rewrite
 from gam_yolo.graph.model import Document
+
+from .definitions import DEFINITIONS, Gates, randomised
 
 CENTRED = [block for block in DEFINITIONS if block is not SimAM]
 ZERO: list[tuple[type[nn.Module], dict[str, Any]]] = [
@@ -165,7 +166,7 @@ def test_blocks_of_an_older_checkpoint_have_the_form_of_new_ones() -> None:
     """Written by version 0.1.0, whose blocks know neither residual nor gain: their weights may be transferred."""
     old, _ = load_checkpoint(Path(__file__).parent.parent / "checkpoints" / "blocks-0.1.0.pt")
     new = DetectionModel(copy.deepcopy(old.yaml), verbose=False)
-    pairs = [(a, b) for a, b in zip(old.model, new.model, strict=True) if hasattr(a, "start")]
+    pairs = [(a, b) for a, b in zip(old.model.children(), new.model.children(), strict=True) if hasattr(a, "start")]
     assert len({type(a) for a, _ in pairs}) == 10
     for a, b in pairs:
         assert form(a) == form(b)
@@ -204,7 +205,7 @@ TENFOLD = {"start": "zero", "residual": True, "gain": 10}
 @pytest.mark.parametrize(
     "rows",
     [
-        [(block.__name__, {"start": "zero"}) for block in (GAM, *CENTRED)],
+        [("GAM", {"start": "zero"}), *((block.__name__, {"start": "zero"}) for block in CENTRED)],
         [("GAM", TENFOLD), ("CBAM", TENFOLD)],
         [("GAM", {"start": "identity", "residual": True}), ("SimAM", {"start": "identity"})],
     ],

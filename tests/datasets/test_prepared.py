@@ -13,7 +13,6 @@ from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import YAML
 
 from gam_yolo.annotations.images import is_safe_name
-from gam_yolo.datasets import prepared
 from gam_yolo.datasets.prepared import Picture, Split, link, write_dataset
 from gam_yolo.errors import UserError
 
@@ -101,7 +100,7 @@ def test_link_falls_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, withou
         raise OSError("not on this disk")
 
     for name in without:
-        monkeypatch.setattr(prepared.os, name, refuse)
+        monkeypatch.setattr(os, name, refuse)
     source, target = tmp_path / "a.png", tmp_path / "sub" / "b.png"
     source.write_bytes(PIXELS)
     link(source, target)
@@ -125,7 +124,7 @@ def xml_boxes(folder: Path, split: str) -> dict[str, int]:
     count = {"all": 0, "difficult": 0, "degenerate": 0}
     for name in (folder / f"ImageSets/Main/{split}.txt").read_text().split():
         for item in ElementTree.parse(folder / f"Annotations/{name}.xml").iter("object"):  # noqa: S314 - known files
-            at = {e.tag: float(e.text or "nan") for e in item.find("bndbox")}  # type: ignore[union-attr]
+            at = {e.tag: float(e.text or "nan") for e in item.find("bndbox")}
             count["all"] += 1
             if item.findtext("difficult") == "1":
                 count["difficult"] += 1

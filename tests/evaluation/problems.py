@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -20,8 +21,8 @@ class Problem:
 
     n_images: int
     n_classes: int
-    annotations: list[dict]
-    results: list[dict]
+    annotations: list[dict[str, Any]]
+    results: list[dict[str, Any]]
 
     @property
     def truth(self) -> GroundTruth:

@@ -143,7 +143,7 @@ def test_a_truncated_file_is_told_from_a_complete_one(truth_file: Path, tmp_path
         ),
     ],
 )
-def test_bad_annotations_are_reported_on_one_line(truth_file: Path, change: dict, match: str) -> None:
+def test_bad_annotations_are_reported_on_one_line(truth_file: Path, change: dict[str, Any], match: str) -> None:
     truth_file.write_text(json.dumps({**TRUTH, **change}))
     rejected(lambda: read_coco(truth_file), match)
 
@@ -258,7 +258,9 @@ def test_original_annotations_come_before_labels(yolo: Path, voc: Path, truth_fi
     assert read_truth(None, voc).classes == ("cat", "dog")
 
 
-JUNK = (None, True, -1, 0, 1.5, 10**400, float("nan"), float("inf"), "", "x" * 500, "7", [], {}, [[1]], [1, 2, 3, 4])
+JUNK: tuple[Any, ...] = (
+    None, True, -1, 0, 1.5, 10**400, float("nan"), float("inf"), "", "x" * 500, "7", [], {}, [[1]], [1, 2, 3, 4],
+)  # fmt: skip
 
 
 def broken(document: Any) -> Iterator[Any]:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,9 @@ VOC_NAMES = {
 }
 
 
-def predict(shared: Path, folder: Path, truth: GroundTruth, imgsz: int, weights: str = "yolov8n.pt") -> list[dict]:
+def predict(
+    shared: Path, folder: Path, truth: GroundTruth, imgsz: int, weights: str = "yolov8n.pt"
+) -> list[dict[str, Any]]:
     """Run a detector over the images of a data set and return what it sees of the set's classes as COCO results."""
     from ultralytics import YOLO
 
@@ -63,7 +66,7 @@ def predict(shared: Path, folder: Path, truth: GroundTruth, imgsz: int, weights:
     return records
 
 
-def reference(truth: Path | dict, records: list[dict]) -> tuple[np.ndarray, np.ndarray]:
+def reference(truth: Path | dict[str, Any], records: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     """Ask pycocotools for its twelve numbers and the AP of each class."""
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(str(truth)) if isinstance(truth, Path) else COCO()
@@ -114,12 +117,12 @@ def test_yolov8n_on_coco_equals_pycocotools(shared: Path, tmp_path: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def voc(shared: Path) -> tuple[GroundTruth, list[dict]]:
+def voc(shared: Path) -> tuple[GroundTruth, list[dict[str, Any]]]:
     truth = read_voc(shared / "data" / "VOC2007")
     return truth, predict(shared, shared / "data" / "VOC2007" / "JPEGImages", truth, imgsz=192)
 
 
-def as_problem(truth: GroundTruth, records: list[dict]) -> Problem:
+def as_problem(truth: GroundTruth, records: list[dict[str, Any]]) -> Problem:
     number = {image_id: n for n, image_id in enumerate(truth.ids, 1)}
     rows = zip(truth.image.tolist(), truth.label.tolist(), truth.box.tolist(), truth.difficult.tolist(), strict=True)
     annotations = [
@@ -138,7 +141,9 @@ def as_problem(truth: GroundTruth, records: list[dict]) -> Problem:
     return Problem(len(truth.ids), len(truth.classes), annotations, records)
 
 
-def test_yolov8n_on_voc2007_equals_pycocotools_and_vocs_definitions(voc: tuple[GroundTruth, list[dict]]) -> None:
+def test_yolov8n_on_voc2007_equals_pycocotools_and_vocs_definitions(
+    voc: tuple[GroundTruth, list[dict[str, Any]]],
+) -> None:
     truth, records = voc
     problem = as_problem(truth, records)
     content = {

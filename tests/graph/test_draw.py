@@ -33,7 +33,7 @@ def test_columns_are_strides(models: dict[str, Path]) -> None:
     graph = insert(document.graph, [15], "nn.Identity", []).graph
     shapes = measure(document.config, "x")
     root = ElementTree.fromstring(svg(graph, [*shapes[:16], shapes[15], *shapes[16:]], lambda _: False))
-    x = [int(rect.get("x")) for rect in root.iter(f"{NS}rect") if rect.get("rx")]
+    x = [int(rect.attrib["x"]) for rect in root.iter(f"{NS}rect") if rect.get("rx")]
     assert x[16] - x[15] == 0
     assert x[17] - x[16] == ACROSS  # the convolution that goes down to P4
     assert x[9] - x[0] == 4 * ACROSS

@@ -29,7 +29,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What Ultralytics logs as a warning."""
     said: list[str] = []
     handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: said.append(record.getMessage().removeprefix("WARNING ⚠️ "))  # type: ignore[method-assign]
+    handler.emit = lambda record: said.append(record.getMessage().removeprefix("WARNING ⚠️ "))
     LOGGER.addHandler(handler)
     monkeypatch.setattr(parse_model, "_warned", set())
     yield said

@@ -79,7 +79,8 @@ def test_training_freezes_the_base_rows_and_resumes_so(folder: Path) -> None:
     more.add_callback("on_train_start", lambda trainer: seen.append((frozen(trainer.model), trainer.args.freeze)))
     more.train(data=str(folder / "data.yaml"), freeze=[0, 1], project=str(folder / "more"), **QUICK | {"epochs": 1})
     assert seen == [([0, 2, 3], 3), ([0, 2, 3], 3), ([0, 1], [0, 1])]
-    start, end = torch.load(folder / "plain.pt", weights_only=False)["model"], again.trainer.model
+    trainer: Any = again.trainer
+    start, end = torch.load(folder / "plain.pt", weights_only=False)["model"], trainer.model
     assert torch.equal(start.float().model[2].conv.weight, end.model[3].conv.weight)
     assert not torch.equal(start.float().model[3].conv.weight, end.model[5].conv.weight)
 

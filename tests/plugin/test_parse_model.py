@@ -38,7 +38,7 @@ def rows(model: dict[str, Any]) -> list[list[Any]]:
 
 def parse_on_meta(model: dict[str, Any]) -> nn.Sequential:
     with torch.device("meta"):
-        layers, _ = tasks.parse_model(copy.deepcopy(model), ch=3, verbose=False)
+        layers: nn.Sequential = tasks.parse_model(copy.deepcopy(model), ch=3, verbose=False)[0]
     return layers
 
 
@@ -69,8 +69,8 @@ def test_every_scale_of_every_yaml_gets_its_widths(stem: str, scale: str) -> Non
     assert len(found) == 3
     for i, block in found:
         wanted = math.ceil(min(rows(model)[i - 1][3][0], max_channels) * width / 8) * 8  # the row just above scales so
-        assert block.channel[0].in_channels == wanted  # type: ignore[index, union-attr]
-        assert block.np == sum(p.numel() for p in GAM(wanted).parameters())  # type: ignore[attr-defined]
+        assert block.channel[0].in_channels == wanted
+        assert block.np == sum(p.numel() for p in GAM(wanted).parameters())
 
 
 @pytest.mark.parametrize("stem", PAIRS)
@@ -78,7 +78,7 @@ def test_yaml_without_its_blocks_is_ultralytics_own(stem: str) -> None:
     """Follow every row's inputs through the blocks to the rows behind them: what remains is the stock graph."""
     ours, stock = (yaml.safe_load(p.read_text()) for p in (CFG / f"{stem}.yaml", MODELS / PAIRS[stem]))
     kept: dict[int, int] = {}  # index of a row of ours -> index in the stock file of the tensor it gives
-    graph = []
+    graph: list[tuple[list[int], int, str, list[Any]]] = []
     for i, (inputs, repeats, name, args) in enumerate(rows(ours)):
         read = [kept[i + f if f < 0 else f] if i else -1 for f in (inputs if isinstance(inputs, list) else [inputs])]
         if name == "GAM":
@@ -134,8 +134,8 @@ def test_arguments_by_position_and_by_name() -> None:
     for args in ([16, "sigmoid"], [16, {"gate": "sigmoid"}], [{"preset": "paper"}]):
         block = parse_on_meta(with_last_block("v8/yolov8.yaml", *args))[-2]
         assert isinstance(block, GAM)
-        assert block.channel[0].out_channels == 256 // 16  # type: ignore[index, union-attr]
-        assert isinstance(block.channel[-1], nn.Sigmoid)  # type: ignore[index]
+        assert block.channel[0].out_channels == 256 // 16
+        assert isinstance(block.channel[-1], nn.Sigmoid)
     assert "start" not in dict(parse_on_meta(with_last_block("v8/yolov8.yaml"))[-2].named_parameters())
 
 
@@ -144,7 +144,7 @@ def test_block_may_read_any_row_and_be_repeated() -> None:
     model["head"][-2][:2] = [4, 6]  # 64 channels at scale n; 6 repeats at depth 0.33 are 2
     blocks = parse_on_meta(model)[-2]
     assert isinstance(blocks, nn.Sequential)
-    assert [b.channel[0].in_channels for b in blocks] == [64, 64]  # type: ignore[index, union-attr]
+    assert [b.channel[0].in_channels for b in blocks] == [64, 64]
 
 
 def test_row_and_caller_keep_what_was_written() -> None:
@@ -265,8 +265,8 @@ def test_fuse_folds_the_blocks_batch_norms_and_predicts_the_same() -> None:
     model = tasks.DetectionModel(str(CFG / "yolov8n-gam.yaml"), verbose=False).eval()
     for m in model.modules():
         if isinstance(m, nn.BatchNorm2d):
-            m.running_mean.uniform_(-0.2, 0.2)  # type: ignore[union-attr]  # has statistics
-            m.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+            m.running_mean.uniform_(-0.2, 0.2)
+            m.running_var.uniform_(0.5, 1.5)
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         want = model(x)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ class DataSet:
     folder: Path
     yaml: Path
     truth: Path
-    objects: list[dict]
+    objects: list[dict[str, Any]]
 
     def predictions(self, name: str, skill: float, seed: int) -> Path:
         """Write predictions that find each object with chance `skill`, and have one false box an image."""
@@ -63,7 +64,8 @@ def data_set(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
     rng = np.random.default_rng(0)
     (folder / "images").mkdir()
     (folder / "labels").mkdir()
-    images, objects = [], []
+    images: list[dict[str, Any]] = []
+    objects: list[dict[str, Any]] = []
     for i in range(1, 61):
         Image.fromarray(rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)).resize((320, 240)).save(
             folder / "images" / f"{i}.jpg"

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +21,9 @@ from gam_yolo.report.variants import find_variants, name_arguments
 from .conftest import DataSet, run_compare
 
 
-def loaded(report: Path) -> dict:
-    return json.loads((report / "report.json").read_text())
+def loaded(report: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((report / "report.json").read_text())
+    return content
 
 
 def test_the_folder_holds_four_whole_files(report: Path) -> None:

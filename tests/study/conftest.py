@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from study_helpers import log, worker
 
 from gam_yolo.study.config import Study, read_study
 from gam_yolo.study.folder import StudyFolder
 from gam_yolo.study.plan import Run, plan
+
+from .helpers import log, worker
 
 
 @pytest.fixture(scope="session")

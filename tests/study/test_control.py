@@ -42,10 +42,10 @@ def test_the_cost_of_gam_is_matched(family: str, scale: str) -> None:
 
     plain = only_scale(load(f"{family}{scale}.yaml").config, scale)
     gam = only_scale(load(f"{family}{scale}-gam.yaml").config, scale)
-    control, told = widened(plain, gflops(gam, 640), 640, "control")
+    control, note = widened(plain, gflops(gam, 640), 640, "control")
     # The hooks count convolutions alone; what they leave out (norms) is the same small share of both.
     assert counted(control) == pytest.approx(counted(gam), rel=0.012)
-    assert "widened to" in told
+    assert "widened to" in note
     ours, theirs = Graph.from_config(control, "control"), Graph.from_config(plain, "plain")
     assert [(x.sources, x.repeats, x.module, x.args[1:]) for x in ours.layers] == [
         (x.sources, x.repeats, x.module, x.args[1:]) for x in theirs.layers

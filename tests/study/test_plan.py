@@ -8,18 +8,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from study_helpers import COMMAND
 
 from gam_yolo.errors import UserError
 from gam_yolo.study.config import Study
 from gam_yolo.study.folder import StudyFolder
 from gam_yolo.study.plan import Plan, plan
 from gam_yolo.study.run import plan_study, run_study
+
+from .helpers import COMMAND
 
 Write = Callable[[dict[str, Any]], Study]
 
@@ -264,7 +266,12 @@ def test_a_finished_study_reports_and_names_what_its_validations_lost(
         run.lay_out()
         run.folder.mark_finished({"nms_time_limit": 3 if run.variant == "gam" else 0})
     made: list[Any] = []
-    monkeypatch.setattr(report, "run", lambda variants, *_: made.append(variants) or {"headline": "equal"})
+
+    def compared(variants: list[Any], *_: object) -> SimpleNamespace:
+        made.append(variants)
+        return SimpleNamespace(headline="equal")
+
+    monkeypatch.setattr(report, "run", compared)
     lines: list[str] = []
     watched: list[list[str]] = []
     run_study(

@@ -13,13 +13,14 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from study_helpers import COMMAND, PATIENCE, assert_same_result, log, until, worker
 
 from gam_yolo.errors import UserError
 from gam_yolo.study.config import Study
 from gam_yolo.study.folder import StudyFolder
 from gam_yolo.study.plan import Run, plan
 from gam_yolo.study.ray_cluster import connected, gpus_of, visible
+
+from .helpers import COMMAND, PATIENCE, assert_same_result, log, until, worker
 
 Write = Callable[[dict[str, Any]], Study]
 
@@ -60,8 +61,8 @@ def test_a_node_lost_in_the_middle_costs_time_and_nothing_else(
     two_nodes.remove_node(lost, allow_graceful=False)
     assert not run.finished
 
-    told = study.communicate(timeout=PATIENCE)[0]
-    assert study.returncode == 0, told
+    output = study.communicate(timeout=PATIENCE)[0]
+    assert study.returncode == 0, output
     for done, reference in zip(runs, undisturbed, strict=True):
         assert_same_result(done, reference)
         assert log(done).count("study: on the node") == (2 if done is run else 1)  # nothing finished was trained again
@@ -70,7 +71,7 @@ def test_a_node_lost_in_the_middle_costs_time_and_nothing_else(
     assert [variant["name"] for variant in report["variants"]] == ["plain", "gam"]
 
 
-def test_what_a_machine_lacks_is_told(content: dict[str, Any], study_of: Write, tmp_path: Path) -> None:
+def test_what_a_machine_lacks_is_reported(content: dict[str, Any], study_of: Write, tmp_path: Path) -> None:
     run = plan(study_of(content), StudyFolder(tmp_path / "tiny")).runs[0]
     identity = run.spec["identity"]
     environment = {**identity["environment"], "torch": "0.1"}
@@ -111,7 +112,7 @@ def test_a_run_trains_on_the_gpus_that_ray_has_given_it(
     assert visible(gpus) == device
 
 
-def test_a_cluster_that_does_not_answer_is_told() -> None:
+def test_a_cluster_that_does_not_answer_is_reported() -> None:
     pytest.importorskip("ray", reason="needs Ray: pip install gam-yolo[ray]")
     for address in ("nonsense", "127.0.0.1:9", "ray://127.0.0.1:9"):
         with pytest.raises(UserError, match=rf"--ray is '{address}' \(.*\)\. Expected 'auto' or the address") as error:
@@ -119,7 +120,7 @@ def test_a_cluster_that_does_not_answer_is_told() -> None:
         assert "\n" not in str(error.value)
 
 
-def test_without_ray_its_extra_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r'pip install "gam-yolo\[ray\]"'):
         connected("auto", 0, print).__enter__()

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 import yaml
-from study_helpers import COMMAND, PATIENCE, assert_same_result, log, until
 
 from gam_yolo.errors import UserError
 from gam_yolo.report.result import Comparison
@@ -25,6 +24,8 @@ from gam_yolo.study.config import Study
 from gam_yolo.study.folder import StudyFolder
 from gam_yolo.study.plan import Run, identify, plan
 from gam_yolo.study.run import run_study
+
+from .helpers import COMMAND, PATIENCE, assert_same_result, log, until
 
 Write = Callable[[dict[str, Any]], Study]
 FULL_AT_THE_MARK = """
@@ -67,10 +68,10 @@ def test_interruptions_of_any_kind_leave_the_results_of_an_undisturbed_study(
 
     # A disk on which no file of the size of a checkpoint fits.
     full = start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, resource.RLIM_INFINITY)))
-    told = full.communicate(timeout=PATIENCE)[0]
+    output = full.communicate(timeout=PATIENCE)[0]
     assert full.returncode == 2
-    assert "the disk is full. Free some space and run the same command again." in told
-    assert "Traceback" not in told
+    assert "the disk is full. Free some space and run the same command again." in output
+    assert "Traceback" not in output
     assert not first.finished
     assert not first.folder.failed_file.exists()
 
@@ -91,27 +92,27 @@ def test_interruptions_of_any_kind_leave_the_results_of_an_undisturbed_study(
         run_study(tmp_path / "study.yaml", project=tmp_path)
     until(lambda: (second.folder.snapshots / "epoch-0").exists(), stopped)
     stopped.send_signal(signal.SIGINT)
-    told = stopped.communicate(timeout=PATIENCE)[0]
+    output = stopped.communicate(timeout=PATIENCE)[0]
     assert stopped.returncode == 130
-    assert "stopped; run the same command again to resume" in told
+    assert "stopped; run the same command again to resume" in output
     assert f"{newest.name} is damaged (last.pt) and skipped" in log(first)
     finished = written(first.folder.finished_file)
 
     # A disk that is full when the other run is to be marked as finished.
     (tmp_path / "sitecustomize.py").write_text(FULL_AT_THE_MARK)
     marking = start(env={**os.environ, "PYTHONPATH": str(tmp_path)})
-    told = marking.communicate(timeout=PATIENCE)[0]
-    assert marking.returncode == 2, told
-    assert "the disk is full. Free some space and run the same command again." in told
+    output = marking.communicate(timeout=PATIENCE)[0]
+    assert marking.returncode == 2, output
+    assert "the disk is full. Free some space and run the same command again." in output
     assert "the training resumes after epoch-" in log(second)
     assert log(second).splitlines()[-1] == f"{second.folder}: cannot be written: No space left on device"
     assert not second.finished
     assert not second.folder.failed_file.exists()
 
     last = start()
-    told = last.communicate(timeout=PATIENCE)[0]
-    assert last.returncode == 0, told
-    assert "plain-s3 started" not in told
+    output = last.communicate(timeout=PATIENCE)[0]
+    assert last.returncode == 0, output
+    assert "plain-s3 started" not in output
     assert written(first.folder.finished_file) == finished
     assert "study: the training had ended with epoch-2" in log(second)
     for run, reference in zip(runs, undisturbed, strict=True):
@@ -134,7 +135,7 @@ def test_the_function_returns_what_the_command_reports(undisturbed: list[Run]) -
     assert " ".join(of_function.headline.split()) in " ".join(done.stdout.split())
 
     def timeless(found: Comparison) -> dict[str, Any]:
-        content = json.loads(found.to_json())
+        content: dict[str, Any] = json.loads(found.to_json())
         del content["created"]
         for variant in content["variants"]:
             del variant["cost"]["latency_median"], variant["cost"]["latency_p95"]
@@ -163,14 +164,14 @@ def test_kills_at_random_moments_leave_the_results_of_an_undisturbed_study(
             with contextlib.suppress(subprocess.TimeoutExpired):
                 killed.wait(moments[-1])
             killed.kill()
-        told = killed.communicate(timeout=PATIENCE)[0]
+        output = killed.communicate(timeout=PATIENCE)[0]
         for run in runs:
             if run.name in finished:
                 assert written(run.folder.finished_file) == finished[run.name], moments
-                assert f"{run.name} started" not in told, moments
+                assert f"{run.name} started" not in output, moments
             elif run.finished:
                 finished[run.name] = written(run.folder.finished_file)
-    assert killed.returncode == 0, (told, moments)
+    assert killed.returncode == 0, (output, moments)
     for run, reference in zip(runs, undisturbed, strict=True):
         assert_same_result(run, reference)
     assert accuracies(tmp_path / "tiny") == accuracies(undisturbed[0].folder.study.path), moments
@@ -188,14 +189,14 @@ def test_a_run_that_cannot_be_trained_is_started_twice_and_recorded_while_others
     identity = identify(bad.train, yaml.safe_load(text), bad.spec["identity"]["data"])
     bad = dataclasses.replace(bad, model=text, spec={**bad.spec, "identity": identity})
     broken, fine = Job(bad), Job(good)
-    told: list[str] = []
+    messages: list[str] = []
     # The device that the recipe names takes precedence.
-    execute([broken, fine], Local(2, ["7"]), told.append, lambda _: None)
+    execute([broken, fine], Local(2, ["7"]), messages.append, lambda _: None)
     assert (broken.state, fine.state) == ("failed", "finished")
     assert broken.attempts == 2
     record = json.loads(broken.run.folder.failed_file.read_text())
     assert "Nonsense" in " ".join(record["log"])
-    assert any("failed with exit status 2 and is started again" in line for line in told)
+    assert any("failed with exit status 2 and is started again" in line for line in messages)
 
 
 @pytest.mark.usefixtures("uncounted")

@@ -35,7 +35,7 @@ def train() -> None:
     model = Model()
     trackers.attach(model)
     assert model.event == "on_train_start"  # after Ultralytics' callbacks have begun runs
-    model.callback(SimpleNamespace())  # type: ignore[operator]
+    model.callback(SimpleNamespace())
 
 
 def test_the_environment_names_runs_where_the_user_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,20 +48,20 @@ def test_the_environment_names_runs_where_the_user_has_not(monkeypatch: pytest.M
 
 
 def test_what_trackers_have_started_is_tagged(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: dict[str, object] = {}
+    received: dict[str, object] = {}
     experiment = SimpleNamespace(
-        set_name=lambda name: told.update(comet_name=name),
-        add_tags=lambda tags: told.update(comet_tags=tags),
-        log_others=lambda others: told.update(comet_others=others),
+        set_name=lambda name: received.update(comet_name=name),
+        add_tags=lambda tags: received.update(comet_tags=tags),
+        log_others=lambda others: received.update(comet_others=others),
     )
     run = SimpleNamespace(name="train")
-    mlflow = SimpleNamespace(active_run=lambda: object(), set_tags=lambda tags: told.update(mlflow=tags))
-    monkeypatch.setitem(sys.modules, "mlflow", mlflow)  # type: ignore[arg-type]
-    monkeypatch.setitem(sys.modules, "comet_ml", SimpleNamespace(get_running_experiment=lambda: experiment))  # type: ignore[arg-type]
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=run))  # type: ignore[arg-type]
+    mlflow = SimpleNamespace(active_run=lambda: object(), set_tags=lambda tags: received.update(mlflow=tags))
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    monkeypatch.setitem(sys.modules, "comet_ml", SimpleNamespace(get_running_experiment=lambda: experiment))
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=run))
     trackers.describe(SPEC)
     train()
-    assert told == {
+    assert received == {
         "mlflow": TAGS,
         "comet_name": "gam-s3",
         "comet_tags": ["study=tiny", "variant=gam", "seed=3"],
@@ -83,8 +83,8 @@ def test_trackers_without_a_run_or_out_of_reach_are_left_alone(
 
     trackers.describe(SPEC)
     train()  # none is imported
-    monkeypatch.setitem(sys.modules, "comet_ml", SimpleNamespace(get_running_experiment=lambda: None))  # type: ignore[arg-type]
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=None))  # type: ignore[arg-type]
-    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(active_run=lambda: object(), set_tags=lost))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "comet_ml", SimpleNamespace(get_running_experiment=lambda: None))
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=None))
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(active_run=lambda: object(), set_tags=lost))
     train()
     assert capsys.readouterr().out == "study: mlflow has no tags for study, variant and seed (no route)\n"

@@ -1,1 +1,1 @@
-"""The parts of `benchmark_gam.py`, one a file."""
+"""The parts of `benchmark_gam.py`, one per file."""

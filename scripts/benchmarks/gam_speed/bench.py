@@ -74,7 +74,7 @@ class Bench:
             events: Whether to take the device's own time.
 
         Returns:
-            The figures of each step, in seconds, and its times, one a turn.
+            The figures of each step, in seconds, and its times, one per turn.
         """
         figures: dict[str, Json] = {}
         cycles: dict[str, int] = {}

@@ -14,7 +14,7 @@ from gam_speed.bench import Bench, console
 from gam_speed.cases import Case, cases
 from gam_speed.floor import floor, passes, rate_of
 from gam_speed.memory import kept_bytes, peak_bytes
-from gam_speed.reference import ReferenceGAM, carry
+from gam_speed.reference import ReferenceGAM, copy_state
 from gam_speed.results import Json
 from gam_speed.tables import ratio, time_cell
 from gam_speed.timing import Step, over
@@ -121,7 +121,7 @@ def candidates(case: Case) -> tuple[dict[str, nn.Module], dict[str, str], dict[s
         limits[preset] = name
         if preset == "blog":
             modules["reference"] = ReferenceGAM(case.channels)
-            carry(gam, modules["reference"])
+            copy_state(gam, modules["reference"])
             arithmetic["reference"], limits["reference"] = arithmetic[preset], name
     return modules, limits, arithmetic
 

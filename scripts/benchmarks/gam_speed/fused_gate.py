@@ -1,4 +1,4 @@
-"""GAM's channel gate as one GPU kernel, a candidate in `benchmark_gam.py`: x * MLP(x) with x read once from far memory.
+"""GAM's channel gate x * MLP(x) as one GPU kernel that reads x once, a candidate in `benchmark_gam.py`.
 
 torch's own operations read or write the whole map five times (two convolutions, the ReLU, the product); this reads it
 once, keeps the hidden values of its pixels on the chip, and writes the result. It is for the forward pass. It goes into

@@ -145,7 +145,7 @@ def training_step(model: DetectionModel, batch: int, imgsz: int, device: torch.d
 
 
 def validation_step(model: DetectionModel, batch: int, imgsz: int, device: torch.device) -> Step:
-    """Return the forward pass of a fused model and the suppression of 300 boxes an image.
+    """Return the forward pass of a fused model and the suppression of 300 boxes per image.
 
     The boxes are made up and the same for all models: an untrained detector finds none to suppress. On a GPU in half
     precision, as the trainer validates.
@@ -188,7 +188,7 @@ def measure_latency(bench: Bench, models: dict[str, DetectionModel], imgsz: int,
                     steps.setdefault(form, {})[name] = load(
                         model, image, Path(folder) / "".join(filter(str.isalnum, name))
                     )
-                except Exception as error:  # a runtime that refuses a model is a result; the others go on
+                except Exception as error:  # a runtime that rejects a model is a result; the others continue
                     bench.leave_out(f"latency of {name} in {form}", f"{type(error).__name__}: {error}".splitlines()[0])
             console.print(f"{bench.elapsed():5.0f} s  {form} ready")
         for form, mine in steps.items():

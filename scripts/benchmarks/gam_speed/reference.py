@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gam_yolo.blocks import GAM
 
-__all__ = ["ReferenceGAM", "carry", "swap"]
+__all__ = ["ReferenceGAM", "copy_state", "swap"]
 
 
 class ReferenceGAM(nn.Module):
@@ -43,7 +43,7 @@ class ReferenceGAM(nn.Module):
 
 
 @torch.no_grad()
-def carry(source: nn.Module, target: nn.Module) -> None:
+def copy_state(source: nn.Module, target: nn.Module) -> None:
     """Copy the state of one form of the block into the other, batch norm settings included.
 
     Both keep the same layers in the same order; a linear layer's matrix is a 1x1 convolution's.
@@ -64,7 +64,7 @@ def swap(model: nn.Module) -> None:
             if isinstance(gam, GAM):
                 first = next(m for m in gam.modules() if isinstance(m, nn.Conv2d))
                 reference = ReferenceGAM(first.in_channels, first.in_channels // first.out_channels)
-                carry(gam, reference)
+                copy_state(gam, reference)
                 for key in ("i", "f", "type", "np"):  # what Ultralytics keeps of a row at the layer that it makes
                     setattr(reference, key, getattr(gam, key))
                 setattr(parent, name, reference)

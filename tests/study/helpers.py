@@ -20,7 +20,7 @@ def until(condition: Callable[[], Any], process: subprocess.Popen[str] | None = 
     """Wait for something, as long as the process is there, and return it."""
     end = time.monotonic() + PATIENCE
     while not (found := condition()):
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "timed out"
         assert process is None or process.poll() is None, process and process.communicate()
         time.sleep(0.05)
     return found
