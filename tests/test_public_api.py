@@ -43,7 +43,7 @@ def test_blocks_is_a_function_and_a_package() -> None:
 
 def test_a_misspelt_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'compair'"):
-        _ = gam_yolo.compair
+        _ = gam_yolo.compair  # type: ignore[attr-defined]
 
 
 def test_importing_the_package_imports_neither_torch_nor_ultralytics() -> None:

@@ -18,7 +18,7 @@ from gam_yolo.report.result import Panel, Picture
 __all__ = ["differing_images"]
 
 CONFIDENCE = 0.25
-"""Detections below it are nnot_empty drawn nor counted, as in Ultralytics' prediction."""
+"""Detections below it are neither drawn nor counted, as in Ultralytics' prediction."""
 
 _SIDE = 380  # longer side of a panel in pixels
 # Colours that colour-blind readers tell apart.
@@ -72,7 +72,7 @@ def differing_images(
         files: Where each image lies, by its index; images that are not there are passed over.
         baseline: Name and detections.
         variant: Name and detections.
-        number: Images for not_empty side.
+        number: Images for either side.
 
     Returns:
         The pictures, and the reason for each image that could not be drawn, by its name.
@@ -152,9 +152,7 @@ def _seen(truth: GroundTruth, detections: Detections) -> _Seen:
     table = match_coco(truth, kept)
     right = np.zeros(len(kept.score), dtype=bool)
     right[table.detection] = table.tp[:, 0]
-    ignored = np.ones(
-        len(kept.score), dtype=bool
-    )  # what COCO's limit of detections leaves out is not counted not_empty
+    ignored = np.ones(len(kept.score), dtype=bool)  # what COCO's limit of detections leaves out is not counted either
     ignored[table.detection] = table.ignored[:, 0]
     n = len(truth.ids)
     return _Seen(
