@@ -24,6 +24,7 @@ import wrapt
 from torch import Tensor, nn
 
 from gam_yolo import registry, ultralytics_api
+from gam_yolo.blocks.parts import form
 from gam_yolo.errors import UserError, brief
 from gam_yolo.graph import find
 from gam_yolo.graph.match import Counterparts, counterparts
@@ -196,8 +197,8 @@ def _offer(source: nn.Module, target: nn.Module, found: Counterparts) -> tuple[d
     rejected: dict[str, str] = {}
     for row, origin in {**found.base, **found.blocks}.items():
         old, new = _layers(source)[origin], _layers(target)[row]
-        if row in found.blocks and _shapes(old) != _shapes(new):
-            continue  # the same block with other arguments: half of its weights would be of no use
+        if row in found.blocks and (_shapes(old), form(old)) != (_shapes(new), form(new)):
+            continue  # another function, such as a centred gate: the weights would mean something else in it
         keys = offered if _same_kind(old, new) else rejected
         keys.update({f"model.{row}.{key}": f"model.{origin}.{key}" for key in old.state_dict()})
     return offered, rejected

@@ -273,7 +273,7 @@ class Statistics:
     replicates: int = 1000
     level: float = 0.95
     seed: int = 0
-    interval: str = "image bootstrap by multiplicity, paired; Student's factor over seeds"
+    interval: str = "Bayesian image bootstrap, paired, corrected for classes on few images; Student's factor over seeds"
     correction: str = "Holm"
 
 

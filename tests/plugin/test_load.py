@@ -296,6 +296,29 @@ def test_other_blocks_and_other_places(lines: list[str], there: Any, here: Any, 
             assert torch.equal(new[mine], origin), mine
 
 
+@pytest.mark.parametrize(
+    ("block", "there", "here"),
+    [
+        ("SE", [16], [{"start": "zero"}]),
+        ("SE", [{"start": "zero"}], [{"start": "zero", "gain": 10}]),
+        ("GAM", [{"gate": "none"}], [{"gate": "sigmoid"}]),
+        ("CBAM", [7], [{"residual": True}]),
+    ],
+)
+def test_a_block_of_the_same_tensors_and_another_function_starts_new(
+    block: str, there: list[Any], here: list[Any]
+) -> None:
+    source, target = build("yolov8n", [15], block, there), build("yolov8n", [15], block, here)
+    tensors = {key: value.shape for key, value in source.model[16].state_dict().items()}
+    assert tensors == {key: value.shape for key, value in target.model[16].state_dict().items()}
+    before = state(target.model[16])
+    target.load(source)
+    assert all(torch.equal(value, before[key]) for key, value in state(target.model[16]).items())
+    same = build("yolov8n", [15], block, there)
+    same.load(source)
+    assert all(torch.equal(v, source.model[16].state_dict()[k]) for k, v in state(same.model[16]).items())
+
+
 def test_blocks_one_behind_the_other_are_paired_in_their_order() -> None:
     def stacked() -> Any:
         document = load("yolov8.yaml")
