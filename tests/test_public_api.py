@@ -45,6 +45,12 @@ def test_a_misspelt_name_is_an_attribute_error() -> None:
         _ = gam_yolo.compair  # type: ignore[attr-defined]
 
 
+def test_a_documented_name_of_0_1_0_still_works_with_a_warning() -> None:
+    with pytest.warns(FutureWarning, match="now called draw_weights"):
+        from gam_yolo.evaluation import draw_weights, multiplicities  # type: ignore[attr-defined]
+    assert multiplicities is draw_weights
+
+
 def test_importing_the_package_imports_neither_torch_nor_ultralytics() -> None:
     code = "import gam_yolo, sys; assert not {'torch', 'ultralytics', 'numpy'} & set(sys.modules); dir(gam_yolo)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -152,9 +152,7 @@ def _seen(truth: GroundTruth, detections: Detections) -> _Seen:
     table = match_coco(truth, kept)
     right = np.zeros(len(kept.score), dtype=bool)
     right[table.detection] = table.tp[:, 0]
-    ignored = np.ones(
-        len(kept.score), dtype=bool
-    )  # what COCO's limit of detections leaves out is not counted either
+    ignored = np.ones(len(kept.score), dtype=bool)  # what COCO's limit of detections leaves out is not counted either
     ignored[table.detection] = table.ignored[:, 0]
     n = len(truth.ids)
     return _Seen(
