@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING
 
 from gam_yolo.annotations import (
     Detections,
@@ -56,9 +57,10 @@ __all__ = [
     "voc_metrics",
 ]
 
+if not TYPE_CHECKING:  # so that a type checker still knows which names there are
 
-def __getattr__(name: str) -> object:
-    if name == "multiplicities":  # documented in 0.1.0; to be removed in 0.3
-        warnings.warn("multiplicities is now called draw_weights", FutureWarning, stacklevel=2)
-        return draw_weights
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        if name == "multiplicities":  # documented in 0.1.0; to be removed in 0.3
+            warnings.warn("multiplicities is now called draw_weights", FutureWarning, stacklevel=2)
+            return draw_weights
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
