@@ -46,6 +46,14 @@ def test_a_misspelt_name_is_an_attribute_error() -> None:
         _ = gam_yolo.compair  # type: ignore[attr-defined]
 
 
+def test_a_documented_name_of_0_1_0_still_works_with_a_warning() -> None:
+    from gam_yolo import evaluation
+
+    old = "multiplicities"
+    with pytest.warns(FutureWarning, match="now called draw_weights"):
+        assert getattr(evaluation, old) is evaluation.draw_weights
+
+
 def test_importing_the_package_imports_neither_torch_nor_ultralytics() -> None:
     code = "import gam_yolo, sys; assert not {'torch', 'ultralytics', 'numpy'} & set(sys.modules); dir(gam_yolo)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,6 +6,7 @@ import importlib
 import logging
 import types
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,6 +58,12 @@ def test_the_table_has_a_row_for_each() -> None:
     lines = ultralytics_api.as_markdown().splitlines()
     assert len(lines) == 2 + len(ASSUMPTIONS)
     assert "| `ultralytics.nn.tasks.parse_model` | `d`, `ch` | wrapped to build rows that name a block |" in lines
+
+
+def test_the_table_in_the_documents_is_current(root: Path) -> None:
+    text = (root / "docs" / "compatibility.md").read_text("utf-8")
+    table = text.partition("<!-- assumptions -->\n")[2].partition("<!-- /assumptions -->")[0]
+    assert table == ultralytics_api.as_markdown()
 
 
 def shapes(name: str) -> list[Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import TYPE_CHECKING
+
 from gam_yolo.annotations import (
     Detections,
     GroundTruth,
@@ -53,3 +56,11 @@ __all__ = [
     "verdict",
     "voc_metrics",
 ]
+
+if not TYPE_CHECKING:  # so that a type checker still knows which names there are
+
+    def __getattr__(name: str) -> object:
+        if name == "multiplicities":  # documented in 0.1.0; to be removed in 0.3
+            warnings.warn("multiplicities is now called draw_weights", FutureWarning, stacklevel=2)
+            return draw_weights
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

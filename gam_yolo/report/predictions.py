@@ -251,7 +251,9 @@ def _validated(
         ultralytics=ultralytics_api.version(),
         weights=file_sha256(path),
     )
-    determines = (protocol, _METHOD, images, checkpoint_code_digest(model.model), environment())
+    # Ultralytics pads each image to the shape of its batch, so the batch size changes the predictions a little.
+    batch, code = settings.batch, checkpoint_code_digest(model.model)
+    determines = (protocol, _METHOD, batch, images, code, environment())
     key = text_sha256(repr(determines))[:16]
     stored = cache / f"{key}.json"
     if stored.is_file():

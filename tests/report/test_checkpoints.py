@@ -116,8 +116,9 @@ def test_checkpoints_and_run_folders_are_validated_once(
     second = json.loads((tmp_path / "out/report.json").read_text())
     assert second["variants"][0]["metrics"] == first["variants"][0]["metrics"]
     assert second["variants"][0]["runs"] == first["variants"][0]["runs"]
-    with pytest.raises(AssertionError, match="validated again"):
-        run_compare(*arguments, *options[2:], "--imgsz", 256)
+    for changed in (("--imgsz", 256), ("--imgsz", 320, "--batch", 5)):
+        with pytest.raises(AssertionError, match="validated again"):
+            run_compare(*arguments, *options[2:], *changed)
 
 
 def test_a_detector_that_finds_nothing_scores_nothing(
