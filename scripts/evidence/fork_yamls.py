@@ -13,17 +13,19 @@ import contextlib
 import logging
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
-from torch import nn
-from ultralytics.nn.tasks import DetectionModel
+from ultralytics.nn import tasks
 from ultralytics.utils import LOGGER
 
 from gam_yolo import UserError
 from gam_yolo.graph.model import Graph
 from gam_yolo.plugin import parse_model
 from gam_yolo.registry import BLOCKS
+
+DETECTOR: Any = tasks.DetectionModel  # without annotations
 
 
 def build(path: Path, scale: str) -> tuple[str, str]:
@@ -39,7 +41,7 @@ def build(path: Path, scale: str) -> tuple[str, str]:
         letter = scale if scale in offered or not offered else offered[0]
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
             Path("yolov8-fork.yaml").write_bytes(path.read_bytes())
-            model = DetectionModel(f"yolov8{letter}-fork.yaml", verbose=False)
+            model = DETECTOR(f"yolov8{letter}-fork.yaml", verbose=False)
     except UserError as error:
         return f"error: {error}", ""
     except Exception as error:
@@ -50,8 +52,8 @@ def build(path: Path, scale: str) -> tuple[str, str]:
     return f"warning: {said}" if said else "builds", "; ".join(_counted(model))
 
 
-def _counted(model: nn.Module) -> list[str]:
-    """Return each distinct block of a model as `row N: GAM, 1,234`."""
+def _counted(model: Any) -> list[str]:
+    """Return each block of a model as `row N: GAM, 1,234`."""
     lines: list[str] = []
     for layer in Graph.from_config(model.yaml, "model").layers:
         if layer.module in BLOCKS:
