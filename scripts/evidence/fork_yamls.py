@@ -34,7 +34,7 @@ def build(path: Path, scale: str) -> tuple[str, str]:
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: warnings.append(record.getMessage().removeprefix("WARNING ⚠️ "))  # type: ignore[method-assign]
     parse_model._warned.clear()
-    LOGGER.addHandler(handler)
+    LOGGER.handlers = [handler]  # standard output is for the table
     LOGGER.setLevel(logging.WARNING)
     try:
         offered = [*yaml.safe_load(path.read_text(encoding="utf-8")).get("scales", ())]
@@ -46,8 +46,6 @@ def build(path: Path, scale: str) -> tuple[str, str]:
         return f"error: {error}", ""
     except Exception as error:
         return f"TRACEBACK: {type(error).__name__}: {error}", ""
-    finally:
-        LOGGER.removeHandler(handler)
     said = " // ".join(warnings)
     return f"warning: {said}" if said else "builds", "; ".join(_counted(model))
 
