@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gam_yolo.blocks.forks import FEWEST_CHANNELS
 from gam_yolo.errors import UserError, brief, similar
 
 __all__ = ["RowError", "as_list", "bind", "is_small", "literal", "row_error", "source"]
@@ -120,13 +121,37 @@ def bind(name: str, block: type[nn.Module], channels: int, args: Sequence[Any]) 
     bound.apply_defaults()
     arguments = list(bound.args[: last + 1])
     try:
-        with torch.device("meta"):
-            block(*arguments)
-    except UserError:
-        raise
+        _build(block, arguments)
+    except UserError as error:
+        rest = _without_channels(given)
+        if rest == given or "the channels come from" in str(error):
+            raise
+        raise UserError(error, fix=_leave_out(block, channels, rest)) from error
     except Exception as error:  # a block of the user's own may raise anything
         raise UserError(f"{name} rejects its arguments ({brief(f'{type(error).__name__}: {error}')})") from error
     return arguments
+
+
+def _build(block: type[nn.Module], arguments: Sequence[Any]) -> None:
+    with torch.device("meta"):
+        block(*arguments)
+
+
+def _without_channels(given: list[Any]) -> list[Any]:
+    """Return a row's numbers without the channels that forks write first."""
+    for position, value in enumerate(given):
+        if type(value) is not int or value < FEWEST_CHANNELS:
+            return given[position:]
+    return []
+
+
+def _leave_out(block: type[nn.Module], channels: int, rest: list[Any]) -> str:
+    """Return what to write instead of a row that gives the channels: its other numbers, if the block accepts them."""
+    try:
+        _build(block, [channels, *rest])
+    except Exception:  # a block of the user's own may raise anything
+        rest = []
+    return f"Write [{', '.join(map(str, rest))}]: the channels come from the row's input"
 
 
 def _listed(signature: inspect.Signature) -> str:

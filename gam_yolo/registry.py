@@ -150,7 +150,9 @@ def similar_block(name: str, known: Iterable[str]) -> str:
         return ours if ours in known else ""
     if plain == _spelled(name):
         return similar(name, known)
-    return by_plain.get(similar(plain, by_plain), "")  # "Attention" in common is not a likeness
+    blocks = [p for p, k in by_plain.items() if not k.startswith("nn.")]
+    # Neither "Attention" in common nor a layer of torch is a likeness; NAM and GAM are two papers.
+    return by_plain.get(similar(plain, blocks), "") if len(plain) > 3 else ""
 
 
 def _plain(name: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from gam_yolo.blocks.gam import GAM
 
 __all__ = ["FEWEST_CHANNELS", "GAM_Attention"]
@@ -23,6 +25,9 @@ class GAM_Attention(GAM):  # noqa: N801  # the forks' own spelling, which their 
 
     A third class, (in_channels, out_channels, rate=4), has no groups either. Its rows look like those of the first, as
     which they are read; the warning says so.
+
+    Classes with the same arguments differ too. Some have a sigmoid on the channel gate, some no batch norms. The number
+    of parameters shows the second, but not the first.
 
     A row is of the second family if it has at most one number, below 32, and does not name `group`.
 
@@ -52,17 +57,25 @@ class GAM_Attention(GAM):  # noqa: N801  # the forks' own spelling, which their 
     def advice(c1: int, c2: int | None = None, group: Any = None, rate: int | None = None) -> str:
         """Return what a row's arguments mean, and the row that says the same plainly, for the warning about it."""
         grouped, r = _family(c2, group, rate)
-        plain = "the same in plain words is [-1, 1, GAM, "
+        other = ""
         if grouped is None:
-            return f"is read as (in_channels={c1}, rate={r!r}), no groups; {plain}{'[]' if r == 4 else f'[{r}]'}]"
-        row = "{preset: forks}"
-        if not grouped or r != 4:
-            reduction = "" if r == 4 else f"reduction: {r}, "
-            row = f"{{preset: forks, {reduction}groups: {r if grouped else 1}, shuffle_groups: 4}}"
+            read, row = f"(in_channels={c1}, rate={r!r}), no groups", "" if r == 4 else f"{r}"
+        else:
+            groups = f"{r} groups" if grouped else "no groups"
+            read = (
+                f"c2={c2!r} (not used: the block keeps its input's {c1} channels), "
+                f"group={True if group is None else group!r} ({groups}), rate={r!r}"
+            )
+            other = _other_reading(group, rate)
+            row = "{preset: forks}"
+            if not grouped or r != 4:
+                reduction = "" if r == 4 else f"reduction: {r}, "
+                row = f"{{preset: forks, {reduction}groups: {r if grouped else 1}, shuffle_groups: 4}}"
+        with torch.device("meta"):
+            parameters = sum(p.numel() for p in GAM_Attention(c1, c2, group, rate).parameters())
         return (
-            f"is read as c2={c2!r} (not used: the block keeps its input's {c1} channels), "
-            f"group={True if group is None else group!r} ({f'{r} groups' if grouped else 'no groups'}), rate={r!r}; "
-            f"{plain}[{row}]]{_other_reading(group, rate)}"
+            f"is read as {read}; this is [-1, 1, GAM, [{row}]]{other}. It has {parameters:,} "
+            "parameters and no sigmoid on the channel gate; forks' classes differ in both, so compare with yours"
         )
 
 
@@ -70,7 +83,8 @@ def _other_reading(group: Any, rate: Any) -> str:
     """Return how a third class, (in_channels, out_channels, rate=4), reads a row that fits it as well."""
     if isinstance(group, bool) or rate is not None:
         return ""
-    row = "[]" if group in (None, 4) else f"[{group}]"
+    is_rate = isinstance(group, int) and group < FEWEST_CHANNELS and group != 4  # else a number of channels, or none
+    row = f"[{group}]" if is_rate else "[]"
     return f", or [-1, 1, GAM, {row}] where the fork's class is (in_channels, out_channels, rate=4), without groups"
 
 

@@ -297,6 +297,15 @@ def _arguments(config: Mapping[str, Any], graph: Graph, channels: Mapping[int, i
             meaning = f"{layer} {advice(*bound)}"
             yield Finding("warning", "fork-arguments", index, meaning, "Write the row in plain words")
         written = bound[1] if layer.args and not isinstance(layer.args[0], dict) else None
+        if block is registry.BLOCKS["CBAM"] and type(written) is int:
+            yield Finding(
+                "warning",
+                "fork-arguments",
+                index,
+                f"{layer} is the paper's CBAM with kernel {written}. Forks write this row for Ultralytics' class CBAM, "
+                "which is another function with other parameters",
+                f"Write [{{kernel: {written}}}] for the paper's block, or UltralyticsCBAM, [{written}]",
+            )
         parameter = [*inspect.signature(block).parameters.values()][1:2]
         if type(written) is not int or not parameter or written < FEWEST_CHANNELS:
             continue
@@ -309,12 +318,13 @@ def _arguments(config: Mapping[str, Any], graph: Graph, channels: Mapping[int, i
                     "fork-channels",
                     index,
                     f"{layer} says {written} channels, {_scaled(config, written)} after width scaling, but reads {c}: "
-                    "a fork's parser would fail here",
-                    f"Write {brief(nominal)}, or [-1, 1, GAM, []], which needs no channels",
+                    "a fork whose parser scales the number would fail here",
+                    f"Write {brief(nominal)}, or the row in plain words, which needs no channels",
                 )
             continue
         known = f" with a default of {default!r}" if isinstance(default, (int, float)) else ""
-        if written in (c, nominal) or (known and (written > c or default < 1)):
+        no_ratio = key == "reduction" and written > FEWEST_CHANNELS  # none in use is larger
+        if written in (c, nominal) or no_ratio or (known and (written > c or default < 1)):
             yield Finding(
                 "warning",
                 "misbound-argument",

@@ -80,6 +80,11 @@ def unavailable(tasks: ModuleType, reason: str) -> None:
 def _parse(tasks: ModuleType, build: Callable[[Mapping[str, Any]], Parsed], model: Mapping[str, Any]) -> Parsed:
     if not any(_module(row) in registry.BLOCKS for row in _rows(model)):
         return build(model)
+    offered, scale = model.get("scales"), model.get("scale")
+    if offered and scale and scale not in offered:
+        raise UserError(
+            f"the file has no scale '{scale}'", at=source(model), expected=f"one of {', '.join(map(str, offered))}"
+        )
     graph = Graph.from_rows(model, source(model))
     for error in graph.reference_errors(source(model), _rows(model)):
         raise error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ CASES = {
     "a channel count as CoordAtt's reduction": (with_row("CoordAtt, [1024]"), "misbound-argument"),
     "the block's own channels as SE's reduction": (with_row("SE, [64]", "p3"), "misbound-argument"),
     "as BAM's": (with_row("BAM, [64]", "p3"), "misbound-argument"),
+    "a number that is no ratio": (with_row("SE, [64]"), "misbound-argument"),
+    "the form of Ultralytics' CBAM": (with_row("CBAM, [7]"), "fork-arguments"),
     "as GAM's": (with_row("GAM, [64]", "p3"), "misbound-argument"),
     "stale numbers": (BASE.replace("# 9\n", "# 9\n  - [-1, 1, GAM, []]\n", 1), "stale-numbers"),
     "stale numbers, two blocks": (
@@ -79,7 +82,11 @@ def test_a_wrong_model_is_reported_once_in_the_words_of_check(
     assert len(lines) == 1
 
 
-@pytest.mark.parametrize("row", ["SimAM, []", "SimAM, [1e-4]", "SE, [16]", "SE, [{reduction: 64}]", "CoordAtt, [32]"])
+@pytest.mark.parametrize(
+    "row",
+    ["SimAM, []", "SimAM, [1e-4]", "SE, [16]", "SE, [{reduction: 64}]", "CoordAtt, [32]", "CBAM, []",
+     "CBAM, [{kernel: 7}]", "UltralyticsCBAM, [7]", "LSKA, [35]"],
+)  # fmt: skip
 def test_what_is_right_or_said_by_name_is_not_reported(row: str, lines: list[str], tmp_path: Path) -> None:
     path = tmp_path / "yolov8n-mine.yaml"
     path.write_text(with_row(row, "p3"))
@@ -155,6 +162,47 @@ def test_the_hint_names_our_block_for_a_forks_name(fork: str, ours: str, tmp_pat
     assert str(error.value).endswith(f"Did you mean '{ours}'?")
 
 
+@pytest.mark.parametrize("name", ["ShuffleAttention", "ResBlock_CBAM", "NAMAttention", "S2Attention", "CA_RFA_SPPF"])
+def test_no_hint_is_given_for_a_forks_block_that_we_lack(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "yolov8n-mine.yaml"
+    path.write_text(with_row(f"{name}, [1024]"))
+    with pytest.raises(UserError, match=f"row 22 .* there is no module named '{name}'$"):
+        build(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "remedy"),
+    [
+        ("SE, [1024, 16]", "[16]"),
+        ("SE, [1024, 2]", "[2]"),
+        ("SE, [1024]", "[]"),
+        ("EMA, [1024, 8]", "[8]"),
+        ("CoordAtt, [1024, 1024]", "[]"),
+        ("CoordAtt, ['1024', 256, 16]", "[16]"),
+        ("GAM, [1024, 1024]", "[]"),
+        ("SE, [1024, 0]", "[]"),
+    ],
+)
+def test_the_remedy_for_a_row_with_channels_is_a_row_that_builds(row: str, remedy: str, tmp_path: Path) -> None:
+    path = tmp_path / "yolov8n-mine.yaml"
+    path.write_text(with_row(row))
+    with pytest.raises(UserError) as error:
+        build(path)
+    assert str(error.value).endswith(f" Write {remedy}: the channels come from the row's input.")
+    path.write_text(with_row(f"{row.partition(',')[0]}, {remedy}"))
+    build(path)
+
+
+def test_a_scale_that_the_file_lacks_is_reported(tmp_path: Path) -> None:
+    """Published files comment the other scales out."""
+    text = with_row("GAM, []")
+    start, end = text.index("  n: ["), text.index("backbone:")
+    (tmp_path / "yolov8-mine.yaml").write_text(f"{text[:start]}  m: [0.67, 0.75, 768]\n{text[end:]}")
+    with pytest.raises(UserError, match=r"yolov8n-mine\.yaml: the file has no scale 'n'\. Expected one of m\."):
+        build(tmp_path / "yolov8n-mine.yaml")
+    build(tmp_path / "yolov8m-mine.yaml")
+
+
 @pytest.mark.parametrize("fork", ["EMAttention", "ShuffleAttention"])
 def test_a_forks_block_that_we_lack_does_not_name_another_one(fork: str) -> None:
     meant = gam_yolo.registry.similar_block(fork, [*gam_yolo.BLOCKS, "Attention", "PSA"])
@@ -190,3 +238,25 @@ def test_both_families_of_the_forks_gam_are_known_by_their_arguments(
     assert says in lines[0]
     third = "(in_channels, out_channels, rate=4), without groups" in lines[0]  # a class whose rows look the same
     assert third == (row in {"[1024]", "[1024, 1024]"})
+    assert f"It has {parameters:,} parameters and no sigmoid on the channel gate" in lines[0]  # what classes differ in
+
+
+def rows_in(line: str) -> list[str]:
+    return re.findall(r"\[-1, 1, (GAM, \[.*?\])\]", line)
+
+
+@pytest.mark.parametrize(
+    "row", ["[]", "[8]", "[1024, True, 8]", "[1024, False]", "[512, 512]", "[1024, 8]", "[1024, 4]"]
+)
+def test_the_plain_rows_that_the_log_gives_build_what_it_says(row: str, lines: list[str]) -> None:
+    def parameters(row: str) -> int:
+        model = {**yaml.safe_load(with_row(row)), "scale": "n", "yaml_file": "fork.yaml"}
+        return sum(p.numel() for p in tasks.parse_model(model, 3, False)[0][-2].parameters())
+
+    built = parameters(f"GAM_Attention, {row}")
+    ours, *third = rows_in(" ".join(lines))
+    assert parameters(ours) == built
+    rate = 8 if row == "[1024, 8]" else 4
+    m = 256 // rate
+    ungrouped = 2 * 256 * m + 256 + m + 2 * 49 * 256 * m + 256 + m + 2 * (256 + m)
+    assert [parameters(other) for other in third] == [ungrouped] * (row in {"[512, 512]", "[1024, 8]", "[1024, 4]"})
