@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from gam_yolo.errors import UserError, similar
+from gam_yolo.errors import UserError, brief, similar
 from gam_yolo.report.predictions import Settings
 from gam_yolo.report.result import Comparison, Statistics
 from gam_yolo.report.run import run
-from gam_yolo.report.variants import Paths, find_variants
+from gam_yolo.report.variants import Paths, find_variants, name_arguments
 
 __all__ = ["compare"]
 
 MIN_REPLICATES = 100  # fewer say too little of a variance
+_KINDS = {str: "a string", Path: "a Path", int: "a whole number", type(None): "None"}
 
 
 def compare(
-    variants: Mapping[str, Paths],
+    variants: Mapping[str, Paths] | Sequence[str | Path],
     *,
     data: str | Path | None = None,
     gt: str | Path | None = None,
@@ -35,7 +36,8 @@ def compare(
     Args:
         variants: The files of each variant by its name, the baseline first: a checkpoint, a run folder (its
             `weights/best.pt`), a prediction file in COCO's result format, a glob pattern, or a list of these; one file
-            per training seed.
+            per training seed. A list of paths is read as the command reads its arguments: each path is a variant, named
+            after its run folder or file, or by a `NAME=` in front of it.
         data: Dataset YAML. Checkpoints are validated on it.
         gt: A COCO annotation file or VOC folder, if the annotations are not those of `data`.
         split: Split of the data set.
@@ -51,8 +53,8 @@ def compare(
         The result; `print` shows its main table.
 
     Raises:
-        UserError: An input cannot be read, or results must not be compared: they are of different data, image size or
-            thresholds.
+        UserError: An argument has a wrong type, an input cannot be read, or results must not be compared: they are of
+            different data, image size or thresholds.
 
     Examples:
         Forty images with one object each; "good" finds it on all of them, "poor" on every other one.
@@ -76,7 +78,20 @@ def compare(
         >>> gain.low < gain.value < gain.high
         True
     """
-    found = find_variants(variants)
+    for name, value, kinds in (
+        ("data", data, (str, Path, type(None))),
+        ("gt", gt, (str, Path, type(None))),
+        ("split", split, (str,)),
+        ("control", control, (str, type(None))),
+        ("imgsz", imgsz, (int, type(None))),
+        ("batch", batch, (int,)),
+        ("device", device, (str,)),
+        ("replicates", replicates, (int,)),
+        ("output", output, (str, Path, type(None))),
+    ):
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise UserError(f"{name} is {brief(value)}", expected=" or ".join(_KINDS[kind] for kind in kinds))
+    found = find_variants(variants if isinstance(variants, Mapping) else name_arguments(variants))
     names = [variant.name for variant in found]
     if control is not None and control not in names[1:]:
         raise UserError(

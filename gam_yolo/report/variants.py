@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gam_yolo.errors import UserError
+from gam_yolo.errors import UserError, brief
 
 __all__ = ["Paths", "Variant", "find_variants", "name_arguments"]
 
@@ -40,7 +40,11 @@ def find_variants(named: Mapping[str, Paths]) -> list[Variant]:
             variants.
     """
     if len(named) < 2:
-        raise UserError(f"there is {len(named)} variant to compare", expected="two or more, the baseline first")
+        number = "is 1 variant" if named else "are no variants"
+        raise UserError(f"there {number} to compare", expected="two or more, the baseline first")
+    for name in named:
+        if not isinstance(name, str):
+            raise UserError(f"the name of a variant is {name!r}", expected="a string")
     variants = [Variant(name, _find(name, paths)) for name, paths in named.items()]
     seen: set[Path] = set()
     for path in (path.resolve() for variant in variants for path in variant.paths):
@@ -50,18 +54,20 @@ def find_variants(named: Mapping[str, Paths]) -> list[Variant]:
     return variants
 
 
-def name_arguments(arguments: list[str]) -> dict[str, Paths]:
+def name_arguments(arguments: Sequence[str | Path]) -> dict[str, Paths]:
     """Read `PATH` or `NAME=PATH` arguments into paths by name; without a name, the run folder or file gives it.
 
     Raises:
-        UserError: Two variants have one name, or a path that should give a name leads nowhere.
+        UserError: Two variants have one name, a path that should give a name leads nowhere, or it is no list of paths.
 
     Examples:
         >>> name_arguments(["plain=runs/plain-s*", "gam=runs/gam-s*"])
         {'plain': 'runs/plain-s*', 'gam': 'runs/gam-s*'}
     """
+    if isinstance(arguments, str) or not isinstance(arguments, Sequence):
+        raise UserError(f"the variants are {brief(arguments)}", expected="paths by name, or a list of paths")
     named: dict[str, Paths] = {}
-    for argument in arguments:
+    for argument in map(_text, arguments):
         name, separator, pattern = argument.partition("=")
         if not separator or _exists(argument):
             name, pattern = "", argument
@@ -73,13 +79,19 @@ def name_arguments(arguments: list[str]) -> dict[str, Paths]:
 
 
 def _find(name: str, paths: Paths) -> tuple[Path, ...]:
-    entries = [paths] if isinstance(paths, (str, Path)) else list(paths)
-    files = tuple(_file_of(path) for entry in entries for path in _matches(name, str(entry)))
+    entries = [paths] if isinstance(paths, (str, Path)) or not isinstance(paths, Iterable) else list(paths)
+    files = tuple(_file_of(path) for entry in entries for path in _matches(name, _text(entry)))
     if not files:
         raise UserError(f"variant '{name}' has no paths", expected="a checkpoint, run folder or prediction file")
     if len({path.suffix for path in files}) > 1:
         raise UserError(f"variant '{name}' mixes checkpoints and prediction files", expected="files of one kind")
     return files
+
+
+def _text(path: object) -> str:
+    if not isinstance(path, (str, Path)):
+        raise UserError(f"a variant's path is {brief(path)}", expected="a string or a Path")
+    return str(path)
 
 
 def _matches(name: str, pattern: str) -> list[Path]:

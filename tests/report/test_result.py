@@ -120,6 +120,41 @@ def test_without_output_nothing_is_written(
     assert set(data_set.folder.rglob("*")) == before
 
 
+def test_a_list_of_paths_is_read_as_the_command_reads_it(data_set: DataSet, found: Comparison) -> None:
+    plain, same = (data_set.folder / f"{name}.json" for name in ("plain-s10", "same-s20"))
+    listed = compare([str(plain), same], gt=data_set.truth, replicates=100)
+    assert list(listed.variants) == ["plain-s10", "same-s20"]
+    assert listed.variants["plain-s10"].metrics["AP"].value == found.variants["plain"].metrics["AP"].seeds[0]
+    named = compare([f"a={data_set.folder / 'plain-s*.json'}", f"b={same}"], gt=data_set.truth, replicates=100)
+    assert {name: len(variant.runs) for name, variant in named.variants.items()} == {"a": 3, "b": 1}
+
+
+@pytest.mark.parametrize(
+    ("variants", "options", "match"),
+    [
+        ("a.json", {}, "the variants are 'a.json'. Expected paths by name, or a list of paths"),
+        (None, {}, "the variants are None"),
+        ({"a.json", "b.json"}, {}, "the variants are "),  # a set has no first variant
+        ([], {}, "there are no variants to compare. Expected two or more"),
+        ([5, "b.json"], {}, "a variant's path is 5. Expected a string or a Path"),
+        ({"a": 5, "b": "b.json"}, {}, "a variant's path is 5. Expected a string or a Path"),
+        ({"a": [None], "b": "b.json"}, {}, "a variant's path is None"),
+        ({1: "a.json", "b": "b.json"}, {}, "the name of a variant is 1. Expected a string"),
+        ({}, {"replicates": "x"}, "replicates is 'x'. Expected a whole number"),
+        ({}, {"replicates": True}, "replicates is True"),
+        ({}, {"imgsz": [640, 480]}, "imgsz is .*Expected a whole number or None"),
+        ({}, {"batch": 1.5}, "batch is 1.5. Expected a whole number"),
+        ({}, {"device": 0}, "device is 0. Expected a string"),
+        ({}, {"gt": 3}, "gt is 3. Expected a string or a Path or None"),
+        ({}, {"output": b"x"}, "output is "),
+        ({}, {"control": 2}, "control is 2"),
+    ],
+)
+def test_an_argument_of_another_type_is_a_user_error(variants: Any, options: dict[str, Any], match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        compare(variants, **options)
+
+
 def test_a_data_frame_has_the_rows_of_the_csv(found: Comparison, report: Path) -> None:
     pandas = pytest.importorskip("pandas")
     frame = found.to_dataframe()
