@@ -53,6 +53,7 @@ MIN_IMAGES = 10
 """Below this effective number of images no interval is given: their spread says too little about other images."""
 
 _ROUNDING = 1e-20  # a variance that is nothing but rounding
+_EQUAL = 1e-10  # two metrics that differ by nothing but rounding
 _MIN_IDENTICAL = 20
 """Below this number of images no interval is given where all replicates are equal.
 
@@ -84,7 +85,8 @@ class Estimate:
 
     Attributes:
         value: The estimate; NaN where the metric does not exist.
-        low: Lower end of the interval; NaN where there are too few images for one.
+        low: Lower end of the interval; NaN where there are too few images for one, or where no variant's metric varies
+            at all, as with detectors that find nothing.
         high: Upper end of the interval.
         p: Two-sided p-value against zero.
         image_variance: The variance of the estimate between sets of images (V); NaN without an interval.
@@ -144,7 +146,9 @@ def _estimate(terms: list[tuple[float, Samples]], image_dof: Array, level: float
         squared: Array = total * (normal + excess[0] * (1 - share) ** 1.75 + excess[1] * share**1.75)
         return np.sqrt(squared)
 
-    half = half_width(np.full(value.shape, 1 - level))
+    # A metric that is the same on all replicates, such as 0, says nothing about other images.
+    constant = np.all([np.ptp(samples.replicates, axis=(0, -1)) < _EQUAL for _, samples in terms], axis=0)
+    half = np.where(constant, np.nan, half_width(np.full(value.shape, 1 - level)))
     return Estimate(
         value=value,
         low=value - half,

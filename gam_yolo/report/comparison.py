@@ -135,11 +135,14 @@ def headline(variants: Mapping[str, VariantResult], baseline: str, truth: Ground
     clear: list[tuple[str, float, Difference]] = []
     alike: list[tuple[str, float, Difference]] = []
     unsure: list[str] = []
+    nothing: list[str] = []
     for name, variant in variants.items():
         if name == baseline:
             continue
         found, value = variant.differences[baseline][MAIN], 100 * (variant.metrics[MAIN].value or 0.0)
-        if found.low is None:
+        if base == value == 0:
+            nothing.append(name)
+        elif found.verdict == "too few images":
             unsure.append(
                 f"{name} scores {value:.1f}, but there are too few images to say whether that is a difference"
             )
@@ -147,7 +150,9 @@ def headline(variants: Mapping[str, VariantResult], baseline: str, truth: Ground
             (alike if found.verdict == "no detectable difference" else clear).append((name, value, found))
     # Units and level are given once, at the first interval.
     spans = [
-        f"({signed(found.value)} points, {100 * level:g} % interval {signed_span(found)})"
+        f"({signed(found.value)}{' points' if i == 0 else ''}, no interval)"
+        if found.low is None
+        else f"({signed(found.value)} points, {100 * level:g} % interval {signed_span(found)})"
         if i == 0
         else f"({signed(found.value)}, {signed_span(found)})"
         for i, (_, _, found) in enumerate(clear + alike)
@@ -161,9 +166,18 @@ def headline(variants: Mapping[str, VariantResult], baseline: str, truth: Ground
         named = [
             name if brief else f"{name} {span}" for (name, _, _), span in zip(alike, spans[len(clear) :], strict=True)
         ]
-        listed = " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
         show = "show" if len(named) > 1 else "shows"
         values = [found.value for _, _, found in alike if found.value is not None]
         extent = f" (by {signed(min(values))} to {signed(max(values))} points)" if brief else ""
-        parts.append(f"{listed} {show} no detectable difference from {baseline} in mAP{extent}")
-    return "; ".join(parts + unsure) + f", on {len(truth.ids)} images."
+        parts.append(f"{_listed(named)} {show} no detectable difference from {baseline} in mAP{extent}")
+    if nothing:
+        who = (
+            f"neither {baseline} nor {nothing[0]}" if len(nothing) == 1 else f"none of {_listed([baseline, *nothing])}"
+        )
+        unsure.append(f"{who} finds any object (mAP 0.0), so there is no interval for a difference")
+    said = "; ".join(parts + unsure)
+    return (said if parts else said[:1].upper() + said[1:]) + f", on {len(truth.ids)} images."
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

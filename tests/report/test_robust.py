@@ -87,6 +87,33 @@ def test_a_detector_that_finds_next_to_nothing_is_not_warned_of_in_vain(
         assert bool(found.warnings) == doubtful
 
 
+def test_detectors_that_find_nothing_have_no_interval(data_set: DataSet, tmp_path: Path) -> None:
+    paths = {}
+    for k, name in enumerate(("a", "b", "c")):
+        boxes = [{"image_id": i, "category_id": 1, "bbox": [300, 200, 9 - k, 9], "score": 0.1} for i in range(1, 61)]
+        paths[name] = tmp_path / f"{name}.json"
+        paths[name].write_text(json.dumps(boxes))
+    found = compare({name: paths[name] for name in "ab"}, gt=data_set.truth, replicates=100)
+    assert found.headline == (
+        "Neither a nor b finds any object (mAP 0.0), so there is no interval for a difference, on 60 images."
+    )
+    difference = found.variants["b"].minus("a")["AP"]
+    assert (difference.value, difference.low, difference.high) == (0, None, None)
+    assert found.variants["a"].metrics["AP"].low is None
+    three = compare(paths, gt=data_set.truth, replicates=100)
+    assert three.headline.startswith("None of a, b and c finds any object (mAP 0.0)")
+
+    paths["perfect"] = tmp_path / "perfect.json"
+    keys = ("image_id", "category_id", "bbox")
+    paths["perfect"].write_text(json.dumps([{key: o[key] for key in keys} | {"score": 0.9} for o in data_set.objects]))
+    found = compare(paths, gt=data_set.truth, replicates=100)
+    assert found.headline == (
+        "perfect is better than a: 100.0 against 0.0 mAP (+100.0 points, no interval); "
+        "none of a, b and c finds any object (mAP 0.0), so there is no interval for a difference, on 60 images."
+    )
+    found.save(tmp_path / "out")  # charts and tables do without the interval
+
+
 # Pictures
 
 
