@@ -36,7 +36,7 @@ from gam_yolo.training_log import MAP, MAP50, read_results
 __all__ = ["build"]
 
 _OFTEN_EMPTY = 0.05  # of the images with objects; YOLOv8n at confidence 0.001 has detections on all of COCO's
-_APART, _LEAST_APART = 0.06, 0.02  # twice the largest distance seen, and for detectors that find next to nothing
+_APART, _LEAST_APART = 0.06, 0.035  # about twice the largest distance seen, and just above it where scores are low
 _PACKAGES = ("gam-yolo", "ultralytics", "torch", "numpy", "scipy", "pycocotools")
 
 
@@ -116,16 +116,20 @@ def _doubts(variants: Mapping[str, VariantResult], truth: GroundTruth) -> list[s
             if ours is None or theirs is None:
                 continue
             if abs(ours - theirs) > max(_LEAST_APART, min(_APART, max(ours, theirs) / 2)):
-                doubtful.append(f"{name} ({run.path}): {points(ours)} here, {points(theirs)} by Ultralytics")
+                doubtful.append(
+                    f"mAP 50 of {name} ({run.path}) is {points(ours)} here and {points(theirs)} by Ultralytics"
+                )
     if not doubtful:
         return []
-    more = f", and of {len(doubtful) - 1} more" if len(doubtful) > 1 else ""
+    others = len(doubtful) - 1
+    more = f" The same holds for {others} other run{'s' if others > 1 else ''}." if others else ""
     most = np.unique(truth.image * len(truth.classes) + truth.label, return_counts=True)[1].max(initial=0)
-    dense = f", or the {most} objects of one class on one image, of which COCO's rule counts at most 100"
+    dense = f"; or the {most} objects of one class on one image, of which COCO's rule counts at most 100"
     return [
-        f"Warning: mAP 50 is {doubtful[0]}{more}. Two definitions of one metric are not that far apart. The likely "
+        f"Warning: {doubtful[0]}.{more} Two definitions of one metric are not that far apart. The likely "
         "reason is that the annotations scored here and the labels of the dataset YAML differ in image size, image ids "
-        f"or classes{dense if most > MAX_DETECTIONS else ''}. Do not trust the numbers until this is resolved."
+        f"or classes; or that images cannot be read{dense if most > MAX_DETECTIONS else ''}. "
+        "Do not trust the numbers until this is resolved."
     ]
 
 

@@ -64,7 +64,8 @@ def test_a_run_that_ultralytics_scores_otherwise_is_warned_of_at_the_top(
     finally:
         pair["gam"].with_suffix(".protocol.json").unlink()
     expected = (
-        f"Warning: mAP 50 is gam ({pair['gam']}): {100 * ours:.1f} here, {100 * (ours + theirs):.1f} by Ultralytics."
+        f"Warning: mAP 50 of gam ({pair['gam']}) is {100 * ours:.1f} here and {100 * (ours + theirs):.1f} by "
+        "Ultralytics."
     )
     page = (tmp_path / "report.html").read_text()
     assert (expected in printed) == (expected in page) == doubtful
@@ -81,10 +82,11 @@ def test_a_detector_that_finds_next_to_nothing_is_not_warned_of_in_vain(
     dead.write_text(
         json.dumps([{"image_id": i, "category_id": 1, "bbox": [300, 200, 9, 9], "score": 0.1} for i in range(1, 61)])
     )
-    for theirs, doubtful in ((0.006, False), (0.05, True)):  # against 0
+    for theirs, doubtful in ((0.006, False), (0.031, False), (0.034, False), (0.036, True), (0.05, True)):  # against 0
         write_protocol(dead, Protocol(data=read_coco(data_set.truth).digest), {"metrics/mAP50(B)": theirs})
         found = compare({"plain": pair["plain"], "dead": dead}, gt=data_set.truth, replicates=100)
         assert bool(found.warnings) == doubtful
+        assert all("images cannot be read" in warning for warning in found.warnings)
 
 
 def test_detectors_that_find_nothing_have_no_interval(data_set: DataSet, tmp_path: Path) -> None:
