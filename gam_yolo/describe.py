@@ -85,7 +85,8 @@ def blocks(names: Iterable[str] | None = None, *, channels: int = 256, size: int
         UserError: There is no block of a name.
 
     Examples:
-        >>> [(info.name, info.parameters) for info in blocks(["GAM", "SimAM"])]
+        >>> import gam_yolo
+        >>> [(info.name, info.parameters) for info in gam_yolo.blocks(["GAM", "SimAM"])]
         [('GAM', 1639680), ('SimAM', 0)]
     """
     from gam_yolo import registry

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pydoc
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,16 @@ def test_blocks_is_a_function_and_a_package() -> None:
 
     assert gam_yolo.blocks(["GAM"], channels=64) == blocks(["GAM"], channels=64)
     assert gam_yolo.blocks(["GAM"], channels=64)[0].parameters == sum(p.numel() for p in GAM(64).parameters())
+
+
+def test_blocks_shows_its_signature_and_its_help() -> None:
+    from gam_yolo.describe import blocks
+
+    assert inspect.signature(gam_yolo.blocks) == inspect.signature(blocks)
+    shown = pydoc.plain(pydoc.render_doc(gam_yolo.blocks))
+    assert f"blocks{inspect.signature(blocks)}" in shown
+    assert "Describe the named blocks, or all that are registered" in shown
+    assert "Attention blocks, one per file" in shown
 
 
 def test_a_misspelt_name_is_an_attribute_error() -> None:

@@ -7,9 +7,11 @@ its name because checkpoints name its modules, and the function needs the same n
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
+from collections.abc import Iterable
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from gam_yolo.blocks.bam import BAM
 from gam_yolo.blocks.caa import CAA
@@ -26,6 +28,9 @@ from gam_yolo.blocks.scsa import SCSA
 from gam_yolo.blocks.se import SE
 from gam_yolo.blocks.simam import SimAM
 from gam_yolo.blocks.triplet import Triplet
+
+if TYPE_CHECKING:
+    from gam_yolo.describe import BlockInfo
 
 __all__ = [
     "BAM",
@@ -47,9 +52,19 @@ __all__ = [
 ]
 
 
-class _CallablePackage(ModuleType):
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return importlib.import_module("gam_yolo.describe").blocks(*args, **kwargs)
+_list_blocks = importlib.import_module("gam_yolo.describe").blocks
 
+
+class _CallablePackage(ModuleType):
+    def __call__(
+        self, names: Iterable[str] | None = None, *, channels: int = 256, size: int = 20
+    ) -> list[BlockInfo]:  # what `inspect.signature` and editors show
+        found: list[BlockInfo] = _list_blocks(names, channels=channels, size=size)
+        return found
+
+    __call__.__doc__ = _list_blocks.__doc__
+
+
+__doc__ = f"{__doc__}\nblocks{inspect.signature(_list_blocks)}\n    {_list_blocks.__doc__}"  # what `help` shows
 
 sys.modules[__name__].__class__ = _CallablePackage
