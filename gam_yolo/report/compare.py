@@ -100,7 +100,7 @@ def compare(
             similar=similar(control, names[1:]),
         )
     if replicates < MIN_REPLICATES:
-        raise UserError(f"there are {replicates} replicates", expected=f"{MIN_REPLICATES} or more")
+        raise UserError(f"--replicates (in Python replicates=) is {replicates}", expected=f"{MIN_REPLICATES} or more")
     settings = Settings(str(data) if data is not None else None, split, imgsz, batch, device)
     truth = Path(gt) if gt is not None else None
     statistics, report = Statistics(replicates=replicates), progress or _silent

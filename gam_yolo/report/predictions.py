@@ -58,9 +58,9 @@ class Settings:
     device: str
 
     def __post_init__(self) -> None:
-        for name, value in (("image size", self.imgsz), ("batch", self.batch)):
+        for name, value in (("imgsz", self.imgsz), ("batch", self.batch)):
             if value is not None and value < 1:
-                raise UserError(f"the {name} is {value}", expected="1 or more")
+                raise UserError(f"--{name} (in Python {name}=) is {value}", expected="1 or more")
 
 
 @dataclass(frozen=True)

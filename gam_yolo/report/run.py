@@ -140,7 +140,9 @@ def _pictures(
     failed = {name: reason for _, reasons in found for name, reason in reasons.items()}
     if failed:
         name, reason = next(iter(failed.items()))
-        notes.append(f"{len(failed)} images could not be drawn, the first of them {name} ({reason}).")
+        what = "1 image could not be drawn:" if len(failed) == 1 else ""
+        what = what or f"{len(failed)} images could not be drawn, the first of them"
+        notes.append(f"{what} {name} ({reason}).")
     return tuple(picture for pictures, _ in found for picture in pictures)
 
 

@@ -427,10 +427,10 @@ def test_a_file_that_cannot_be_read_is_a_one_line_error(
 @pytest.mark.parametrize(
     ("option", "value", "match"),
     [
-        ("--batch", 0, "the batch is 0. Expected 1 or more"),
-        ("--batch", -1, "the batch is -1"),
-        ("--imgsz", 0, "the image size is 0"),
-        ("--replicates", 1, "there are 1 replicates. Expected 100 or more"),
+        ("--batch", 0, r"--batch \(in Python batch=\) is 0. Expected 1 or more"),
+        ("--batch", -1, r"--batch \(in Python batch=\) is -1"),
+        ("--imgsz", 0, r"--imgsz \(in Python imgsz=\) is 0"),
+        ("--replicates", 1, r"--replicates \(in Python replicates=\) is 1. Expected 100 or more"),
     ],
 )
 def test_a_number_out_of_range_is_a_one_line_error(
