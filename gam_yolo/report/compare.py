@@ -103,6 +103,11 @@ def compare(
         raise UserError(f"--replicates (in Python replicates=) is {replicates}", expected=f"{MIN_REPLICATES} or more")
     settings = Settings(str(data) if data is not None else None, split, imgsz, batch, device)
     truth = Path(gt) if gt is not None else None
+    if data is None and split != "val" and truth is not None and truth.is_file():
+        raise UserError(
+            f"--split (in Python split=) is '{split}', but {truth} is a file without splits",
+            fix="Leave it out, or give a dataset YAML: --data, in Python data=",
+        )
     statistics, report = Statistics(replicates=replicates), progress or _silent
     return run(found, truth, control, settings, statistics, Path(output) if output is not None else None, report)
 
