@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -301,7 +302,12 @@ def _validate(
         def eval_json(self, stats: dict[str, Any]) -> dict[str, Any]:
             return stats
 
-    with tempfile.TemporaryDirectory() as scratch, ultralytics_api.unlimited_nms():
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        ultralytics_api.unlimited_nms(),
+        ultralytics_api.quiet(),  # its log names the folder of `scratch`
+        contextlib.redirect_stdout(io.StringIO()),  # its progress bar
+    ):
         metrics = model.val(
             validator=Validator,
             data=settings.data,

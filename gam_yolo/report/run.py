@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import TypeVar
 
+from gam_yolo import ultralytics_api
 from gam_yolo.annotations.images import image_files
 from gam_yolo.annotations.yolo import dataset
 from gam_yolo.errors import UserError
@@ -69,7 +70,8 @@ def _evaluate(
     cache: Path,
     progress: Callable[[str], None],
 ) -> Comparison:
-    truth = read_truth(settings.data, gt, settings.split)
+    with ultralytics_api.quiet():  # its notes are the report's
+        truth = read_truth(settings.data, gt, settings.split)
     predicted = collect(variants, truth, settings, cache, progress)
     references = [variants[0].name, *([control] if control else [])]
     detections = {name: [seed.detections for seed in seeds] for name, seeds in predicted.items()}

@@ -214,7 +214,9 @@ def test_a_cost_that_cannot_be_measured_costs_no_report(
     assert (tmp_path / "report.html").is_file()
 
 
-def test_annotations_in_another_layout_are_warned_of(shared: Path, coco: tuple[Path, Path], tmp_path: Path) -> None:
+def test_annotations_in_another_layout_are_warned_of(
+    shared: Path, coco: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     content = json.loads(coco[1].read_text())
     for annotation in content["annotations"]:  # corners, not the size: a common mistake in files that are not COCO's
         x, y, w, h = annotation["bbox"]
@@ -222,7 +224,11 @@ def test_annotations_in_another_layout_are_warned_of(shared: Path, coco: tuple[P
     corners = tmp_path / "corners.json"
     corners.write_text(json.dumps(content))
     weights = {name: shared / f"weights/{name}.pt" for name in ("yolov8n", "yolov5nu")}
-    found = compare(weights, data=coco[0], gt=corners, imgsz=160, device="cpu", replicates=100)
+    capfd.readouterr()
+    lines: list[str] = []
+    found = compare(weights, data=coco[0], gt=corners, imgsz=160, device="cpu", replicates=100, progress=lines.append)
+    assert capfd.readouterr() == ("", "")  # Ultralytics' log and progress bar, and the folder it validated in
+    assert sum("validating on" in line for line in lines) == 2
     (warning,) = found.warnings
     assert re.match(
         r"Warning: mAP 50 of yolov8n \(.*\) is \d+\.\d here and \d+\.\d by Ultralytics\. "
