@@ -86,7 +86,8 @@ def read_voc_file(path: Path, file: Path | None, first_pixel: int, tally: Tally)
         at = f"{path}, object[{row}]"
         ends = [xml_number(item, f"bndbox/{edge}", at) for edge in ("xmin", "ymin", "xmax", "ymax")]
         left, top, right, bottom = ends
-        tally.off_grid += first_pixel == 1 and (left < 1 or top < 1 or any(end % 1 for end in ends))
+        off_grid = left < 1 or top < 1 or any(end % 1 for end in ends)
+        tally.off_grid += first_pixel == 1 and off_grid and max(right, bottom) > 1  # else it is another unit
         # Equal ends are one pixel by VOC's count, and no extent by a count from 0: a click, not an object.
         extent = (right - left, bottom - top)
         if min(extent) > 0:

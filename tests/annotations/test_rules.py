@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from gam_yolo.annotations import GroundTruth, read_coco, read_truth, read_voc, read_yolo
-from gam_yolo.datasets import prepare
+from gam_yolo.datasets import init_yaml, prepare
 from gam_yolo.errors import UserError
 
 from .conftest import (
@@ -385,3 +385,58 @@ def test_images_that_splits_share_are_counted(tmp_path: Path, dataset_yaml: Writ
     assert "2 images of 'train' are also in 'val'" in found.warnings  # one by its name, one copied under another
     assert prepare(tmp_path / "mine.yaml") == found  # a set that is ready says the same
     assert "1 images of 'val' are also in 'train'" in read_truth(str(tmp_path / "mine.yaml"), None).notes
+
+
+@pytest.mark.parametrize(
+    ("boxes", "says"),
+    [
+        ([(0.1, 0.2, 0.5, 0.4), (0.82, 0.5, 0.1800001, 0.5)], "all 2 boxes lie within one pixel"),
+        ([(50, 40, 40 + i, 60) for i in range(6)] + [(5, 5, 10, 10)] * 5, "6 of 11 boxes extend well beyond"),
+        ([(9, 9, -4, 5), (120, 9, 5, 5)], "all 2 objects have no extent or lie outside their image"),
+    ],
+)
+def test_coco_boxes_in_another_unit_are_rejected_with_counts(
+    boxes: list[tuple[float, ...]], says: str, tmp_path: Path, dataset_yaml: WriteYaml
+) -> None:
+    records = [{"image_id": 1, "category_id": 1, "bbox": list(box)} for box in boxes]
+    images = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}]
+    file = coco_file(tmp_path / "src/annotations/instances_val.json", images, records)
+    photograph(tmp_path / "src/val/a.jpg")
+    yaml = dataset_yaml("coco", tmp_path / "src", train="images/val")
+    for read in (lambda: prepare(yaml), lambda: read_truth(None, file)):
+        with pytest.raises(UserError, match=rf"{says}.*Expected boxes in pixels"):
+            read()
+
+
+@pytest.mark.parametrize("origin", [0, 1])
+def test_voc_boxes_relative_to_the_image_are_rejected(origin: int, tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    folder = voc_folder(tmp_path / "kit", "val", {"a": xml(thing("cat", 0, 0.2, 0.5, 0.9), thing("dog", 0.1, 0, 1, 1))})
+    photograph(folder / "JPEGImages/a.jpg")
+    yaml = dataset_yaml("voc", folder, train="images/val", more=f"first_pixel: {origin}\n")
+    for read in (lambda: prepare(yaml), lambda: read_truth(None, folder)):
+        with pytest.raises(UserError, match="all 2 boxes lie within one pixel"):
+            read()
+    assert "first_pixel" not in init_yaml(folder)
+
+
+def test_a_few_large_boxes_are_clipped_not_rejected(tmp_path: Path) -> None:
+    """Nine boxes beyond the image are too few to say, and five of eleven not most."""
+    images = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}]
+    for beyond, inside in ((9, 0), (5, 6)):
+        boxes = [(50, 40, 60, 60)] * beyond + [(5, 5, 10, 10)] * inside
+        records = [{"image_id": 1, "category_id": 1, "bbox": list(box)} for box in boxes]
+        truth = read_truth(None, coco_file(tmp_path / "truth.json", images, records))
+        assert truth.notes[0] == f"{beyond} boxes clipped to their image"
+
+
+def test_mostly_swapped_corners_are_warned_of(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    swapped = [thing("cat", 30, 21, 11, 60), thing("cat", 40, 60, 50, 20)]
+    folder = voc_folder(tmp_path / "kit", "val", {"a": xml(*swapped, thing("cat", 11, 21, 30, 60))})
+    photograph(folder / "JPEGImages/a.jpg")
+    yaml = dataset_yaml("voc", folder, train="images/val")
+    says = "2 of 3 objects have no extent or lie outside their image"
+    assert prepare(yaml).warnings == (f"val: {says}",)
+    assert says in read_truth(yaml, None).notes
+    (folder / "Annotations/a.xml").write_text(xml(*swapped))
+    with pytest.raises(UserError, match="all 2 objects have no extent .*xmin < xmax and ymin < ymax in VOC"):
+        read_truth(None, folder)
