@@ -30,6 +30,8 @@ from gam_yolo.annotations.images import read_frame
 from gam_yolo.errors import UserError, similar
 
 __all__ = [
+    "BEYOND",
+    "MIN_OBJECTS",
     "AnnotatedImage",
     "Box",
     "Object",

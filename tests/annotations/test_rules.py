@@ -438,5 +438,5 @@ def test_mostly_swapped_corners_are_warned_of(tmp_path: Path, dataset_yaml: Writ
     assert prepare(yaml).warnings == (f"val: {says}",)
     assert says in read_truth(yaml, None).notes
     (folder / "Annotations/a.xml").write_text(xml(*swapped))
-    with pytest.raises(UserError, match="all 2 objects have no extent .*xmin < xmax and ymin < ymax in VOC"):
+    with pytest.raises(UserError, match=r"all 2 objects have no extent .*xmin < xmax and ymin < ymax in VOC"):
         read_truth(None, folder)
