@@ -25,6 +25,7 @@ __all__ = [
     "is_file",
     "is_folder",
     "is_safe_name",
+    "is_truncated",
     "read_frame",
 ]
 
@@ -71,6 +72,15 @@ def _read_frame(file: Path, size: int, _changed: int) -> Frame:
     except Exception as error:  # Pillow's plug-ins raise what they like; Ultralytics adds ImportError for odd formats
         reason = "too many pixels" if isinstance(error, Image.DecompressionBombError) else "not a known image format"
         raise UserError(f"cannot be read as an image ({reason})", at=file, expected="an image") from None
+
+
+def is_truncated(file: Path) -> bool:
+    """Return whether a JPEG or PNG file lacks the marker that ends its image. Bytes may follow the marker."""
+    with file.open("rb") as stream:
+        start = stream.read(4)
+        end = b"\xff\xd9" if start[:3] == b"\xff\xd8\xff" else b"IEND" if start == b"\x89PNG" else b""
+        stream.seek(max(0, file.stat().st_size - 4096))
+        return end not in stream.read()
 
 
 def image_files(entry: str | list[str], where: str) -> list[Path]:

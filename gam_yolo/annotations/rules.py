@@ -11,6 +11,7 @@
 | image size | the file's as displayed (after EXIF rotation); boxes are scaled where the annotated size is a multiple |
 | wrong frame | an image whose size differs otherwise (EXIF rotation, swapped sides, another image) is rejected |
 | missing image | left out and counted, where the folder of images is known |
+| truncated image | counted, where a JPEG or PNG file lacks its end |
 | repeated image | a name that a list repeats counts once |
 | class names | compared as text without outer blanks; each name once |
 """
@@ -26,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from gam_yolo.annotations.data import GroundTruth, ImageId
-from gam_yolo.annotations.images import read_frame
+from gam_yolo.annotations.images import is_truncated, read_frame
 from gam_yolo.errors import UserError, similar
 
 __all__ = [
@@ -119,6 +120,7 @@ class Tally:
     )
     off_grid: int = _count("boxes with coordinates of 0 or fractions, as tools that count from 0 write")
     repeated: int = _count("repeated image names, counted once")
+    truncated: int = _count("images are truncated: the end of their file is missing")
     within_pixel: int = 0  # objects with no coordinate above 1
     beyond: int = 0  # objects that extend well beyond their image
     wrong: list[tuple[str, str]] = field(default_factory=list)  # kind and description of each image in a wrong frame
@@ -153,7 +155,8 @@ class Tally:
         found = [
             f"{getattr(self, f.name)} {f.metadata['text']}{hints.get(f.name, '')}"
             for f in fields(self)
-            if f.name in ("missing", "scaled", "unproven", "off_grid", "repeated") and getattr(self, f.name)
+            if f.name in ("missing", "scaled", "unproven", "off_grid", "repeated", "truncated")
+            and getattr(self, f.name)
         ]
         if 2 * self.degenerate > self.objects:
             found.append(f"{self.degenerate} of {self.objects} objects have no extent or lie outside their image")
@@ -197,6 +200,7 @@ def apply_rules(image: AnnotatedImage, tally: Tally) -> AnnotatedImage:
     across = down = 1.0
     if image.file is not None:
         width, height, across, down = _real_frame(image, image.file, tally)
+        tally.truncated += is_truncated(image.file)
     objects = []
     for thing in image.objects:
         box: Box = thing.box

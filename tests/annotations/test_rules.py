@@ -440,3 +440,20 @@ def test_mostly_swapped_corners_are_warned_of(tmp_path: Path, dataset_yaml: Writ
     (folder / "Annotations/a.xml").write_text(xml(*swapped))
     with pytest.raises(UserError, match=r"all 2 objects have no extent .*xmin < xmax and ymin < ymax in VOC"):
         read_truth(None, folder)
+
+
+@pytest.mark.parametrize("protocol", ["voc", "coco", "yolo"])
+def test_truncated_images_are_counted_by_both(protocol: str, tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    voc, coco = small(tmp_path, (100, 80))
+    for suffix, folder in (("jpg", voc / "JPEGImages"), ("jpg", coco / "val"), ("png", tmp_path / "images/val")):
+        image = photograph(folder / f"a.{suffix}")
+        image.write_bytes(image.read_bytes()[:-20])
+        photograph(tmp_path / f"images/val/{folder.parent.name}.{suffix}", shade=9).open("ab").write(
+            b"\0\0"
+        )  # whole, with bytes behind
+    yaml = dataset_yaml(protocol, voc if protocol == "voc" else coco, train="images/val")
+    if protocol == "yolo":
+        (tmp_path / "mine.yaml").write_text(f"path: {tmp_path}\ntrain: images/val\nval: images/val\nnames: [cat]\n")
+    says = "1 images are truncated: the end of their file is missing"
+    assert f"val: {says}" in prepare(yaml).warnings
+    assert says in read_truth(yaml, None).notes
