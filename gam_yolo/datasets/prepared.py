@@ -283,8 +283,9 @@ def _write(folder: Path, split: str, picture: Picture) -> str:
                 )
                 stream.write(f"{index} {' '.join(f'{share:.9g}' for share in shares)}\n")
     except FileExistsError:
+        alike = "" if image.exists() else " but for the suffix"
         raise UserError(
-            f"split '{split}': two images have the name {picture.name!r:.120} but for the suffix. "
+            f"split '{split}': two images have the name {picture.name!r:.120}{alike}. "
             "Ultralytics would give both the same labels."
         ) from None
     if isinstance(picture.image, bytes):
