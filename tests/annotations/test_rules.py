@@ -457,3 +457,36 @@ def test_truncated_images_are_counted_by_both(protocol: str, tmp_path: Path, dat
     says = "1 images are truncated: the end of their file is missing"
     assert f"val: {says}" in prepare(yaml).warnings
     assert says in read_truth(yaml, None).notes
+
+
+def test_objects_without_area_are_noted(tmp_path: Path) -> None:
+    records = [{"image_id": 1, "category_id": 1, "bbox": [5, 5, 10, 10]} for _ in range(3)]
+    images = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}]
+    says = "{} objects have no 'area': their size is their box's"
+    for without in (3, 2, 0):
+        boxes = [record if i < without else {**record, "area": 40} for i, record in enumerate(records)]
+        truth = read_truth(None, coco_file(tmp_path / "truth.json", images, boxes))
+        assert truth.notes == ((says.format(without),) if without else ())
+        assert truth.area.tolist() == [100] * without + [40] * (3 - without)
+
+
+def test_voc_without_size_takes_the_files(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    plain = f"<annotation>{thing('cat', 11, 21, 30, 200)}</annotation>"
+    folder = voc_folder(tmp_path / "kit", "val", {"a": plain})
+    photograph(folder / "JPEGImages/a.jpg")
+    yaml = dataset_yaml("voc", folder, train="images/val")
+    np.testing.assert_allclose(
+        written_boxes(prepare(yaml).folder, "val", (100, 80))["a"], [[10, 20, 20, 60]], atol=1e-5
+    )
+    truth = read_truth(yaml, None)
+    assert (truth.sizes.tolist(), truth.box.tolist()) == ([[100, 80]], [[10, 20, 20, 60]])
+
+
+def test_listed_names_with_a_suffix_are_rejected(tmp_path: Path) -> None:
+    folder = voc_folder(
+        tmp_path / "kit", "val", {name: xml(thing("cat", 1, 1, 9, 9)) for name in ("a", "b.v2", "c.jpg")}
+    )
+    assert len(read_truth(None, folder).ids) == 3  # what looks like a suffix belongs to these names
+    (folder / "ImageSets/Main/val.txt").write_text("b.v2\na.JPG\n")
+    with pytest.raises(UserError, match=r"val\.txt, name 2: 'a\.JPG' has a suffix\. Expected 'a', without suffix"):
+        read_truth(None, folder)
