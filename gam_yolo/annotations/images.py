@@ -22,6 +22,7 @@ __all__ = [
     "exists",
     "image_files",
     "image_id_of",
+    "images_shared",
     "is_file",
     "is_folder",
     "is_safe_name",
@@ -111,6 +112,19 @@ def image_id_of(file: str | Path) -> ImageId:
     """
     stem = Path(file).stem
     return int(stem) if stem.isdecimal() and len(stem) < 1000 else stem
+
+
+def images_shared(files: Iterable[Path], split: str, other: str) -> str:
+    """Say that images of a split are also in another.
+
+    Examples:
+        >>> images_shared([Path("val/a.jpg")], "val", "train")
+        "1 image of 'val' is also in 'train': a.jpg"
+    """
+    names = sorted(file.name for file in files)
+    listed = ", ".join(f"{name:.80}" for name in names[:3]) + (", ..." if len(names) > 3 else "")
+    number, verb = ("1 image", "is") if len(names) == 1 else (f"{len(names)} images", "are")
+    return f"{number} of '{split}' {verb} also in '{other}': {listed}"
 
 
 def base_name(name: str) -> str:

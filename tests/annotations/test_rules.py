@@ -382,9 +382,11 @@ def test_images_that_splits_share_are_counted(tmp_path: Path, dataset_yaml: Writ
         photograph(folder / f"JPEGImages/{i}.jpg", shade=40 * i)
     (folder / "JPEGImages/copy.jpg").write_bytes((folder / "JPEGImages/0.jpg").read_bytes())
     found = prepare(dataset_yaml("voc", folder))
-    assert "2 images of 'train' are also in 'val'" in found.warnings  # one by its name, one copied under another
+    assert (
+        "2 images of 'train' are also in 'val': 0.jpg, 3.jpg" in found.warnings
+    )  # one by its name, one copied under another
     assert prepare(tmp_path / "mine.yaml") == found  # a set that is ready says the same
-    assert "1 images of 'val' are also in 'train'" in read_truth(str(tmp_path / "mine.yaml"), None).notes
+    assert "1 image of 'val' is also in 'train': 3.jpg" in read_truth(str(tmp_path / "mine.yaml"), None).notes
 
 
 @pytest.mark.parametrize(
