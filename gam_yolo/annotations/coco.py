@@ -115,7 +115,7 @@ def read_coco(
             f"for example {content.images[0].name!r:.120}",
             at=path,
         )
-    return ground_truth(
+    truth = ground_truth(
         sorted(located, key=lambda image: (isinstance(image.id, str), image.id)),
         tuple(content.categories.values()),
         str(path),
@@ -124,6 +124,9 @@ def read_coco(
         names=names,
         by_row=True,
     )
+    without = sum(thing.area is None for image in located for thing in image.objects)
+    note = f"{without} objects have no 'area': their size is their box's"
+    return replace(truth, notes=(*truth.notes, note)) if without else truth
 
 
 def _located(content: CocoFile, finder: ImageFinder | None, leave_out: bool, tally: Tally) -> Iterator[AnnotatedImage]:

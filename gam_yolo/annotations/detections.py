@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from gam_yolo.annotations.data import Detections, GroundTruth
 from gam_yolo.annotations.images import base_name, image_id_of
 from gam_yolo.annotations.records import box_of, number_of, shown
+from gam_yolo.annotations.rules import BEYOND, MIN_OBJECTS
 from gam_yolo.errors import UserError
 from gam_yolo.io import read_json
 
@@ -63,13 +64,23 @@ def parse_detections(records: Records, truth: GroundTruth, source: str, proven: 
         UserError: As in `read_detections`.
     """
     image = np.array(_images(records, truth, source), dtype=np.intp)
-    score = [number_of(record, "score", f"{source}, record {i}") for i, record in enumerate(records)]
+    score = [_score(record, f"{source}, record {i}") for i, record in enumerate(records)]
     box = np.array([box_of(record, f"{source}, record {i}") for i, record in enumerate(records)], dtype=float)
     unlabelled = Detections(source, image, np.zeros_like(image), box.reshape(-1, 4), np.array(score, dtype=float))
-    label = _labels(records, truth, unlabelled, proven)
+    found = None if proven else _overlapped(truth, unlabelled)
+    if found is not None:
+        _reject_other_unit(unlabelled, truth, found)
+    label = _labels(records, truth, unlabelled, found)
     detections = Detections(source, image, label, unlabelled.box, unlabelled.score)
     _reject_beside(detections, truth)
     return detections
+
+
+def _score(record: dict[str, Any], at: str) -> float:
+    score = number_of(record, "score", at)
+    if not 0 <= score <= 1:
+        raise UserError(f"'score' is {score:g}", at=at, expected="a confidence from 0 to 1")
+    return score
 
 
 def _images(records: Records, truth: GroundTruth, source: str) -> list[int]:
@@ -136,22 +147,25 @@ def _look_up(key: Any, known: dict[Any, int]) -> int:
     return known.get(key, -1) if isinstance(key, (int, str)) and not isinstance(key, bool) else -1
 
 
-def _labels(records: Records, truth: GroundTruth, detections: Detections, proven: bool) -> NDArray[np.intp]:
+def _labels(
+    records: Records, truth: GroundTruth, detections: Detections, found: NDArray[np.intp] | None
+) -> NDArray[np.intp]:
     """Return the class of each record.
 
     A `category_id` is one of two things: the id in the COCO file, as COCO's format has it, or the class's place in the
     model's order, counted from 1, as Ultralytics writes it. Ultralytics' records bear a `file_name`, and the dataset
-    YAML's `names` tell the model's order. What that leaves open, the objects decide that the detections overlap.
+    YAML's `names` tell the model's order. What that leaves open, the objects decide that the detections overlap
+    (`found`, of `_overlapped`; None where `category_id` is known to be the id in the COCO file).
     """
     ids = [record.get("category_id") for record in records]
     as_coco = _classes(ids, {category: i for i, category in enumerate(truth.category_ids)})
-    if not proven:
+    if found is not None:
         index = {name: i for i, name in enumerate(truth.classes)}
         order = enumerate(truth.names or truth.classes, 1)
         as_model = _classes(ids, {place: index.get(name, -1) for place, name in order})
-        found = _choose(as_coco, as_model, records, truth, detections)
-        if found is not None:
-            return found
+        chosen = _choose(as_coco, as_model, records, truth, detections.source, found)
+        if chosen is not None:
+            return chosen
     if (as_coco < 0).any():
         unknown = sorted({str(value) for value, label in zip(ids, as_coco, strict=True) if label < 0})
         raise UserError(
@@ -164,7 +178,12 @@ def _labels(records: Records, truth: GroundTruth, detections: Detections, proven
 
 
 def _choose(
-    as_coco: NDArray[np.intp], as_model: NDArray[np.intp], records: Records, truth: GroundTruth, detections: Detections
+    as_coco: NDArray[np.intp],
+    as_model: NDArray[np.intp],
+    records: Records,
+    truth: GroundTruth,
+    source: str,
+    found: NDArray[np.intp],
 ) -> NDArray[np.intp] | None:
     """Return the one of two readings of the class numbers that is right; None if neither can be.
 
@@ -176,7 +195,7 @@ def _choose(
     possible = [reading for reading in pair if (reading >= 0).all()]
     if len(possible) == 2 and (as_coco == as_model).all():
         possible = [as_coco]
-    evidence = [_evidence(reading, truth, detections) for reading in possible]
+    evidence = [_evidence(reading, truth, found) for reading in possible]
     if evidence.count(True) == 1:
         return possible[evidence.index(True)]
     if not possible or (possible[0] is as_model and not (by_ultralytics and truth.names)):
@@ -190,7 +209,7 @@ def _choose(
         "its category_id numbers do not fit the classes of the objects that its boxes overlap"
         if False in evidence
         else f"its category_id numbers may be ids of {truth.source} or places in the model's order",
-        at=detections.source,
+        at=source,
         fix="Name the dataset YAML with --data, or compare the checkpoint instead of its predictions",
     )
 
@@ -199,14 +218,13 @@ def _classes(ids: list[Any], known: dict[int, int]) -> NDArray[np.intp]:
     return np.array([_look_up(value, known) for value in ids], dtype=np.intp)
 
 
-def _evidence(label: NDArray[np.intp], truth: GroundTruth, detections: Detections) -> bool | None:
+def _evidence(label: NDArray[np.intp], truth: GroundTruth, found: NDArray[np.intp]) -> bool | None:
     """Return whether detections have the classes of the objects that they overlap; None where that is not known.
 
     Of each class with five objects found or more, the winner is the class that most of their detections have. A weak
     detector confuses classes, but takes several for one that it knows. Wrong numbers swap or shift: each class has
     another winner, which is none that is its own.
     """
-    found = _overlapped(truth, detections)
     winner = {}
     for own in np.unique(truth.label[found >= 0]):
         seen = label[found[(truth.label == own) & (found >= 0)]]
@@ -238,6 +256,24 @@ def _overlapped(truth: GroundTruth, detections: Detections) -> NDArray[np.intp]:
         if len(enough):
             found[row] = own[enough[0]]
     return found
+
+
+def _reject_other_unit(detections: Detections, truth: GroundTruth, found: NDArray[np.intp]) -> None:
+    """Reject boxes that are not in pixels of the original images, or not `[x, y, width, height]`."""
+    total, objects = len(detections.box), int((~truth.crowd).sum())
+    sizes = truth.sizes[detections.image]
+    beyond = (detections.box[:, :2] + detections.box[:, 2:] > (1 + BEYOND) * sizes).any(axis=1).sum()
+    wrong = ""
+    if total and (detections.box[:, :2] + detections.box[:, 2:] <= 1 + BEYOND).all():
+        wrong = f"all {total} boxes lie within one pixel, as numbers relative to the image do"
+    elif total >= MIN_OBJECTS and 2 * beyond > total:
+        wrong = f"{beyond} of {total} boxes extend well beyond their image, as in another unit or order"
+    elif total >= objects >= MIN_OBJECTS and (found < 0).all():
+        wrong = f"none of its {total} boxes overlaps any of {objects} objects with an IoU of 0.5, whatever its class"
+    if wrong:
+        raise UserError(
+            wrong, at=detections.source, expected="boxes [x, y, width, height] in pixels of the original image"
+        )
 
 
 def _reject_beside(detections: Detections, truth: GroundTruth) -> None:

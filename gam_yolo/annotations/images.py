@@ -22,9 +22,11 @@ __all__ = [
     "exists",
     "image_files",
     "image_id_of",
+    "images_shared",
     "is_file",
     "is_folder",
     "is_safe_name",
+    "is_truncated",
     "read_frame",
 ]
 
@@ -73,6 +75,15 @@ def _read_frame(file: Path, size: int, _changed: int) -> Frame:
         raise UserError(f"cannot be read as an image ({reason})", at=file, expected="an image") from None
 
 
+def is_truncated(file: Path) -> bool:
+    """Return whether a JPEG or PNG file lacks the marker that ends its image. Bytes may follow the marker."""
+    with file.open("rb") as stream:
+        start = stream.read(4)
+        end = b"\xff\xd9" if start[:3] == b"\xff\xd8\xff" else b"IEND" if start == b"\x89PNG" else b""
+        stream.seek(max(0, file.stat().st_size - 4096))
+        return end not in stream.read()
+
+
 def image_files(entry: str | list[str], where: str) -> list[Path]:
     """List the images of a split: folders, searched through, and lists of files, as Ultralytics reads them.
 
@@ -101,6 +112,19 @@ def image_id_of(file: str | Path) -> ImageId:
     """
     stem = Path(file).stem
     return int(stem) if stem.isdecimal() and len(stem) < 1000 else stem
+
+
+def images_shared(files: Iterable[Path], split: str, other: str) -> str:
+    """Say that images of a split are also in another.
+
+    Examples:
+        >>> images_shared([Path("val/a.jpg")], "val", "train")
+        "1 image of 'val' is also in 'train': a.jpg"
+    """
+    names = sorted(file.name for file in files)
+    listed = ", ".join(f"{name:.80}" for name in names[:3]) + (", ..." if len(names) > 3 else "")
+    number, verb = ("1 image", "is") if len(names) == 1 else (f"{len(names)} images", "are")
+    return f"{number} of '{split}' {verb} also in '{other}': {listed}"
 
 
 def base_name(name: str) -> str:

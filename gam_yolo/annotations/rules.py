@@ -6,10 +6,12 @@
 | difficult (VOC) | not trained on; not counted by the VOC protocol. A number except 0; empty and "Unspecified" are 0 |
 | degenerate | a box without width or height, or wholly outside its image: left out and counted |
 | clipping | a box that reaches beyond its image is cut at the border and counted, unless by less than 0.01 pixels |
+| wrong unit | rejected: all boxes within one pixel, more than half well beyond their images, or all degenerate |
 | pixel origin | VOC counts pixels from 1 and includes the last; with `first_pixel: 0`, coordinates are edges from 0 |
 | image size | the file's as displayed (after EXIF rotation); boxes are scaled where the annotated size is a multiple |
 | wrong frame | an image whose size differs otherwise (EXIF rotation, swapped sides, another image) is rejected |
 | missing image | left out and counted, where the folder of images is known |
+| truncated image | counted, where a JPEG or PNG file lacks its end |
 | repeated image | a name that a list repeats counts once |
 | class names | compared as text without outer blanks; each name once |
 """
@@ -25,10 +27,12 @@ from pathlib import Path
 import numpy as np
 
 from gam_yolo.annotations.data import GroundTruth, ImageId
-from gam_yolo.annotations.images import read_frame
+from gam_yolo.annotations.images import is_truncated, read_frame
 from gam_yolo.errors import UserError, similar
 
 __all__ = [
+    "BEYOND",
+    "MIN_OBJECTS",
     "AnnotatedImage",
     "Box",
     "Object",
@@ -44,6 +48,12 @@ Box = tuple[float, float, float, float]
 
 ROUNDING = 0.01
 """Pixels by which a box may reach beyond its image. COCO and label files round to about that."""
+
+BEYOND = 0.05
+"""Share of the image's side by which a box has to reach beyond it to count as another unit's."""
+
+MIN_OBJECTS = 10
+"""Objects from which on most boxes beyond their images are an error: one or two may be anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +120,9 @@ class Tally:
     )
     off_grid: int = _count("boxes with coordinates of 0 or fractions, as tools that count from 0 write")
     repeated: int = _count("repeated image names, counted once")
+    truncated: int = _count("images are truncated: the end of their file is missing")
+    within_pixel: int = 0  # objects with no coordinate above 1
+    beyond: int = 0  # objects that extend well beyond their image
     wrong: list[tuple[str, str]] = field(default_factory=list)  # kind and description of each image in a wrong frame
 
     def __str__(self) -> str:
@@ -139,14 +152,23 @@ class Tally:
     def warnings(self) -> list[str]:
         """Return what a user should look at, a sentence each."""
         hints = {"off_grid": ". If so, set 'first_pixel: 0' in the dataset YAML"}
-        return [
+        found = [
             f"{getattr(self, f.name)} {f.metadata['text']}{hints.get(f.name, '')}"
             for f in fields(self)
-            if f.name in ("missing", "scaled", "unproven", "off_grid", "repeated") and getattr(self, f.name)
+            if f.name in ("missing", "scaled", "unproven", "off_grid", "repeated", "truncated")
+            and getattr(self, f.name)
         ]
+        if 2 * self.degenerate > self.objects:
+            found.append(f"{self.degenerate} of {self.objects} objects have no extent or lie outside their image")
+        return found
+
+    @property
+    def objects(self) -> int:
+        """All objects that were read."""
+        return self.boxes + self.difficult + self.crowd + self.degenerate
 
     def reject_wrong_frames(self, source: str | Path) -> None:
-        """Raise a UserError if any image has another frame than its annotation declares."""
+        """Raise a UserError if any image has another frame than its annotation declares, or most boxes another unit."""
         if self.wrong:
             kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(kind for kind, _ in self.wrong).items())
             raise UserError(
@@ -156,6 +178,20 @@ class Tally:
                 expected="boxes in the frame of the image as it is displayed",
                 fix="Correct the annotations, or save the images with their EXIF rotation applied before annotating",
             )
+        wrong = ""
+        if self.objects and self.within_pixel == self.objects:
+            wrong = f"all {self.objects} boxes lie within one pixel, as numbers relative to the image do"
+        elif self.objects and self.degenerate == self.objects:
+            wrong = f"all {self.objects} objects have no extent or lie outside their image"
+        elif self.objects >= MIN_OBJECTS and 2 * self.beyond > self.objects:
+            wrong = f"{self.beyond} of {self.objects} boxes extend well beyond their image, as in another unit or order"
+        if wrong:
+            raise UserError(
+                wrong,
+                at=source,
+                expected="boxes in pixels: [x, y, width, height] in COCO, xmin < xmax and ymin < ymax in VOC",
+                fix="Convert the annotations",
+            )
 
 
 def apply_rules(image: AnnotatedImage, tally: Tally) -> AnnotatedImage:
@@ -164,13 +200,16 @@ def apply_rules(image: AnnotatedImage, tally: Tally) -> AnnotatedImage:
     across = down = 1.0
     if image.file is not None:
         width, height, across, down = _real_frame(image, image.file, tally)
+        tally.truncated += is_truncated(image.file)
     objects = []
     for thing in image.objects:
         box: Box = thing.box
         area = thing.area
+        tally.within_pixel += _within_pixel(box)
         if (across, down) != (1, 1):
             box = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
             area = None if area is None else area * across * down
+        tally.beyond += _is_beyond(box, width, height)
         clipped = _clip(box, width, height)
         if clipped is None:
             tally.degenerate += 1
@@ -209,6 +248,18 @@ def _one_factor(annotated: tuple[float, float], real: tuple[int, int]) -> bool:
     """Return whether one factor leads from a size to another, but for rounding to whole pixels."""
     low = max((r - 1) / a for r, a in zip(real, annotated, strict=True))
     return low < min((r + 1) / a for r, a in zip(real, annotated, strict=True))
+
+
+def _within_pixel(box: Box) -> bool:
+    """Return whether no coordinate is above 1, but for rounding. VOC's pixel 0 begins at -1."""
+    x, y, w, h = box
+    return all(-1 - BEYOND <= edge <= 1 + BEYOND for edge in (x, y, x + w, y + h))
+
+
+def _is_beyond(box: Box, width: float, height: float) -> bool:
+    x, y, w, h = box
+    across, down = BEYOND * width, BEYOND * height
+    return x < -across or y < -down or x + w > width + across or y + h > height + down
 
 
 def _clip(box: Box, width: float, height: float) -> Box | None:

@@ -10,7 +10,7 @@ from typing import Any
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.coco import read_coco
 from gam_yolo.annotations.data import GroundTruth
-from gam_yolo.annotations.images import image_files, is_folder
+from gam_yolo.annotations.images import image_files, images_shared, is_folder
 from gam_yolo.annotations.voc import read_voc
 from gam_yolo.annotations.yolo import class_names, dataset, read_yolo
 from gam_yolo.errors import UserError
@@ -36,7 +36,7 @@ def read_truth(data: str | None, gt: Path | None, split: str = "val") -> GroundT
     """
     truth = _read(data, gt, split)
     if data is not None and (shared := _shared_with_training(dataset(data, split), split)):
-        truth = replace(truth, notes=(*truth.notes, f"{shared} images of '{split}' are also in 'train'"))
+        truth = replace(truth, notes=(*truth.notes, images_shared(shared, split, "train")))
     for note in truth.notes:
         ultralytics_api.warn(f"{truth.source}: {note}")
     return truth
@@ -63,15 +63,16 @@ def _read(data: str | None, gt: Path | None, split: str) -> GroundTruth:
     return read_coco(found, images=images, names=names, leave_out=leave_out)
 
 
-def _shared_with_training(content: dict[str, Any], split: str) -> int:
-    """Count the images of a split that are, by the file that they lead to, training images too."""
+def _shared_with_training(content: dict[str, Any], split: str) -> list[Path]:
+    """Return the images of a split that are, by the file that they lead to, training images too."""
     if split == "train":
-        return 0
+        return []
     try:
         training = {_identity(file) for file in image_files(content["train"], "train")}
     except UserError:  # whoever only evaluates may not have them
-        return 0
-    return len(training & {_identity(file) for file in image_files(content[split], split)} - {None})
+        return []
+    own = {_identity(file): file for file in image_files(content[split], split)}
+    return [own[key] for key in training & own.keys() - {None}]
 
 
 def _identity(file: Path) -> tuple[int, int] | None:

@@ -78,7 +78,10 @@ def read_voc_file(path: Path, file: Path | None, first_pixel: int, tally: Tally)
         UserError: It cannot be read, or is not a VOC annotation.
     """
     root = _root(path)
-    width, height = (xml_number(root, f"size/{side}", str(path)) for side in ("width", "height"))
+    if root.find("size") is None and root.find("object") is not None:  # the file of the image says its size
+        width = height = float("nan")
+    else:
+        width, height = (xml_number(root, f"size/{side}", str(path)) for side in ("width", "height"))
     if width <= 0 or height <= 0:
         raise UserError(f"size is {width:g} x {height:g}", at=path, expected="the image's width and height in pixels")
     objects = []
@@ -86,7 +89,8 @@ def read_voc_file(path: Path, file: Path | None, first_pixel: int, tally: Tally)
         at = f"{path}, object[{row}]"
         ends = [xml_number(item, f"bndbox/{edge}", at) for edge in ("xmin", "ymin", "xmax", "ymax")]
         left, top, right, bottom = ends
-        tally.off_grid += first_pixel == 1 and (left < 1 or top < 1 or any(end % 1 for end in ends))
+        off_grid = left < 1 or top < 1 or any(end % 1 for end in ends)
+        tally.off_grid += first_pixel == 1 and off_grid and max(right, bottom) > 1  # else it is another unit
         # Equal ends are one pixel by VOC's count, and no extent by a count from 0: a click, not an object.
         extent = (right - left, bottom - top)
         if min(extent) > 0:
@@ -172,6 +176,15 @@ def image_names(image_set: Path, tally: Tally) -> list[str]:
                 f"{name!r:.120} is not an image's name",
                 at=f"{image_set}, name {row}",
                 expected="a file name without folder and suffix",
+            )
+        stem, _, suffix = name.rpartition(".")
+        if (
+            suffix.lower() in ultralytics_api.image_formats()
+            and is_file(annotations / f"{stem}.xml")
+            and not is_file(annotations / f"{name}.xml")
+        ):
+            raise UserError(
+                f"{name!r:.120} has a suffix", at=f"{image_set}, name {row}", expected=f"{stem!r:.120}, without suffix"
             )
     tally.repeated += len(listed) - len(names)
     return names

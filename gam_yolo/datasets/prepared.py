@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from gam_yolo import ultralytics_api
-from gam_yolo.annotations.images import is_folder, is_safe_name
+from gam_yolo.annotations.images import images_shared, is_folder, is_safe_name
 from gam_yolo.annotations.rules import AnnotatedImage, Box, Tally, apply_rules, class_index, unique_names
 from gam_yolo.errors import UserError
 from gam_yolo.io import file_sha256
@@ -170,9 +169,9 @@ def shared_images(splits: Mapping[str, Iterable[Path]]) -> list[str]:
         for split, file in suspects:
             groups.setdefault((file.stat().st_size, key(file)), []).append((split, file))
         suspects = [one for group in groups.values() if len({split for split, _ in group}) > 1 for one in group]
-    content = {split: Counter(file_sha256(file) for s, file in suspects if s == split) for split in splits}
+    content = {split: {file_sha256(file): file for s, file in suspects if s == split} for split in splits}
     return [
-        f"{len(shared)} images of '{a}' are also in '{b}'"
+        images_shared((content[a][key] for key in shared), a, b)
         for a, b in combinations(splits, 2)
         if (shared := content[a].keys() & content[b].keys())
     ]
@@ -283,8 +282,9 @@ def _write(folder: Path, split: str, picture: Picture) -> str:
                 )
                 stream.write(f"{index} {' '.join(f'{share:.9g}' for share in shares)}\n")
     except FileExistsError:
+        alike = "" if image.exists() else " but for the suffix"
         raise UserError(
-            f"split '{split}': two images have the name {picture.name!r:.120} but for the suffix. "
+            f"split '{split}': two images have the name {picture.name!r:.120}{alike}. "
             "Ultralytics would give both the same labels."
         ) from None
     if isinstance(picture.image, bytes):

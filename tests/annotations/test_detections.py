@@ -120,8 +120,8 @@ def test_classes_that_no_yaml_names_are_proven_or_rejected(
         read_detections(write(tmp_path, by_ultralytics(boxes)), truth)
     proven = records(boxes, file_name=lambda box: f"i{box['image_id']}.jpg")
     assert ap50(truth, read_detections(write(tmp_path, proven), truth)) == pytest.approx(1)
-    # Far from all objects, the boxes prove nothing.
-    far = [{**record, "bbox": [0, 0, 2, 2]} for record in proven]
+    # Far from all objects but one, the boxes prove nothing.
+    far = [proven[0], *({**record, "bbox": [0, 0, 2, 2]} for record in proven[1:])]
     with pytest.raises(UserError, match=r"category_id numbers may be ids of"):
         read_detections(write(tmp_path, far), truth)
 
@@ -183,3 +183,38 @@ def test_a_name_in_several_folders_needs_an_id_of_such_an_image(tmp_path: Path) 
     for wrong in ("a", 2):  # what Ultralytics writes; the id of another image
         with pytest.raises(UserError, match=r"file names \('a\.jpg'\) are those of several images"):
             read_detections(write(tmp_path, [{**found[0], "image_id": wrong}, *found[1:]]), truth)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda x, y, w, h: [x / 100, y / 80, w / 100, h / 80], f"all {N} boxes lie within one pixel"),
+        (lambda x, y, w, h: [x, y, 60 + x + w, 80 + y + h], f"{N} of {N} boxes extend well beyond their image"),
+        (lambda x, y, w, h: [x / 2, y / 2, w / 2, h / 2], f"none of its {N} boxes overlaps any of {N} objects"),
+    ],
+)
+def test_detections_in_another_frame_are_rejected(
+    change: Callable[..., list[float]], says: str, tmp_path: Path
+) -> None:
+    file, boxes = numbered(tmp_path)
+    truth = read_truth(None, file)
+    content = records(boxes, bbox=lambda box: change(*box["bbox"]), file_name=lambda box: f"{box['image_id'] + 1}.jpg")
+    with pytest.raises(UserError, match=rf"predictions\.json: {says}.*in pixels of the original image"):
+        read_detections(write(tmp_path, content), truth)
+
+
+def test_one_hit_shows_that_the_frame_is_right(tmp_path: Path) -> None:
+    file, boxes = numbered(tmp_path)
+    truth = read_truth(None, file)
+    content = records(boxes, bbox=lambda box: box["bbox"] if not box["image_id"] else [70, 50, 9, 9])
+    content = [{**record, "file_name": f"{record['image_id'] + 1}.jpg"} for record in content]
+    assert len(read_detections(write(tmp_path, content), truth).box) == N
+
+
+@pytest.mark.parametrize("score", [-0.1, 1.5, 97])
+def test_scores_outside_0_to_1_are_rejected_with_their_record(score: float, tmp_path: Path) -> None:
+    file, boxes = numbered(tmp_path)
+    content = records(boxes, file_name=lambda box: f"{box['image_id'] + 1}.jpg")
+    content[3]["score"] = score
+    with pytest.raises(UserError, match=rf"record 3: 'score' is {score:g}\. Expected a confidence from 0 to 1"):
+        read_detections(write(tmp_path, content), read_truth(None, file))

@@ -119,7 +119,7 @@ def test_other_download_entries_are_left_to_ultralytics(tmp_path: Path) -> None:
     yaml.write_text(f"path: other\ntrain: images/train\nval: images/val\nnames: [cat]\ndownload: |\n{script}\n")
     found = prepare(yaml)
     assert (found.splits["train"].boxes, found.splits["val"].boxes) == (0, 1)
-    assert found.warnings == ("1 images of 'train' are also in 'val'",)
+    assert found.warnings == ("1 image of 'train' is also in 'val': photo.jpg",)
 
 
 def test_repeats_in_a_list_are_counted(tmp_path: Path) -> None:

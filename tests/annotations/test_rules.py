@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from gam_yolo.annotations import GroundTruth, read_coco, read_truth, read_voc, read_yolo
-from gam_yolo.datasets import prepare
+from gam_yolo.datasets import init_yaml, prepare
 from gam_yolo.errors import UserError
 
 from .conftest import (
@@ -382,6 +382,113 @@ def test_images_that_splits_share_are_counted(tmp_path: Path, dataset_yaml: Writ
         photograph(folder / f"JPEGImages/{i}.jpg", shade=40 * i)
     (folder / "JPEGImages/copy.jpg").write_bytes((folder / "JPEGImages/0.jpg").read_bytes())
     found = prepare(dataset_yaml("voc", folder))
-    assert "2 images of 'train' are also in 'val'" in found.warnings  # one by its name, one copied under another
+    assert (
+        "2 images of 'train' are also in 'val': 0.jpg, 3.jpg" in found.warnings
+    )  # one by its name, one copied under another
     assert prepare(tmp_path / "mine.yaml") == found  # a set that is ready says the same
-    assert "1 images of 'val' are also in 'train'" in read_truth(str(tmp_path / "mine.yaml"), None).notes
+    assert "1 image of 'val' is also in 'train': 3.jpg" in read_truth(str(tmp_path / "mine.yaml"), None).notes
+
+
+@pytest.mark.parametrize(
+    ("boxes", "says"),
+    [
+        ([(0.1, 0.2, 0.5, 0.4), (0.82, 0.5, 0.1800001, 0.5)], "all 2 boxes lie within one pixel"),
+        ([(50, 40, 40 + i, 60) for i in range(6)] + [(5, 5, 10, 10)] * 5, "6 of 11 boxes extend well beyond"),
+        ([(9, 9, -4, 5), (120, 9, 5, 5)], "all 2 objects have no extent or lie outside their image"),
+    ],
+)
+def test_coco_boxes_in_another_unit_are_rejected_with_counts(
+    boxes: list[tuple[float, ...]], says: str, tmp_path: Path, dataset_yaml: WriteYaml
+) -> None:
+    records = [{"image_id": 1, "category_id": 1, "bbox": list(box)} for box in boxes]
+    images = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}]
+    file = coco_file(tmp_path / "src/annotations/instances_val.json", images, records)
+    photograph(tmp_path / "src/val/a.jpg")
+    yaml = dataset_yaml("coco", tmp_path / "src", train="images/val")
+    for read in (lambda: prepare(yaml), lambda: read_truth(None, file)):
+        with pytest.raises(UserError, match=rf"{says}.*Expected boxes in pixels"):
+            read()
+
+
+@pytest.mark.parametrize("origin", [0, 1])
+def test_voc_boxes_relative_to_the_image_are_rejected(origin: int, tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    folder = voc_folder(tmp_path / "kit", "val", {"a": xml(thing("cat", 0, 0.2, 0.5, 0.9), thing("dog", 0.1, 0, 1, 1))})
+    photograph(folder / "JPEGImages/a.jpg")
+    yaml = dataset_yaml("voc", folder, train="images/val", more=f"first_pixel: {origin}\n")
+    for read in (lambda: prepare(yaml), lambda: read_truth(None, folder)):
+        with pytest.raises(UserError, match="all 2 boxes lie within one pixel"):
+            read()
+    assert "first_pixel" not in init_yaml(folder)
+
+
+def test_a_few_large_boxes_are_clipped_not_rejected(tmp_path: Path) -> None:
+    """Nine boxes beyond the image are too few to say, and five of eleven not most."""
+    images = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}]
+    for beyond, inside in ((9, 0), (5, 6)):
+        boxes = [(50, 40, 60, 60)] * beyond + [(5, 5, 10, 10)] * inside
+        records = [{"image_id": 1, "category_id": 1, "bbox": list(box)} for box in boxes]
+        truth = read_truth(None, coco_file(tmp_path / "truth.json", images, records))
+        assert truth.notes[0] == f"{beyond} boxes clipped to their image"
+
+
+def test_mostly_swapped_corners_are_warned_of(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    swapped = [thing("cat", 30, 21, 11, 60), thing("cat", 40, 60, 50, 20)]
+    folder = voc_folder(tmp_path / "kit", "val", {"a": xml(*swapped, thing("cat", 11, 21, 30, 60))})
+    photograph(folder / "JPEGImages/a.jpg")
+    yaml = dataset_yaml("voc", folder, train="images/val")
+    says = "2 of 3 objects have no extent or lie outside their image"
+    assert prepare(yaml).warnings == (f"val: {says}",)
+    assert says in read_truth(yaml, None).notes
+    (folder / "Annotations/a.xml").write_text(xml(*swapped))
+    with pytest.raises(UserError, match=r"all 2 objects have no extent .*xmin < xmax and ymin < ymax in VOC"):
+        read_truth(None, folder)
+
+
+@pytest.mark.parametrize("protocol", ["voc", "coco", "yolo"])
+def test_truncated_images_are_counted_by_both(protocol: str, tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    voc, coco = small(tmp_path, (100, 80))
+    for suffix, folder in (("jpg", voc / "JPEGImages"), ("jpg", coco / "val"), ("png", tmp_path / "images/val")):
+        image = photograph(folder / f"a.{suffix}")
+        image.write_bytes(image.read_bytes()[:-20])
+        photograph(tmp_path / f"images/val/{folder.parent.name}.{suffix}", shade=9).open("ab").write(
+            b"\0\0"
+        )  # whole, with bytes behind
+    yaml = dataset_yaml(protocol, voc if protocol == "voc" else coco, train="images/val")
+    if protocol == "yolo":
+        (tmp_path / "mine.yaml").write_text(f"path: {tmp_path}\ntrain: images/val\nval: images/val\nnames: [cat]\n")
+    says = "1 images are truncated: the end of their file is missing"
+    assert f"val: {says}" in prepare(yaml).warnings
+    assert says in read_truth(yaml, None).notes
+
+
+def test_objects_without_area_are_noted(tmp_path: Path) -> None:
+    records = [{"image_id": 1, "category_id": 1, "bbox": [5, 5, 10, 10]} for _ in range(3)]
+    images = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}]
+    says = "{} objects have no 'area': their size is their box's"
+    for without in (3, 2, 0):
+        boxes = [record if i < without else {**record, "area": 40} for i, record in enumerate(records)]
+        truth = read_truth(None, coco_file(tmp_path / "truth.json", images, boxes))
+        assert truth.notes == ((says.format(without),) if without else ())
+        assert truth.area.tolist() == [100] * without + [40] * (3 - without)
+
+
+def test_voc_without_size_takes_the_files(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    plain = f"<annotation>{thing('cat', 11, 21, 30, 200)}</annotation>"
+    folder = voc_folder(tmp_path / "kit", "val", {"a": plain})
+    photograph(folder / "JPEGImages/a.jpg")
+    yaml = dataset_yaml("voc", folder, train="images/val")
+    np.testing.assert_allclose(
+        written_boxes(prepare(yaml).folder, "val", (100, 80))["a"], [[10, 20, 20, 60]], atol=1e-5
+    )
+    truth = read_truth(yaml, None)
+    assert (truth.sizes.tolist(), truth.box.tolist()) == ([[100, 80]], [[10, 20, 20, 60]])
+
+
+def test_listed_names_with_a_suffix_are_rejected(tmp_path: Path) -> None:
+    folder = voc_folder(
+        tmp_path / "kit", "val", {name: xml(thing("cat", 1, 1, 9, 9)) for name in ("a", "b.v2", "c.jpg")}
+    )
+    assert len(read_truth(None, folder).ids) == 3  # what looks like a suffix belongs to these names
+    (folder / "ImageSets/Main/val.txt").write_text("b.v2\na.JPG\n")
+    with pytest.raises(UserError, match=r"val\.txt, name 2: 'a\.JPG' has a suffix\. Expected 'a', without suffix"):
+        read_truth(None, folder)

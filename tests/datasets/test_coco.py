@@ -125,6 +125,7 @@ def test_images_may_lie_where_ultralytics_puts_them(tmp_path: Path) -> None:
         ),
         (document([image(5, "a.jpg")], [box(5, 90, 1, 1, 10**400, 1)]), r"annotations\[0\]: 'bbox' is \[1, 1, 1000"),
         (document([image(5, "a.jpg"), image(6, "a.png")], []), "two images have the name 'a.png' but for the suffix"),
+        (document([image(5, "a.jpg"), image(6, "a.jpg")], []), r"two images have the name 'a.jpg'\. Ultralytics"),
         (
             document([image(6, "gone.jpg")], []),
             "none of the 1 images of .*instances_val.json: .* neither at .*coco/val/gone.jpg nor at .*images/val/gone",

@@ -218,15 +218,14 @@ def test_annotations_in_another_layout_are_warned_of(
     shared: Path, coco: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     content = json.loads(coco[1].read_text())
-    for annotation in content["annotations"]:  # corners, not the size: a common mistake in files that are not COCO's
-        x, y, w, h = annotation["bbox"]
-        annotation["bbox"] = [x, y, x + w, y + h]
-    corners = tmp_path / "corners.json"
-    corners.write_text(json.dumps(content))
+    for annotation in content["annotations"]:  # half the size: too small a change for the reader to reject
+        annotation["bbox"] = [value / 2 for value in annotation["bbox"]]
+    halved = tmp_path / "halved.json"
+    halved.write_text(json.dumps(content))
     weights = {name: shared / f"weights/{name}.pt" for name in ("yolov8n", "yolov5nu")}
     capfd.readouterr()
     lines: list[str] = []
-    found = compare(weights, data=coco[0], gt=corners, imgsz=160, device="cpu", replicates=100, progress=lines.append)
+    found = compare(weights, data=coco[0], gt=halved, imgsz=160, device="cpu", replicates=100, progress=lines.append)
     assert capfd.readouterr() == ("", "")  # Ultralytics' log and progress bar, and the folder it validated in
     assert sum("validating on" in line for line in lines) == 2
     (warning,) = found.warnings
