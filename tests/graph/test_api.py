@@ -156,6 +156,16 @@ def test_what_is_not_a_regular_file_is_written_through(base: Path, tmp_path: Pat
     assert real.read_text() == placed.text
 
 
+def test_a_loop_of_links_is_not_replaced(base: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.symlink_to(second)
+    second.symlink_to(first)
+    with pytest.raises(UserError, match=r"first\.yaml: cannot be written \(Too many levels of symbolic links\)"):
+        place(base, block="GAM", at="p3").save(first)
+    assert first.readlink() == second
+    assert sorted(path.name for path in tmp_path.glob("*.yaml") if path.is_symlink()) == ["first.yaml", "second.yaml"]
+
+
 class Evil:
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (Path("executed"),)
