@@ -200,3 +200,20 @@ def test_names_that_no_file_can_have() -> None:
             call()
     with pytest.raises(UserError, match="cannot be written"):
         place("yolov8n.yaml", block="GAM", at="p3").save(f"{name}.yaml")
+
+
+def test_transfer_from_a_missing_or_damaged_file_is_one_plain_line(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    YOLO(base).save("whole.pt")
+    Path("cut.pt").write_bytes(Path("whole.pt").read_bytes()[:5000])
+    Path("empty.pt").touch()
+    for name, says in (
+        ("missing.pt", "there is no file 'missing.pt'. Expected a checkpoint."),
+        ("cut.pt", "cut.pt: is empty, cut off or damaged. Expected a checkpoint."),
+        ("empty.pt", "empty.pt: is empty, cut off or damaged. Expected a checkpoint."),
+    ):
+        with pytest.raises(UserError) as error:
+            transfer(name, base)
+        assert str(error.value) == says
