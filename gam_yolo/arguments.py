@@ -124,7 +124,7 @@ def bind(name: str, block: type[nn.Module], channels: int, args: Sequence[Any]) 
         _build(block, arguments)
     except UserError as error:
         rest = _without_channels(given)
-        if rest == given or "the channels come from" in str(error):
+        if rest == given:
             raise
         raise UserError(error, fix=_leave_out(block, channels, rest)) from error
     except Exception as error:  # a block of the user's own may raise anything

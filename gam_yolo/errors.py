@@ -18,7 +18,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["EXIT_STATUS", "UserError", "brief", "find_cause", "nearest", "similar"]
+__all__ = ["EXIT_STATUS", "UserError", "brief", "find_cause", "nearest", "reason", "similar"]
 
 E = TypeVar("E", bound=BaseException)
 
@@ -97,3 +97,14 @@ def brief(value: Any) -> str:
         return " ".join(shorten.repr(value).split())
     except ValueError:  # a whole number of more digits than Python prints
         return f"an enormous {type(value).__name__}"
+
+
+def reason(error: Exception) -> str:
+    r"""Return an exception's type and the first line of its message, shortened at the end.
+
+    Examples:
+        >>> reason(ValueError("too small\nsee the manual"))
+        'ValueError: too small'
+    """
+    text = " ".join(f"{type(error).__name__}: {error}".partition("\n")[0].split())
+    return text if len(text) <= 160 else f"{text[:157].rsplit(' ', 1)[0]} ..."

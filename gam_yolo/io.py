@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -113,6 +114,8 @@ def write(path: Path, text: str) -> None:
             path.write_bytes(text.encode("utf-8"))
             return
         path = Path(os.path.realpath(path))
+        if path.is_symlink():  # only a loop of links is still a link
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".gam-yolo-")
         try:
             with os.fdopen(handle, "wb") as file:

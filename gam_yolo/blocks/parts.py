@@ -48,13 +48,9 @@ def check_divides(key: str, value: object, channels: int, what: str) -> None:
 
 
 def check_kernel(kernel: object, kernels: Collection[int] = (3, 7)) -> None:
-    """Raise `UserError` unless `kernel` is one of `kernels`. Rows often have a channel count in its place."""
+    """Raise `UserError` unless `kernel` is one of `kernels`."""
     if kernel not in kernels or isinstance(kernel, bool):
-        raise UserError(
-            f"kernel is {kernel!r}",
-            expected=f"one of {', '.join(map(str, kernels))}",
-            fix="Write the kernel alone, or []: the channels come from the row's input",
-        )
+        raise UserError(f"kernel is {kernel!r}", expected=f"one of {', '.join(map(str, kernels))}")
 
 
 def check_whole(key: str, value: object) -> None:

@@ -156,8 +156,10 @@ def _rows(document: Document, letter: str) -> Iterator[Finding]:
             failures.setdefault(row, _without(document.name, error))  # channels differ by scale
             failing.setdefault(row, []).append(scale)
     for row, message in failures.items():
-        at = f" (scale {', '.join(failing[row])})" if any(failing[row]) else ""
-        yield Finding("error", "unbuildable", row, message + at, "Correct the row, or what it reads")
+        if any(failing[row]):
+            stop = message[-1:] if message.endswith((".", "?", "!")) else ""
+            message = f"{message.removesuffix(stop)} (scale {', '.join(failing[row])}){stop}"
+        yield Finding("error", "unbuildable", row, message, "Correct the row, or what it reads")
     yield from _usage(graph, blocks, document.comment, shapes)
     if shapes:
         inputs = {i: shape.channels for i in blocks if (shape := shapes[i])}

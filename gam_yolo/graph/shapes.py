@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gam_yolo import registry, ultralytics_api
 from gam_yolo.arguments import RowError, source
-from gam_yolo.errors import UserError, brief
+from gam_yolo.errors import UserError, brief, reason
 from gam_yolo.graph.model import NO_MAP, Graph
 
 __all__ = [
@@ -187,9 +187,10 @@ def failing_row(model: Mapping[str, Any], build: Callable[[dict[str, Any]], obje
     file, row = source(model), rows[fits]
     if module_class(row[2]) is None:
         return unknown_module(file, fits, row)
-    anchors = row[3][:1] == ["nc"] and "anchors" in row[3][1:]  # as in the YOLOv5 repository
-    fix = "Write [nc]: the heads of Ultralytics take no anchors" if anchors else ""
-    return RowError(file, fits, row, f"cannot be built ({_first_line(error)})", fix=fix)
+    # As in the YOLOv5 repository: the anchors are a list, or the file's key of that name.
+    anchors = row[2] in ("Detect", "Segment") and any(arg == "anchors" or isinstance(arg, list) for arg in row[3][1:])
+    fix = f"Write [{row[3][0]}]: the heads of Ultralytics take no anchors" if anchors else ""
+    return RowError(file, fits, row, f"cannot be built ({reason(error)})", fix=fix)
 
 
 def _parse(model: dict[str, Any], channels: int) -> nn.Sequential:
@@ -216,7 +217,7 @@ def _run(layers: nn.Sequential, graph: Graph, name: str, rows: list[Any], channe
                 out = module(given, text) if with_text else module(given)
         except Exception as error:
             reads = ", ".join(f"{graph.layers[s]} {_shown(outputs[s])}" for s in layer.sources if s >= 0)
-            problem = f"cannot process its input, {reads} ({_first_line(error)})"
+            problem = f"cannot process its input, {reads} ({reason(error)})"
             raise RowError(name, layer.index, rows[layer.index], problem) from None
         outputs.append(out)
         is_map = isinstance(out, Tensor) and out.ndim == 4 and out.shape[2] > 0
@@ -228,10 +229,6 @@ def _shown(out: Any) -> str:
     if isinstance(out, Tensor) and out.ndim == 4 and out.shape[2]:
         return f"of {out.shape[1]} channels at stride {SIDE / out.shape[2]:g}"
     return f"which {NO_MAP}"
-
-
-def _first_line(error: Exception) -> str:
-    return brief(f"{type(error).__name__}: {error}".partition("\n")[0]).strip("'\"")
 
 
 def _numbers_beyond(value: Any, limit: int) -> Iterator[int | float]:

@@ -9,6 +9,7 @@ image channels) is done as always. Models without blocks are not handled here.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import importlib
 import logging
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 
 from gam_yolo import registry, ultralytics_api
 from gam_yolo.blocks.parts import form
-from gam_yolo.errors import UserError, brief
+from gam_yolo.errors import UserError, brief, reason
 from gam_yolo.graph import find
 from gam_yolo.graph.match import Counterparts, counterparts
 from gam_yolo.graph.model import Graph
@@ -162,10 +163,14 @@ def _checkpoint(name: str) -> nn.Module:
             model: nn.Module = ultralytics_api.safe_checkpoint(name)
     except UserError:
         raise
+    except FileNotFoundError:
+        raise UserError(f"there is no file {brief(name)}", expected="a checkpoint") from None
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".partition("\n")[0].split())[:120]
+        # Ultralytics puts a long message around torch's own; a file cut early fails in a seek.
+        if "is empty, truncated or corrupted" in str(error) or getattr(error, "errno", 0) == errno.EINVAL:
+            raise UserError("is empty, cut off or damaged", at=name, expected="a checkpoint") from None
         raise UserError(
-            f"cannot be read ({reason})",
+            f"cannot be read ({reason(error)})",
             at=name,
             expected="a checkpoint that Ultralytics wrote, with layers of known classes only, as others could run code",
         ) from None
@@ -187,7 +192,7 @@ def _model(name: str) -> nn.Module:
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"cannot be built ({brief(f'{type(error).__name__}: {error}')})", at=name) from None
+            raise UserError(f"cannot be built ({reason(error)})", at=name) from None
     return model
 
 

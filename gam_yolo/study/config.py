@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from gam_yolo import ultralytics_api
+from gam_yolo.arguments import literal
 from gam_yolo.errors import UserError, brief, similar
-from gam_yolo.io import read_yaml
+from gam_yolo.io import is_number, read_yaml
 from gam_yolo.resources import STUDIES, shipped, shipped_names
 
 __all__ = ["CONTROL", "Study", "Variant", "read_study"]
@@ -99,6 +100,9 @@ def read_study(study: str | Path) -> Study:
     _check_keys(config, KEYS, str(path))
     name = config.get("name", path.stem)
     if not isinstance(name, str) or not NAME.fullmatch(name):
+        if "name" not in config:
+            problem = f"the study's name is that of its file, {brief(name)}"
+            raise UserError(problem, at=path, expected=NAME_RULE, fix="Rename the file or add 'name:'")
         raise UserError(f"'name' is {brief(name)}", at=path, expected=NAME_RULE)
     variants = _mapping(config.get("variants"), f"{path}, variants")
     if not variants:
@@ -130,7 +134,7 @@ def _find(study: str | Path) -> Path:
         raise UserError(
             f"there is no file '{study}'",
             expected=f"a study file, or the name of a shipped one: {', '.join(names)}",
-            similar=similar(path.name, names),
+            similar=similar(path.stem, [Path(name).stem for name in names]) and similar(path.name, names),
         )
     return found
 
@@ -175,16 +179,19 @@ def _control(value: Any, base: Variant, names: list[str], where: str) -> Variant
 
 def _train_arguments(value: Any, where: str) -> dict[str, Any]:
     """Check names and types by Ultralytics' own rules."""
-    arguments = _mapping(value, where)
+    defaults = ultralytics_api.default_arguments()
+    numeric = {key for key, default in defaults.items() if is_number(default)}
+    # YAML 1.1 reads `1e-3` as text.
+    arguments = {key: literal(v) if key in numeric else v for key, v in _mapping(value, where).items()}
     for key in arguments:
         if key in OWN_TRAIN_KEYS:
             raise UserError(f"'{key}' cannot be given here", at=where, fix=OWN_TRAIN_KEYS[key])
-    _check_keys(arguments, [key for key in ultralytics_api.default_arguments() if key not in OWN_TRAIN_KEYS], where)
+    _check_keys(arguments, [key for key in defaults if key not in OWN_TRAIN_KEYS], where)
     try:
-        ultralytics_api.validated_arguments(dict(arguments))
+        ultralytics_api.validated_arguments(arguments)
     except (TypeError, ValueError, SyntaxError, AssertionError) as error:
         raise UserError(str(error).partition("\n")[0], at=where) from None
-    return dict(arguments)
+    return arguments
 
 
 def _pretrained(value: Any, path: Path) -> str | bool:

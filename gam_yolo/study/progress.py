@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,7 +77,7 @@ def table(jobs: Sequence[Job]) -> Table:
         "state",
         "epoch",
         "mAP50-95",
-        title=f"{done} of {len(jobs)} runs finished" + (f", {duration(left)}" if left else ""),
+        title=f"{done} of {len(jobs)} runs finished" + (f", {duration(left)} left" if left else ""),
     )
     for job in jobs:
         far = read_epochs(job.run)
@@ -89,5 +88,13 @@ def table(jobs: Sequence[Job]) -> Table:
 
 
 def duration(seconds: float) -> str:
-    """Return in words how long is left."""
-    return f"about {datetime.timedelta(seconds=round(seconds))} left"
+    """Return how long that is, in words.
+
+    Examples:
+        >>> duration(11), duration(671), duration(7260)
+        ('about 11 s', 'about 11 min', 'about 2 h 1 min')
+    """
+    minutes = round(seconds / 60)
+    if seconds < 99.5:
+        return f"about {round(seconds)} s"
+    return f"about {minutes} min" if minutes < 100 else f"about {minutes // 60} h {minutes % 60} min"

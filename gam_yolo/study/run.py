@@ -139,7 +139,7 @@ class _Watch:
     def __call__(self, jobs: Sequence[Job]) -> None:
         if not self._estimated and (left := seconds_left(jobs)):
             self._estimated = True
-            self._say(f"the first epochs have ended: {duration(left)}, at most")
+            self._say(f"the first epochs have ended: at most {duration(left)} left")
         if self._watch:
             self._watch(jobs)
 

@@ -156,6 +156,16 @@ def test_what_is_not_a_regular_file_is_written_through(base: Path, tmp_path: Pat
     assert real.read_text() == placed.text
 
 
+def test_a_loop_of_links_is_not_replaced(base: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.symlink_to(second)
+    second.symlink_to(first)
+    with pytest.raises(UserError, match=r"first\.yaml: cannot be written \(Too many levels of symbolic links\)"):
+        place(base, block="GAM", at="p3").save(first)
+    assert first.readlink() == second
+    assert sorted(path.name for path in tmp_path.glob("*.yaml") if path.is_symlink()) == ["first.yaml", "second.yaml"]
+
+
 class Evil:
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (Path("executed"),)
@@ -190,3 +200,20 @@ def test_names_that_no_file_can_have() -> None:
             call()
     with pytest.raises(UserError, match="cannot be written"):
         place("yolov8n.yaml", block="GAM", at="p3").save(f"{name}.yaml")
+
+
+def test_transfer_from_a_missing_or_damaged_file_is_one_plain_line(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    YOLO(base).save("whole.pt")
+    Path("cut.pt").write_bytes(Path("whole.pt").read_bytes()[:5000])
+    Path("empty.pt").touch()
+    for name, says in (
+        ("missing.pt", "there is no file 'missing.pt'. Expected a checkpoint."),
+        ("cut.pt", "cut.pt: is empty, cut off or damaged. Expected a checkpoint."),
+        ("empty.pt", "empty.pt: is empty, cut off or damaged. Expected a checkpoint."),
+    ):
+        with pytest.raises(UserError) as error:
+            transfer(name, base)
+        assert str(error.value) == says

@@ -205,7 +205,8 @@ def test_what_fails_at_one_scale_is_said_to(tmp_path: Path) -> None:
     text = SCALED.replace("[-1, 1, Conv, [24, 1, 1]]", "[-1, 1, GAM, [1, {groups: 16}]]")
     found = checked(tmp_path, text)
     assert codes(found) == [("unbuildable", 6)]
-    assert found[0].message.endswith("(scale n)")
+    assert found[0].message.endswith(" (scale n).")
+    assert ". (" not in found[0].message
 
 
 def test_what_fails_at_every_scale_is_said_once(tmp_path: Path) -> None:

@@ -181,6 +181,8 @@ def test_no_hint_is_given_for_a_forks_block_that_we_lack(name: str, tmp_path: Pa
         ("CoordAtt, ['1024', 256, 16]", "[16]"),
         ("GAM, [1024, 1024]", "[]"),
         ("SE, [1024, 0]", "[]"),
+        ("ECA, [1024]", "[]"),
+        ("CBAM, [1024, 3]", "[3]"),
     ],
 )
 def test_the_remedy_for_a_row_with_channels_is_a_row_that_builds(row: str, remedy: str, tmp_path: Path) -> None:

@@ -227,6 +227,13 @@ class Picky(nn.Module):
         (4, [-1, "x", "C2f", [64]], "row 4 [-1, x, C2f, [64]]: repeats is 'x'"),
         (4, [-1, 1, "nn.Conv2d", ["((("]], "row 4 [-1, 1, nn.Conv2d, [(((]]: cannot be built (SyntaxError"),
         (-1, [[15, 18, 22], 1, "Detect", ["nc", "anchors"]], "Write [nc]: the heads of Ultralytics take no anchors"),
+        (-1, [[15, 18, 22], 1, "Detect", [80, "anchors"]], "Write [80]: the heads of Ultralytics take no anchors"),
+        (
+            -1,
+            [[15, 18, 22], 1, "Detect", ["nc", 3, [[10, 13]]]],
+            "Write [nc]: the heads of Ultralytics take no anchors",
+        ),
+        (4, [-1, 1, "nn.Linear", [8]], "missing 1 required positional argument: 'out_features')"),
     ],
 )
 def test_any_row_of_a_model_with_blocks_is_reported(

@@ -88,6 +88,26 @@ def test_a_file_of_another_kind_is_rejected(text: str, tmp_path: Path) -> None:
         read_study(file)
 
 
+def test_a_number_that_yaml_reads_as_text_is_a_number(content: dict[str, Any], tmp_path: Path) -> None:
+    content["recipe"] = {**content["recipe"], "lr0": "1e-3"}
+    file = tmp_path / "a.yaml"
+    file.write_text(yaml.safe_dump(content).replace("'1e-3'", "1e-3"))
+    assert "lr0: 1e-3\n" in file.read_text()
+    assert read_study(file).recipe["lr0"] == 0.001
+
+
+def test_a_file_name_that_cannot_be_the_studys_says_so(content: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "my study.yaml"
+    file.write_text(yaml.safe_dump({key: value for key, value in content.items() if key != "name"}))
+    with pytest.raises(UserError, match=r"that of its file, 'my study'\. .* Rename the file or add 'name:'\.$"):
+        read_study(file)
+
+
+def test_a_missing_file_is_not_taken_for_a_shipped_one() -> None:
+    with pytest.raises(UserError, match=r"there is no file 'nope\.yaml'\. .*voc\.yaml\.$"):
+        read_study("nope.yaml")
+
+
 def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no file '.*none\.yaml'"):
         read_study(tmp_path / "none.yaml")
