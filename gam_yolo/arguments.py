@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gam_yolo.blocks.forks import FEWEST_CHANNELS
-from gam_yolo.errors import UserError, brief, similar
+from gam_yolo.errors import UserError, brief, reason, similar
 
 __all__ = ["RowError", "as_list", "bind", "is_small", "literal", "row_error", "source"]
 
@@ -105,6 +105,9 @@ def bind(name: str, block: type[nn.Module], channels: int, args: Sequence[Any]) 
             raise UserError(
                 f"{name} has no argument '{key}'", expected=_listed(signature), similar=similar(str(key), others)
             )
+    for value in given:
+        if isinstance(value, dict) and value and set(value) <= set(others):
+            raise UserError(f"{name}'s arguments by name, {_flow(value)}, are not the last", fix="Write them last")
     if len(given) > len(others):
         raise UserError(
             f"{name} takes at most {len(others)} arguments, but the row has {len(given)}",
@@ -121,20 +124,16 @@ def bind(name: str, block: type[nn.Module], channels: int, args: Sequence[Any]) 
     bound.apply_defaults()
     arguments = list(bound.args[: last + 1])
     try:
-        _build(block, arguments)
+        with torch.device("meta"):
+            block(*arguments)
     except UserError as error:
         rest = _without_channels(given)
         if rest == given:
             raise
-        raise UserError(error, fix=_leave_out(block, channels, rest)) from error
+        raise UserError(error, fix=_leave_out(block, channels, rest, keywords)) from error
     except Exception as error:  # a block of the user's own may raise anything
-        raise UserError(f"{name} rejects its arguments ({brief(f'{type(error).__name__}: {error}')})") from error
+        raise UserError(f"{name} rejects its arguments ({reason(error)})") from error
     return arguments
-
-
-def _build(block: type[nn.Module], arguments: Sequence[Any]) -> None:
-    with torch.device("meta"):
-        block(*arguments)
 
 
 def _without_channels(given: list[Any]) -> list[Any]:
@@ -145,13 +144,14 @@ def _without_channels(given: list[Any]) -> list[Any]:
     return []
 
 
-def _leave_out(block: type[nn.Module], channels: int, rest: list[Any]) -> str:
-    """Return what to write instead of a row that gives the channels: its other numbers, if the block accepts them."""
+def _leave_out(block: type[nn.Module], channels: int, rest: list[Any], named: dict[str, Any]) -> str:
+    """Return what to write instead of a row that gives the channels: its other arguments, if the block accepts them."""
     try:
-        _build(block, [channels, *rest])
+        with torch.device("meta"):
+            block(channels, *rest, **named)
     except Exception:  # a block of the user's own may raise anything
-        rest = []
-    return f"Write [{', '.join(map(str, rest))}]: the channels come from the row's input"
+        rest, named = [], {}
+    return f"Write {_flow([*rest, named] if named else rest)}: the channels come from the row's input"
 
 
 def _listed(signature: inspect.Signature) -> str:

@@ -104,7 +104,12 @@ def widened(
 
     own = cost(plain)
     if own is None or own > target * (1 + TOLERANCE):
-        raise UserError(f"costs {own or 0:.2f} GFLOPs", at=name, expected=f"less than the {target:.2f} to match")
+        raise UserError(
+            f"costs {own or 0:.2f} GFLOPs",
+            at=name,
+            expected=f"less than the {target:.2f} to match",
+            fix="Match a costlier variant, or leave the control out",
+        )
     channels = _largest_below(plain, scaled, cost, own, target)
     open_groups = set(channels)
     while open_groups:  # the group that has grown least grows next, while one can

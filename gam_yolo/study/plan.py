@@ -131,7 +131,10 @@ def plan(study: Study, folder: StudyFolder, *, dry_run: bool = False) -> Plan:
         config = {**_config(variant, f"{study.path}, variant '{variant.name}'"), "nc": data.classes}
         size = _imgsz({**study.recipe, **variant.overrides})
         if variant.match_cost:
-            config, note = widened(config, costs[variant.match_cost], size, variant.name, weights)
+            try:
+                config, note = widened(config, costs[variant.match_cost], size, variant.name, weights)
+            except UserError as error:
+                raise UserError(error, at=study.path) from None
             notes.append(note)
         models[variant.name], costs[variant.name] = config, gflops(config, size, weights)
     runs = []

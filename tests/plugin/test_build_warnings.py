@@ -183,6 +183,7 @@ def test_no_hint_is_given_for_a_forks_block_that_we_lack(name: str, tmp_path: Pa
         ("SE, [1024, 0]", "[]"),
         ("ECA, [1024]", "[]"),
         ("CBAM, [1024, 3]", "[3]"),
+        ("SE, [1024, {start: identity}]", "[{start: identity}]"),
     ],
 )
 def test_the_remedy_for_a_row_with_channels_is_a_row_that_builds(row: str, remedy: str, tmp_path: Path) -> None:
@@ -193,6 +194,22 @@ def test_the_remedy_for_a_row_with_channels_is_a_row_that_builds(row: str, remed
     assert str(error.value).endswith(f" Write {remedy}: the channels come from the row's input.")
     path.write_text(with_row(f"{row.partition(',')[0]}, {remedy}"))
     build(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("GAM, [{reduction: 16}, 3]", "GAM's arguments by name, {reduction: 16}, are not the last. Write them last."),
+        ("GAM, [{reduction: 16}, {gate: sigmoid}]", "by name, {reduction: 16}, are not the last. Write them last."),
+        ("ECA, [4]", "kernel is 4. Expected one of 1, 3, 5, 7, 9."),
+    ],
+)
+def test_other_slips_in_arguments_are_explained(row: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "yolov8n-mine.yaml"
+    path.write_text(with_row(row))
+    with pytest.raises(UserError) as error:
+        build(path)
+    assert str(error.value).endswith(says)
 
 
 def test_a_scale_that_the_file_lacks_is_reported(tmp_path: Path) -> None:

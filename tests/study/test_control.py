@@ -54,7 +54,9 @@ def test_the_cost_of_gam_is_matched(family: str, scale: str) -> None:
 
 def test_a_cost_below_the_models_own_is_rejected() -> None:
     plain = only_scale(load("yolov8n.yaml").config, "n")
-    with pytest.raises(UserError, match=r"control: costs 8\.\d+ GFLOPs\. Expected less than the 3\.00"):
+    with pytest.raises(
+        UserError, match=r"control: costs 8\.\d+ GFLOPs\. Expected less than the 3\.00 to match\. Match a"
+    ):
         widened(plain, 3.0, 640, "control")
 
 
