@@ -89,7 +89,7 @@ def test_a_file_of_another_kind_is_rejected(text: str, tmp_path: Path) -> None:
 
 
 def test_a_number_that_yaml_reads_as_text_is_a_number(content: dict[str, Any], tmp_path: Path) -> None:
-    content["recipe"] = {**content["recipe"], "lr0": "1e-3"}
+    content = {**content, "recipe": {**content["recipe"], "lr0": "1e-3"}}  # a copy: other tests use the content too
     file = tmp_path / "a.yaml"
     file.write_text(yaml.safe_dump(content).replace("'1e-3'", "1e-3"))
     assert "lr0: 1e-3\n" in file.read_text()
