@@ -38,7 +38,7 @@ def twins() -> dict[Path, str]:
         head, body = source.read_text(encoding="utf-8").split("\n\n", 1)
         title = head.partition("\n")[0]
         for block in BLOCKS:
-            article = "an" if block in ("ECA", "SE", "UltralyticsCBAM") else "a"
+            article = "an" if block in ("ECA", "ELA", "EMA", "LSKA", "MLCA", "SCSA", "SE", "UltralyticsCBAM") else "a"
             found[source.with_stem(source.stem.replace("-gam", f"-{block.lower()}"))] = (
                 f"{title.replace('a GAM block', f'{article} {block} block')}\n"
                 f"# Generated from {source.name} by scripts/maintenance/make_cfg_twins.py, {block} in place of GAM.\n"
