@@ -75,8 +75,7 @@ def transfer(
 
     report = transferring.transfer(source, target)
     if as_json:
-        tensors = [asdict(tensor) for tensor in report.tensors]
-        typer.echo(json.dumps({**report.counts(), "mismatch": report.mismatch, "tensors": tensors}, indent=2))
+        typer.echo(json.dumps({**report.counts(), **asdict(report)}, indent=2))
         return
     table = Table("row", "module", "from row", "tensors", "state")
     for row in report.rows():

@@ -16,7 +16,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -30,6 +30,7 @@ from gam_yolo.errors import UserError, brief, reason
 from gam_yolo.graph import find
 from gam_yolo.graph.match import Counterparts, counterparts
 from gam_yolo.graph.model import Graph
+from gam_yolo.graph.same_function import changed_rows
 from gam_yolo.graph.shapes import harmless, measure, scales
 
 __all__ = ["TensorTransfer", "TransferReport", "has_blocks", "modules", "transfer", "transfer_weights"]
@@ -68,10 +69,15 @@ class TransferReport:
     Attributes:
         tensors: Each of the target's tensors.
         mismatch: Where the graphs of source and target diverge; empty where only their blocks differ.
+        changed: Rows that got all their weights and still compute something else than in the source, as "9 (SPPF)".
+        lost: Number of base tensors that start untrained although the source has a layer of the same name in their
+            place. The head of a model with other classes, or of another task, does not count.
     """
 
     tensors: tuple[TensorTransfer, ...]
     mismatch: str
+    changed: tuple[str, ...] = ()
+    lost: int = 0
 
     def counts(self) -> dict[str, int]:
         """Return how many tensors of `base` and `blocks` got weights, their totals, and the counts of other states."""
@@ -87,13 +93,29 @@ class TransferReport:
         }
 
     def line(self) -> str:
-        """Return the line for the log."""
+        """Return the line for the log; its numbers add up to all tensors of the model."""
         n = self.counts()
         blocks = f", {n['blocks']}/{n['blocks_total']} block tensors" if n["blocks"] else ""
         line = f"Transferred {n['base']}/{n['base_total']} base tensors{blocks}, {n[NEW]} new, {n[REJECTED]} rejected"
-        if not self.mismatch:
-            return line
-        return f"{line}; {'nothing after that row' if n['base'] else 'nothing'} was loaded: {self.mismatch}"
+        line += f", {n[UNMATCHED]} without a counterpart" if n[UNMATCHED] else ""
+        if self.mismatch:
+            return f"{line}; {'nothing after that row' if n['base'] else 'nothing'} was loaded: {self.mismatch}"
+        if self.lost:
+            line += (
+                f". {self.lost} base tensors start untrained: Ultralytics {ultralytics_api.version()} builds these "
+                "layers otherwise than they are in the checkpoint"
+            )
+        if self.changed:
+            line += (
+                f". Row {', '.join(self.changed)} got all weights but computes something else than in the checkpoint: "
+                f"Ultralytics {ultralytics_api.version()} builds it otherwise. Results are not comparable with those "
+                "of the checkpoint"
+            )
+        return line
+
+    def warns(self) -> bool:
+        """Return whether the line is a warning: trained layers of the source were lost or changed."""
+        return bool(self.mismatch or self.changed or self.lost)
 
     def rows(self) -> Iterator[tuple[str, str, str, str, str]]:
         """Yield one line per row and state: row, module, the source's row, number of tensors, state."""
@@ -126,7 +148,28 @@ def transfer_weights(source: nn.Module, target: nn.Module, load: Load, logger: l
     report = _report(target, shown, rejected, found.mismatch)
     if found.base:
         _take_names(source, target, report)
-    return report
+    return replace(
+        report,
+        changed=tuple(_changed(source, target, report, found.base)),
+        lost=sum(_is_lost(tensor, modules(source), modules(target)) for tensor in report.tensors),
+    )
+
+
+def _is_lost(tensor: TensorTransfer, old: list[str], new: list[str]) -> bool:
+    if tensor.block or tensor.state not in {REJECTED, UNMATCHED}:
+        return False
+    if _row(tensor.key) != str(len(new) - 1):
+        return True
+    return tensor.state == UNMATCHED and old[-1:] == new[-1:]
+
+
+def _changed(source: nn.Module, target: nn.Module, report: TransferReport, base: dict[int, int]) -> Iterator[str]:
+    """Yield the rows before the head whose weights are all the source's, and whose function is not."""
+    incomplete = {_row(t.key) for t in report.tensors if t.state not in {COPIED, BY_NAME}}
+    names, head = modules(target), len(_layers(target)) - 1
+    rows = {row: origin for row, origin in base.items() if row != head and str(row) not in incomplete}
+    for row in changed_rows(source, target, rows):
+        yield f"{row} ({names[row]})"
 
 
 def transfer(source: str | Path, target: str | Path) -> TransferReport:

@@ -41,6 +41,6 @@ def patch(tasks: ModuleType) -> None:
         vars(instance)["same_rows"] = not report.counts()["new"] and modules(source) == modules(instance)
         vars(instance)["frozen_rows"] = getattr(source, "frozen_rows", None)
         if verbose:
-            (tasks.LOGGER.warning if report.mismatch else tasks.LOGGER.info)(report.line())
+            (tasks.LOGGER.warning if report.warns() else tasks.LOGGER.info)(report.line())
 
     wrapt.wrap_function_wrapper(tasks, "BaseModel.load", load)
