@@ -42,6 +42,7 @@ __all__ = [
     "load_dataset_yaml",
     "model",
     "model_class",
+    "newer_release",
     "quiet",
     "runs_folder",
     "safe_checkpoint",
@@ -186,6 +187,45 @@ ASSUMPTIONS = {
     )
 }
 """By name."""
+
+
+FIRST_RELEASES = {
+    "C3k2": "8.3.0",
+    "C2PSA": "8.3.0",
+    "C2fPSA": "8.3.0",
+    "TorchVision": "8.3.59",
+    "Index": "8.3.59",
+    "A2C2f": "8.3.78",
+    "LRPCHead": "8.3.99",
+    "YOLOEDetect": "8.3.99",
+    "YOLOESegment": "8.3.99",
+    "OBB26": "8.4.0",
+    "Pose26": "8.4.0",
+    "Segment26": "8.4.0",
+    "YOLOESegment26": "8.4.0",
+    "SPPF with 4 arguments": "8.4.0",
+    "SemanticSegment": "8.4.52",
+    "Depth": "8.4.104",
+}
+"""What the oldest supported release lacks: the release that brought it, found in the releases' own files."""
+
+
+def newer_release(module: str, arguments: int = 0) -> str:
+    """Return what to do where a row needs a newer Ultralytics, or an empty string where that is not the reason.
+
+    Args:
+        module: The module that the row names.
+        arguments: The number of its arguments in the YAML.
+    """
+    name = "SPPF with 4 arguments" if module == "SPPF" and arguments > 2 else module
+    first = FIRST_RELEASES.get(name)
+    if first is None or _numbers(version()) >= _numbers(first):
+        return ""
+    return f"Install ultralytics>={first}, the first release with {name}; {version()} is installed"
+
+
+def _numbers(release: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in release.split(".")[:3] if part.isdecimal())
 
 
 def as_markdown() -> str:

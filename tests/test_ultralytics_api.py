@@ -16,6 +16,8 @@ from ultralytics.utils import LOGGER
 
 from gam_yolo import ultralytics_api
 from gam_yolo.errors import UserError
+from gam_yolo.graph.lint import check
+from gam_yolo.graph.shapes import unknown_module
 from gam_yolo.plugin.autoload import PATCHES
 from gam_yolo.ultralytics_api import ASSUMPTIONS, Assumption
 
@@ -104,3 +106,36 @@ def test_another_thread_is_heard_while_one_is_quiet() -> None:
     finally:
         LOGGER.removeHandler(handler)
     assert lines == ["heard"]
+
+
+def test_a_module_of_a_newer_release_is_named_with_its_release(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In Ultralytics 8.2.103 there is no C3k2, and `yolo11n-gam.yaml` cannot be built."""
+    monkeypatch.setattr("ultralytics.__version__", "8.2.103")
+    monkeypatch.delattr(tasks, "C3k2")
+    advice = "Install ultralytics>=8.3.0, the first release with C3k2; 8.2.103 is installed"
+    error = unknown_module("mine.yaml", 2, [-1, 2, "C3k2", [256, False, 0.25]])
+    assert (
+        str(error) == f"mine.yaml, row 2 [-1, 2, C3k2, [256, False, 0.25]]: there is no module named 'C3k2'. {advice}."
+    )
+    assert {finding.remedy for finding in check("yolo11n-gam.yaml") if finding.code == "unknown-module"} == {advice}
+
+
+@pytest.mark.parametrize(
+    ("installed", "module", "arguments", "first"),
+    [
+        ("8.3.253", "SPPF", 4, "8.4.0"),
+        ("8.3.253", "SPPF", 2, ""),
+        ("8.4.0", "SPPF", 4, ""),
+        ("8.3.9", "A2C2f", 4, "8.3.78"),
+        ("8.3.78", "A2C2f", 4, ""),
+        ("8.2.103", "C2f", 2, ""),
+    ],
+)
+def test_which_release_a_row_needs(
+    monkeypatch: pytest.MonkeyPatch, installed: str, module: str, arguments: int, first: str
+) -> None:
+    monkeypatch.setattr("ultralytics.__version__", installed)
+    advice = ultralytics_api.newer_release(module, arguments)
+    assert f"ultralytics>={first}, " in advice if first else advice == ""

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gam_yolo import registry
+from gam_yolo import registry, ultralytics_api
 from gam_yolo.arguments import RowError, bind
 from gam_yolo.arguments import source as file_name
 from gam_yolo.blocks.forks import FEWEST_CHANNELS
@@ -184,12 +184,15 @@ def _modules(graph: Graph) -> Iterator[Finding]:
     for layer in graph.layers:
         if module_class(layer.module) is None:
             meant = registry.similar_block(layer.module, known_modules())
+            similar = (
+                f"Did you mean '{meant}'?" if meant else "Name a block (gam-yolo blocks), or a layer of Ultralytics"
+            )
             yield Finding(
                 "error",
                 "unknown-module",
                 layer.index,
                 f"{layer}: there is no module named {brief(layer.module)}",
-                f"Did you mean '{meant}'?" if meant else "Name a block (gam-yolo blocks), or a layer of Ultralytics",
+                ultralytics_api.newer_release(layer.module) or similar,
             )
 
 

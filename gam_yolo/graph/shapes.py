@@ -102,8 +102,10 @@ def known_modules() -> set[str]:
 def unknown_module(file: str, index: int, row: Any) -> RowError:
     """Return the error about a row whose module does not exist, with the name that was probably meant."""
     name = row[2]
-    meant = registry.similar_block(name, known_modules())
-    return RowError(file, index, row, f"there is no module named {brief(name)}{registry.not_loaded()}", similar=meant)
+    fix = ultralytics_api.newer_release(name)
+    meant = "" if fix else registry.similar_block(name, known_modules())
+    problem = f"there is no module named {brief(name)}{registry.not_loaded()}"
+    return RowError(file, index, row, problem, fix=fix, similar=meant)
 
 
 def measure(config: Mapping[str, Any], name: str, scale: str = "") -> list[Shape | None]:
@@ -190,6 +192,7 @@ def failing_row(model: Mapping[str, Any], build: Callable[[dict[str, Any]], obje
     # As in the YOLOv5 repository: the anchors are a list, or the file's key of that name.
     anchors = row[2] in ("Detect", "Segment") and any(arg == "anchors" or isinstance(arg, list) for arg in row[3][1:])
     fix = f"Write [{row[3][0]}]: the heads of Ultralytics take no anchors" if anchors else ""
+    fix = fix or ultralytics_api.newer_release(row[2], len(row[3]))
     return RowError(file, fits, row, f"cannot be built ({reason(error)})", fix=fix)
 
 

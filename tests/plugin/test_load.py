@@ -398,7 +398,9 @@ def test_a_layer_of_another_type_is_refused(lines: list[str]) -> None:
     source.model[2].__class__ = type("Other", (nn.Module,), {"forward": source.model[2].__class__.forward})
     before = state(target)
     target.load(source)
-    assert lines[-1].startswith(f"WARNING ⚠️ Transferred {355 - 24}/355 base tensors, 19 new, 24 rejected. 24 base tensors start")
+    assert lines[-1].startswith(
+        f"WARNING ⚠️ Transferred {355 - 24}/355 base tensors, 19 new, 24 rejected. 24 base tensors start"
+    )
     assert all(torch.equal(t, before[k]) for k, t in target.state_dict().items() if k.startswith("model.2."))
 
 
