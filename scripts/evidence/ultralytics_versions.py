@@ -1,80 +1,226 @@
-"""Test the plug-in with other Ultralytics releases: build, train, validate, export, in fresh processes.
+"""Test the plug-in with many Ultralytics releases, each with the numpy that it asks for, in fresh processes.
 
-    python scripts/evidence/ultralytics_versions.py 8.3.0 8.3.253 8.4.0 8.4.190
+    python scripts/evidence/ultralytics_versions.py --output docs/results/versions.json
+    python scripts/evidence/ultralytics_versions.py 8.3.0 8.4.190 --weights yolov8n.pt
 
-Each release is installed, without its dependencies, into a temporary folder that comes first on the path. The
-versions that pass are what `pyproject.toml` may allow; `docs/compatibility.md` has the last figures. Prints one row per
-release and exits 1 if one failed.
+Each release is installed, without its other dependencies, into a temporary folder that comes first on the path. Without
+names, thirty releases from the oldest supported to the newest are tested. Prints one row per release and exits 1 if one
+failed. `docs/compatibility.md` has the last figures, made from the JSON by `--table`.
+
+What is tested, and what a row says:
+
+- assumptions: every name of Ultralytics that we use is there (`gam_yolo.ultralytics_api`);
+- YAMLs: how many of the shipped model YAMLs can be built; the others need modules of a newer release, and the error
+  says which release;
+- transfer: the base tensors of a YOLOv8n checkpoint that arrive in YOLOv8n-GAM, compared value by value, and the rows
+  that compute something else than in the checkpoint;
+- identity: whether YOLOv8n-GAM with a zero start then predicts what the checkpoint predicts;
+- commands: check, place, train, val, predict, export, compare, val with restricted loading, transfer, each in a process
+  of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from importlib.metadata import version as installed
 from pathlib import Path
+from typing import Any
 
+from packaging.specifiers import SpecifierSet
 from rich.console import Console
-from rich.table import Table
 
-# Family -> first release line that has it
-FAMILIES = {"yolov8n-gam": (8, 0), "yolo11n-gam-backbone": (8, 3), "yolo26n-gam": (8, 4)}
-TRAIN = ["epochs=1", "imgsz=64", "batch=8", "workers=0", "device=cpu", "plots=False", "fraction=0.1", "optimizer=SGD"]
+# From the oldest supported to the newest: the first and the last of each line, and releases in between.
+RELEASES = """
+    8.2.103 8.3.0 8.3.8 8.3.15 8.3.16 8.3.40 8.3.60 8.3.78 8.3.99 8.3.109 8.3.110 8.3.120 8.3.140 8.3.160 8.3.180
+    8.3.200 8.3.220 8.3.240 8.3.253 8.4.0 8.4.20 8.4.40 8.4.52 8.4.60 8.4.80 8.4.91 8.4.95 8.4.110 8.4.120 8.4.140
+    8.4.145 8.4.160 8.4.175 8.4.190
+"""
+DATA = "data=gam-demo.yaml"
+SMALL = ["imgsz=64", "device=cpu", "workers=0", "plots=False"]
+TRAIN = ["epochs=1", "batch=8", "fraction=0.1", "optimizer=SGD", *SMALL]
+
+
+@dataclass
+class Outcome:
+    """What happened with one release.
+
+    Attributes:
+        release: Ultralytics' version.
+        numpy: numpy's version.
+        broken: Assumptions that do not hold, in words.
+        built: Number of shipped YAMLs that were built.
+        newer: What is missing for the others, with the release that brings it.
+        failed: Errors about YAMLs that name no release, and failed commands.
+        transfer: Base tensors that arrived, and all of them.
+        changed: Rows with all weights and another function.
+        difference: Largest difference of the predictions from the checkpoint's, of a model with a zero start.
+    """
+
+    release: str
+    numpy: str = ""
+    broken: list[str] = field(default_factory=list)
+    built: int = 0
+    newer: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    transfer: list[int] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    difference: float | None = None
+
+    def row(self) -> str:
+        """Return a row of the table in docs/compatibility.md."""
+        newer = sorted({re.sub(r".*(ultralytics>=\S+),.*", r"\1", text).rstrip(",") for text in self.newer})
+        notes = [*self.broken, *self.failed, *(f"{row} computes something else" for row in self.changed)]
+        same = "-" if self.difference is None else "yes" if self.difference < 1e-2 else f"no, by {self.difference:.1f}"
+        yamls = f"{self.built}" + (f"; others need {', '.join(newer)}" if newer else "")
+        cells = self.release, self.numpy, yamls, "/".join(map(str, self.transfer)), same, "; ".join(notes) or "passed"
+        return f"| {' | '.join(cells)} |"
 
 
 def main() -> int:
-    """Test each release named on the command line."""
+    """Test each release, or print the table of an earlier run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("versions", nargs="+")
-    console = Console()
-    table = Table("ultralytics", *FAMILIES, "safe load", title="Plug-in with other Ultralytics releases")
-    failed = False
-    for version in parser.parse_args().versions:
+    parser.add_argument("releases", nargs="*", default=RELEASES.split())
+    parser.add_argument("--weights", type=Path, help="a YOLOv8n checkpoint, for transfer and identity")
+    parser.add_argument("--output", type=Path, help="JSON to write after each release; releases in it are not repeated")
+    parser.add_argument("--table", type=Path, help="print the table of this JSON, and test nothing")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.inside:
+        print(json.dumps(asdict(inside(options.weights))))  # read by the parent process
+        return 0
+    if options.table:
+        print("\n".join(Outcome(**row).row() for row in json.loads(options.table.read_text())["releases"]))
+        return 0
+    done = json.loads(options.output.read_text())["releases"] if options.output and options.output.is_file() else []
+    outcomes = [Outcome(**row) for row in done]
+    for release in options.releases:
+        if release in {outcome.release for outcome in outcomes}:
+            continue
         with tempfile.TemporaryDirectory() as folder:
-            outcome = try_release(version, Path(folder))
-        table.add_row(version, *outcome)
-        console.print(version, *outcome)
-        failed |= any(not o.startswith(("passed", "not in")) for o in outcome)
-    console.print(table)
-    return failed
+            outcomes.append(outcome := try_release(release, Path(folder), options.weights))
+        Console().print(outcome.row(), soft_wrap=True)
+        outcomes.sort(key=lambda o: tuple(map(int, o.release.split("."))))
+        if options.output:
+            today = datetime.now(timezone.utc).date().isoformat()
+            text = json.dumps(
+                {
+                    "date": today,
+                    "python": sys.version.split()[0],
+                    "torch": installed("torch"),
+                    "releases": [asdict(o) for o in outcomes],
+                }
+            )
+            options.output.write_text(text + "\n")
+    return any(outcome.failed or outcome.broken for outcome in outcomes)
 
 
-def try_release(version: str, folder: Path) -> list[str]:
-    """Return what happened for each family, and for restricted loading, under one release."""
-    site, work = folder / "site", folder / "work"
+def try_release(release: str, folder: Path, weights: Path | None) -> Outcome:
+    """Install one release into a folder and test it in fresh processes."""
+    site, work = folder / "site", folder / "work with blanks"
     work.mkdir()
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site)]
-    subprocess.run([*pip, f"ultralytics=={version}"], check=True)
+    subprocess.run([*pip, f"ultralytics=={release}"], check=True)
+    metadata = next(site.glob("ultralytics-*.dist-info/METADATA")).read_text()
+    asked = re.search(r"^Requires-Dist: numpy *\(?([^;)\n]*)\)?\s*$", metadata, re.MULTILINE)
+    wanted = asked[1].strip() if asked else ""
+    if not SpecifierSet(wanted).contains(installed("numpy")):
+        subprocess.run([*pip, f"numpy{wanted}"], check=True)
     env = os.environ | {"PYTHONPATH": str(site), "YOLO_CONFIG_DIR": str(folder / "config")}
-    env |= {"YOLO_AUTOINSTALL": "false", "PYTHONWARNINGS": "ignore"}
+    env |= {"YOLO_AUTOINSTALL": "false", "YOLO_OFFLINE": "true", "PYTHONWARNINGS": "ignore"}
 
-    def yolo(*arguments: str, **extra: str) -> str:
-        code = "from ultralytics.cfg import entrypoint; entrypoint()"
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], cwd=work, env=env | extra, capture_output=True, text=True
+    def python(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=work, env=env | extra, capture_output=True, text=True, check=False
         )
-        lines = (done.stdout + done.stderr).strip().splitlines()
-        return "" if done.returncode == 0 else f"{arguments[0]} failed: {lines[-1][-90:] if lines else 'silently'}"
 
-    outcome = []
-    release = tuple(map(int, version.split(".")[:2]))
-    for model, since in FAMILIES.items():
-        if release < since:
-            outcome.append("not in it")
-            continue
-        run = work / "runs" / model
-        last, data = run / "weights" / "last.pt", "data=gam-demo.yaml"
-        steps = [
-            ("train", f"model={model}.yaml", data, f"project={run.parent}", f"name={model}", *TRAIN),
-            ("val", f"model={last}", data, "imgsz=64", "device=cpu", "workers=0", "plots=False"),
-            ("export", f"model={last}", "format=torchscript", "imgsz=64"),
-        ]
-        outcome.append(next((bad for step in steps if (bad := yolo(*step))), "passed"))
-    trained = f"model={work / 'runs/yolov8n-gam/weights/last.pt'}"
-    val = ("val", trained, "data=gam-demo.yaml", "imgsz=64", "device=cpu", "workers=0", "plots=False")
-    return [*outcome, yolo(*val, ULTRALYTICS_SAFE_LOAD="1") or "passed"]
+    this = [str(Path(__file__).resolve()), "--inside", *(["--weights", str(weights.resolve())] if weights else [])]
+    ran = python(*this)
+    if ran.returncode:
+        return Outcome(release, failed=[_last(ran)])
+    outcome = Outcome(**json.loads(ran.stdout.strip().splitlines()[-1]))
+
+    last = work / "runs" / "gam" / "weights" / "last.pt"
+    images = str(work / "datasets" / "gam-demo" / "images" / "val")
+    yolo = "from ultralytics.cfg import entrypoint; entrypoint()"
+    ours = "from gam_yolo.cli import main; main()"
+    plain = work / "runs" / "plain" / "weights" / "last.pt"
+    run = [f"project={work / 'runs'}", "exist_ok=True"]
+    python("-c", yolo, "settings", f"datasets_dir={work / 'datasets'}")
+    for name, code, arguments, extra in (
+        ("check", ours, ["check", "yolov8n-gam.yaml"], {}),
+        ("place", ours, ["place", "yolov8n.yaml", "--block", "GAM", "--at", "after SPPF", "-o", "mine.yaml"], {}),
+        ("train", yolo, ["train", "model=yolov8n-gam.yaml", DATA, "name=gam", *run, *TRAIN], {}),
+        ("train", yolo, ["train", "model=yolov8n.yaml", DATA, "name=plain", *run, *TRAIN], {}),
+        ("val", yolo, ["val", f"model={last}", DATA, *SMALL], {}),
+        ("restricted val", yolo, ["val", f"model={last}", DATA, *SMALL], {"ULTRALYTICS_SAFE_LOAD": "1"}),
+        ("predict", yolo, ["predict", f"model={last}", f"source={images}", "imgsz=64", "device=cpu"], {}),
+        ("export", yolo, ["export", f"model={last}", "format=torchscript", "imgsz=64"], {}),
+        ("transfer", ours, ["transfer", str(plain), "mine.yaml"], {}),
+        ("compare", ours, ["compare", f"plain={plain}", f"gam={last}", "--data", "gam-demo.yaml", "-o", "report"], {}),
+    ):
+        done = python("-c", code, *arguments, **extra)
+        if done.returncode:
+            outcome.failed.append(f"{name}: {_last(done)}")
+    return outcome
+
+
+def _last(done: subprocess.CompletedProcess[str]) -> str:
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    return lines[-1].strip()[-200:] if lines else f"status {done.returncode}, silently"
+
+
+def inside(weights: Path | None) -> Outcome:
+    """Test what needs no command, in a process with the release on its path."""
+    import numpy as np
+    import torch
+    from ultralytics import __version__
+
+    import gam_yolo
+    from gam_yolo import resources, ultralytics_api
+    from gam_yolo.errors import UserError
+
+    outcome = Outcome(__version__, np.__version__, ultralytics_api.broken_assumptions())
+    tasks: Any = ultralytics_api.tasks()
+    ultralytics_api.get("LOGGER").setLevel("ERROR")
+    for name in resources.shipped_names(("cfg",)):
+        try:
+            ultralytics_api.model(name)
+            outcome.built += 1
+        except UserError as error:
+            (outcome.newer if "ultralytics>=" in str(error) else outcome.failed).append(str(error))
+        except Exception as error:  # what a user would see as a traceback
+            outcome.failed.append(f"{name}: {type(error).__name__}: {error}"[:200])
+    if weights is None:
+        return outcome
+    source = ultralytics_api.safe_checkpoint(str(weights))
+    target = tasks.DetectionModel("yolov8n-gam.yaml", verbose=False)
+    rows = [i for i, layer in enumerate(target.model) if type(layer).__name__ == "GAM"]
+    target.load(source)
+    arrived = 0
+    for row, layer in enumerate(source.model):
+        place = row + sum(r <= row + k for k, r in enumerate(rows))
+        mine = target.model[place].state_dict()
+        arrived += sum(key in mine and torch.equal(mine[key], t) for key, t in layer.state_dict().items())
+    base = sum(len(layer.state_dict()) for i, layer in enumerate(target.model) if i not in rows)
+    outcome.transfer = [arrived, base]
+    outcome.changed = list(gam_yolo.transfer(weights, "yolov8n-gam.yaml").changed)
+    placed = gam_yolo.place("yolov8n.yaml", block="GAM", at="head-inputs", args=[{"start": "zero", "gain": 10}])
+    config = {**placed.yaml, "scale": "n"}
+    zero = tasks.DetectionModel(config, verbose=False)
+    zero.load(source)
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        got, want = zero.eval()(image), source.eval()(image)
+    outcome.difference = float((got[0] - want[0]).abs().max())
+    return outcome
 
 
 if __name__ == "__main__":
