@@ -1,4 +1,4 @@
-"""The gates that are read: of every registered block, of Ultralytics' own, of users' blocks with and without `gates`."""
+"""The gates that are read: of every registered block, of Ultralytics' own, and of users' blocks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from ultralytics.nn.modules import CBAM as StockCBAM
+from ultralytics.nn import modules
 
 from gam_yolo import BLOCKS, GAM, UserError
 from gam_yolo.attention.gates import BY_CHANNEL, BY_POSITION, attention_blocks, read_gates
@@ -62,7 +62,7 @@ def test_gams_gates_are_what_its_branches_return(preset: str) -> None:
 
 
 def test_ultralytics_own_cbam_is_found_and_read() -> None:
-    block = StockCBAM(64).eval()
+    block = modules.CBAM(64).eval()
     assert [*attention_blocks(nn.Sequential(nn.Conv2d(64, 64, 1), block))] == ["1"]
     gates, y = read_gates(block, X)
     assert {key: tuple(gate.shape) for key, gate in gates.items()} == {
