@@ -91,8 +91,7 @@ def look(
     files = _checkpoints(models)
     source = _source(images, data, split, limit)
     say = progress or (lambda _: None)
-    options = {"imgsz": imgsz, "device": device or None, "conf": confidence, "vid_stride": vid_stride}
-    given = {key: value for key, value in options.items() if value is not None}
+    options = {"device": device or None, "conf": confidence, "vid_stride": vid_stride}
     found: list[LookedModel] = []
     drawn: list[LookedPicture] = []
     count = 0
@@ -100,7 +99,8 @@ def look(
         say(f"{name}: reading gates")
         yolo = load(file)
         reader = _Reader(yolo)
-        for count, frame in enumerate(itertools.islice(reader.frames(source, given), limit), 1):
+        frames = reader.frames(source, {**options, "imgsz": imgsz or yolo.model.args.get("imgsz", 640)})
+        for count, frame in enumerate(itertools.islice(frames, limit), 1):
             reader.read(frame)
             if count <= pictures:
                 say(f"{name}: drawing {frame.name}")
