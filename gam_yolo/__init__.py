@@ -10,7 +10,9 @@ imported before it is needed.
     blocks      list the registered blocks
     prepare     make a dataset ready
     compare     compare trained detectors, with intervals
+    look        see what the attention blocks of trained detectors do
     run_study   train variants with several seeds, and compare them
+    export_plain  write a module that loads a checkpoint without this package
     register    add a block of your own
 """
 
@@ -22,6 +24,8 @@ from typing import TYPE_CHECKING
 from gam_yolo.plugin import autoload as _autoload
 
 if TYPE_CHECKING:
+    from gam_yolo.attention.look import look as look
+    from gam_yolo.attention.result import LookResult as LookResult
     from gam_yolo.blocks import BAM as BAM
     from gam_yolo.blocks import CAA as CAA
     from gam_yolo.blocks import CBAM as CBAM
@@ -49,6 +53,8 @@ if TYPE_CHECKING:
     from gam_yolo.graph.place import place as place
     from gam_yolo.graph.transfer import TransferReport as TransferReport
     from gam_yolo.graph.transfer import transfer as transfer
+    from gam_yolo.plain import PlainExport as PlainExport
+    from gam_yolo.plain import export_plain as export_plain
     from gam_yolo.registry import BLOCKS as BLOCKS
     from gam_yolo.registry import register as register
     from gam_yolo.report.compare import compare as compare
@@ -81,12 +87,16 @@ _PUBLIC = {
     "BlockInfo": "gam_yolo.describe",
     "Comparison": "gam_yolo.report.result",
     "Finding": "gam_yolo.graph.lint",
+    "LookResult": "gam_yolo.attention.result",
     "PlacedModel": "gam_yolo.graph.place",
+    "PlainExport": "gam_yolo.plain",
     "PreparedDataset": "gam_yolo.datasets",
     "TransferReport": "gam_yolo.graph.transfer",
     "UserError": "gam_yolo.errors",
     "check": "gam_yolo.graph.lint",
     "compare": "gam_yolo.report.compare",
+    "export_plain": "gam_yolo.plain",
+    "look": "gam_yolo.attention.look",
     "place": "gam_yolo.graph.place",
     "prepare": "gam_yolo.datasets",
     "register": "gam_yolo.registry",

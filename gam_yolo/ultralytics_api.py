@@ -26,6 +26,7 @@ __all__ = [
     "ASSUMPTIONS",
     "Assumption",
     "as_markdown",
+    "attention_modules",
     "broken_assumptions",
     "dataset_folder",
     "default_arguments",
@@ -281,6 +282,12 @@ def model_class(config: dict[str, Any]) -> Any:
     with quiet():  # it warns where it cannot tell, and guesses
         task = get("guess_model_task")(config)
     return get("YOLO.task_map").fget(None)[task]["model"]
+
+
+def attention_modules() -> tuple[type, ...]:
+    """Return Ultralytics' own attention modules, as far as the installed release has them."""
+    modules = importlib.import_module("ultralytics.nn.modules")
+    return tuple(getattr(modules, name) for name in ("CBAM", "ChannelAttention", "SpatialAttention"))
 
 
 def safe_checkpoint(path: str) -> Any:

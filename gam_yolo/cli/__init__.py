@@ -10,7 +10,9 @@ from gam_yolo import __version__
 from gam_yolo.cli.blocks import blocks
 from gam_yolo.cli.compare import compare
 from gam_yolo.cli.console import exit_on_error
+from gam_yolo.cli.export import export_plain
 from gam_yolo.cli.graph import check, place, transfer
+from gam_yolo.cli.look import look
 from gam_yolo.cli.prepare import prepare
 from gam_yolo.cli.study import study
 
@@ -23,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # a bug of ours keeps Python's own traceback
 )
-for _command in (blocks, place, check, transfer, prepare, compare, study):
+for _command in (blocks, place, check, transfer, prepare, compare, look, study, export_plain):
     app.command()(_command)
 
 

@@ -39,11 +39,15 @@ def compare(
     batch: Annotated[int, typer.Option(help="Images per batch.")] = 16,
     device: Annotated[str, typer.Option(help="Device as Ultralytics names it: 0, cpu, mps.")] = "",
     replicates: Annotated[int, typer.Option(help="Bootstrap samples of the images.")] = 1000,
+    latex: Annotated[
+        bool, typer.Option("--latex", help="Write a LaTeX table, and the charts as PDF and SVG, for a paper.")
+    ] = False,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the report and the predictions made.")
     ] = Path("runs/compare"),
 ) -> None:
     """Test whether detectors differ, and write the report: a page, Markdown, JSON and CSV."""
+    from gam_yolo.io import write
     from gam_yolo.report.compare import compare as compare_variants
     from gam_yolo.report.variants import name_arguments
 
@@ -61,6 +65,9 @@ def compare(
         output=output,
         progress=lambda text: out.print(text, style="dim"),
     )
+    if latex:
+        write(output / "report.tex", found.to_latex())
+        found.save_figures(output / "figures")
     for warning in found.warnings:
         out.print(warning, style="bold red")
     out.print(_table(found))

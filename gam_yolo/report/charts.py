@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Literal
 
@@ -19,15 +19,27 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox, BboxBase
 
-__all__ = ["Interval", "Line", "bars", "colour", "curves", "forest", "scatter"]
+__all__ = [
+    "STYLE",
+    "VARIABLES",
+    "Chart",
+    "Interval",
+    "Line",
+    "bars",
+    "colour",
+    "curves",
+    "forest",
+    "scatter",
+    "stand_in",
+]
 
 _Side = Literal["left", "right"]
 _WIDTHS = {"wide": 720, "narrow": 400}  # in pixels, of the forms for screens and for phones
 _COLOURS = 12  # as many as the page's style has
 _INK, _SOFT, _LINE = "#0000e0", "#0000e1", "#0000e2"  # stand for CSS variables until the SVG is written
-_VARIABLES = {_INK: "--ink", _SOFT: "--soft", _LINE: "--line"} | {f"#0000c{i:x}": f"--c{i}" for i in range(_COLOURS)}
+VARIABLES = {_INK: "--ink", _SOFT: "--soft", _LINE: "--line"} | {f"#0000c{i:x}": f"--c{i}" for i in range(_COLOURS)}
 _LETTER, _ASIDE = (7.5, 15.0), 10  # about a letter's width and height, and a name's distance from its point, in pixels
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's font
     "text.parse_math": False,  # a variant's name may hold dollars
     "figure.dpi": 72,  # so that a point is a pixel
@@ -75,12 +87,53 @@ class Line:
     variant: int
 
 
+@dataclass(frozen=True)
+class Chart:
+    """A chart that can be drawn at any width.
+
+    Attributes:
+        title: What it shows.
+        description: Its content in words, for screen readers.
+        height: In pixels.
+        draw: Draws it.
+        names: The variants that only a colour tells apart; the page has a key for them.
+    """
+
+    title: str
+    description: str
+    height: float
+    draw: Callable[[Axes], None]
+    names: Mapping[int, str] = field(default_factory=dict)
+
+    def figure(self, width: float) -> Figure:
+        """Return it as a figure in the page's style, with stand-ins for its colours; the width is in pixels."""
+        with mpl.rc_context(STYLE):
+            figure = Figure((width / 72, self.height / 72), layout="constrained")
+            self.draw(figure.subplots())
+        return figure
+
+    def html(self) -> str:
+        """Return it as two elements for a page, in the page's colours: one for screens, one for phones."""
+        said = escape(f"{self.title}: {self.description}")
+        elements = []
+        for kind, width in _WIDTHS.items():
+            out = io.StringIO()
+            # The salt keeps what one chart names apart from another's on the page, and the same from run to run.
+            with mpl.rc_context(STYLE | {"svg.hashsalt": f"{self.title} {kind}"}):
+                self.figure(width).savefig(out, format="svg", transparent=True, metadata={"Date": None})
+            opening = (
+                f'<svg class="chart {kind}" viewBox="0 0 {width} {self.height:.0f}" role="img" aria-label="{said}">'
+            )
+            elements.append(f"{opening}<title>{escape(self.title)}</title>{_inner(out.getvalue())}</svg>")
+        return "\n".join(elements)
+
+
 def colour(variant: int) -> str:
     """Name the CSS variable that is a variant's colour; no other variant has that of the baseline, variant 0."""
     return f"--c{_number(variant)}"
 
 
-def forest(title: str, rows: Sequence[Interval], unit: str) -> str:
+def forest(title: str, rows: Sequence[Interval], unit: str) -> Chart:
     """Draw differences with their intervals around a line at zero."""
 
     def draw(axes: Axes) -> None:
@@ -93,10 +146,10 @@ def forest(title: str, rows: Sequence[Interval], unit: str) -> str:
         axes.set_xlabel(unit)
         _name_rows(axes, [(i, row.label) for i, row in enumerate(rows)], len(rows) - 0.4)
 
-    return _chart(title, "; ".join(f"{r.label} {_spoken(r)}" for r in rows), 28 * len(rows) + 60, draw)
+    return Chart(title, "; ".join(f"{r.label} {_spoken(r)}" for r in rows), 28 * len(rows) + 60, draw)
 
 
-def bars(title: str, groups: Sequence[tuple[str, Sequence[Interval]]], unit: str) -> str:
+def bars(title: str, groups: Sequence[tuple[str, Sequence[Interval]]], unit: str) -> Chart:
     """Draw a bar for each variant in each group, with its interval."""
     thick, gap = 11, 10
 
@@ -115,10 +168,11 @@ def bars(title: str, groups: Sequence[tuple[str, Sequence[Interval]]], unit: str
         _name_rows(axes, names, top - gap / 2)
 
     said = "; ".join(f"{label}: " + ", ".join(f"{r.label} {_spoken(r)}" for r in rows) for label, rows in groups[:12])
-    return _chart(title, said, sum(thick * len(rows) + gap for _, rows in groups) + 60, draw)
+    names = {row.variant: row.label for _, rows in groups for row in rows}
+    return Chart(title, said, sum(thick * len(rows) + gap for _, rows in groups) + 60, draw, names)
 
 
-def scatter(title: str, points: Sequence[tuple[float, Interval]], x_unit: str, y_unit: str) -> str:
+def scatter(title: str, points: Sequence[tuple[float, Interval]], x_unit: str, y_unit: str) -> Chart:
     """Draw values with their intervals against a cost."""
 
     def draw(axes: Axes) -> None:
@@ -132,10 +186,10 @@ def scatter(title: str, points: Sequence[tuple[float, Interval]], x_unit: str, y
         _name_points(axes, points)
 
     said = "; ".join(f"{r.label} at {x:.3g} {x_unit}: {_spoken(r)}" for x, r in points)
-    return _chart(title, said, 340, draw)
+    return Chart(title, said, 340, draw)
 
 
-def curves(title: str, lines: Sequence[Line], x_unit: str, y_unit: str) -> str:
+def curves(title: str, lines: Sequence[Line], x_unit: str, y_unit: str) -> Chart:
     """Draw curves of several variants; those of one variant share a colour."""
 
     def draw(axes: Axes) -> None:
@@ -149,30 +203,7 @@ def curves(title: str, lines: Sequence[Line], x_unit: str, y_unit: str) -> str:
         axes.set_ylabel(y_unit)
 
     said = "; ".join(f"{line.label}: from {line.y[0]:.3g} to {line.y[-1]:.3g}" for line in lines)
-    return _chart(title, said, 340, draw)
-
-
-def _chart(title: str, description: str, height: float, draw: Callable[[Axes], None]) -> str:
-    """Return a chart as two elements for a page, in the page's colours: one for screens, one for phones.
-
-    Args:
-        title: What it shows.
-        description: Its content in words, for screen readers.
-        height: In pixels.
-        draw: Draws it.
-    """
-    said = escape(f"{title}: {description}")
-    elements = []
-    for kind, width in _WIDTHS.items():
-        out = io.StringIO()
-        # The salt keeps what one chart names apart from another's on the page, and the same from run to run.
-        with mpl.rc_context(_STYLE | {"svg.hashsalt": f"{title} {kind}"}):
-            figure = Figure((width / 72, height / 72), layout="constrained")
-            draw(figure.subplots())
-            figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-        opening = f'<svg class="chart {kind}" viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{said}">'
-        elements.append(f"{opening}<title>{escape(title)}</title>{_inner(out.getvalue())}</svg>")
-    return "\n".join(elements)
+    return Chart(title, said, 340, draw, {line.variant: line.label.partition(", seed ")[0] for line in lines})
 
 
 def _inner(document: str) -> str:
@@ -182,11 +213,16 @@ def _inner(document: str) -> str:
     inner = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", inner, flags=re.DOTALL)  # it would style the whole page
     inner = re.sub(r' id="[\w.]+_\d+"', "", inner)  # nothing refers to these
     inner = re.sub(r"font-family: [^;\"]*;? ?|(?<=px) '[^;\"]*", "", inner).replace("font: ", "font-size: ")
-    return re.sub(r"#0000[ce][\da-f]", lambda found: f"var({_VARIABLES[found[0]]})", inner)
+    return re.sub(r"#0000[ce][\da-f]", lambda found: f"var({VARIABLES[found[0]]})", inner)
+
+
+def stand_in(variant: int) -> str:
+    """Return what stands for a variant's colour while a chart is drawn, a key of `VARIABLES`."""
+    return f"#0000c{_number(variant):x}"
 
 
 def _colour(of: Interval | Line) -> str:
-    return f"#0000c{_number(of.variant):x}"
+    return stand_in(of.variant)
 
 
 def _number(variant: int) -> int:

@@ -15,7 +15,7 @@ from gam_yolo.evaluation import Detections, GroundTruth, match_coco
 from gam_yolo.report.formatting import printable
 from gam_yolo.report.result import Panel, Picture
 
-__all__ = ["differing_images"]
+__all__ = ["CONFIDENCE", "Box", "as_url", "differing_images", "draw_boxes"]
 
 CONFIDENCE = 0.25
 """Detections below it are neither drawn nor counted, as in Ultralytics' prediction."""
@@ -30,7 +30,7 @@ _Corners = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class _Box:
+class Box:
     """A box to draw: left, top, width and height in pixels of the panel, its class, its colour."""
 
     place: _Corners
@@ -39,6 +39,7 @@ class _Box:
 
     @property
     def corners(self) -> _Corners:
+        """Left, top, right and bottom."""
         x, y, w, h = self.place
         return x, y, x + w, y + h
 
@@ -126,14 +127,14 @@ def _panels(
     names = [printable(name) for name in truth.classes]
     total = int((objects & ~truth.crowd).sum())
     boxes = [
-        _Box(tuple(scale * box), names[label], _OBJECT)
+        Box(tuple(scale * box), names[label], _OBJECT)
         for box, label in zip(truth.box[objects], truth.label[objects], strict=True)
     ]
     panels = [_panel(image, f"annotated: {total} objects", boxes)]
     for name, seen in (before, after):
         own = np.flatnonzero(seen.detections.image == index)
         boxes = [
-            _Box(
+            Box(
                 tuple(scale * seen.detections.box[i]),
                 names[seen.detections.label[i]],
                 _FOUND if seen.right[i] else _IGNORED if seen.ignored[i] else _FALSE,
@@ -164,11 +165,24 @@ def _seen(truth: GroundTruth, detections: Detections) -> _Seen:
     )
 
 
-def _panel(image: Image.Image, caption: str, boxes: list[_Box]) -> Panel:
+def _panel(image: Image.Image, caption: str, boxes: list[Box]) -> Panel:
+    return Panel(caption, as_url(draw_boxes(image, boxes)))
+
+
+def as_url(image: Image.Image) -> str:
+    """Return an image as a data URL: a JPEG, or a PNG if parts of it are transparent."""
+    buffer, form = io.BytesIO(), "png" if image.mode == "RGBA" else "jpeg"
+    image.save(buffer, form, quality=80)
+    return f"data:image/{form};base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def draw_boxes(image: Image.Image, boxes: list[Box]) -> Image.Image:
+    """Return a copy of an image with boxes and their names; a name that would hide other boxes is left out."""
     image = image.copy()
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(size=11)
-    labels = _place_labels(boxes, [draw.textbbox((0, 0), box.name, font=font) for box in boxes], image.size)
+    named = [box for box in boxes if box.name]
+    labels = _place_labels(named, [draw.textbbox((0, 0), box.name, font=font) for box in named], image.size)
     for (left, top, right, bottom), box in labels:
         draw.rectangle((left, top, right, bottom), fill=box.colour)
     for box in boxes:  # over the labels: no label hides a line
@@ -177,19 +191,17 @@ def _panel(image: Image.Image, caption: str, boxes: list[_Box]) -> Panel:
     for (left, top, *_), box in labels:
         x, y, *_ = draw.textbbox((0, 0), box.name, font=font)
         draw.text((left + _PAD - x, top + _PAD - y), box.name, fill="white", font=font)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return Panel(caption, "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode())
+    return image
 
 
 def _place_labels(
-    boxes: list[_Box], texts: list[tuple[float, float, float, float]], size: tuple[int, int]
-) -> list[tuple[_Corners, _Box]]:
+    boxes: list[Box], texts: list[tuple[float, float, float, float]], size: tuple[int, int]
+) -> list[tuple[_Corners, Box]]:
     """Find a place for each box's label: above it, below it, or inside at its top.
 
     A label that would lie on another label, or hide more than a tenth of another box, is left out.
     """
-    placed: list[tuple[_Corners, _Box]] = []
+    placed: list[tuple[_Corners, Box]] = []
     for box, (x0, y0, x1, y1) in zip(boxes, texts, strict=True):
         x, y, _, h = box.place
         width, height = x1 - x0 + 2 * _PAD, y1 - y0 + 2 * _PAD

@@ -19,7 +19,7 @@ from gam_yolo.report.records import map_text
 from gam_yolo.report.result import MAIN, Comparison, Difference, Value, VariantResult
 from gam_yolo.report.tables import csv_text
 
-__all__ = ["FILES", "draw_charts", "markdown", "page", "write"]
+__all__ = ["FILES", "draw_charts", "markdown", "page", "plan_charts", "write"]
 
 FILES = ("report.json", "report.csv", "report.md", "report.html")
 """The files of a report."""
@@ -111,19 +111,19 @@ def draw_charts(comparison: Comparison) -> tuple[dict[str, str], list[str]]:
         SVG elements of the page by name, and a note on each chart that could not be drawn.
     """
     drawn, notes = {}, []
-    for name, draw in _plan_charts(comparison).items():
+    for name, plan in plan_charts(comparison).items():
         try:
-            drawn[name] = draw()
+            drawn[name] = plan().html()
         except Exception as error:  # a picture less, rather than no report
             notes.append(f"The chart '{name}' could not be drawn ({printable(str(error))}).")
     return drawn, notes
 
 
-def _plan_charts(comparison: Comparison) -> dict[str, Callable[[], str]]:
-    """Gather what each chart shows."""
+def plan_charts(comparison: Comparison) -> dict[str, Callable[[], charts.Chart]]:
+    """Gather what each chart shows; each is made by a call, in which it may fail."""
     variants, baseline = tuple(comparison.variants.values()), comparison.baseline
     numbered = list(enumerate(variants))
-    result: dict[str, Callable[[], str]] = {}
+    result: dict[str, Callable[[], charts.Chart]] = {}
     rows = [
         _interval(f"{variant.name} {MINUS} {reference}", found, i, signed(found.value))
         for i, variant in numbered

@@ -352,6 +352,22 @@ class Comparison:
 
         return markdown(self)
 
+    def to_latex(self) -> str:
+        """Return the main table for LaTeX, with the package booktabs."""
+        from gam_yolo.report.paper import latex
+
+        return latex(self)
+
+    def save_figures(self, folder: str | Path) -> list[Path]:
+        """Write the charts as PDF and SVG files in the widths of one and of two columns; return the files.
+
+        Raises:
+            UserError: They cannot be written.
+        """
+        from gam_yolo.report.paper import save_figures
+
+        return save_figures(self, Path(folder))
+
     def to_dataframe(self) -> pandas.DataFrame:
         """Return a pandas data frame: one row per variant, class and metric, and one per difference.
 

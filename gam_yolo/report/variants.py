@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gam_yolo.errors import UserError, brief
 
-__all__ = ["Paths", "Variant", "find_variants", "name_arguments"]
+__all__ = ["Paths", "Variant", "find_files", "find_variants", "name_arguments"]
 
 Paths = str | Path | Iterable[str | Path]
 """A checkpoint, run folder, prediction file or glob pattern, or several of them."""
@@ -45,7 +45,7 @@ def find_variants(named: Mapping[str, Paths]) -> list[Variant]:
     for name in named:
         if not isinstance(name, str):
             raise UserError(f"the name of a variant is {name!r}", expected="a string")
-    variants = [Variant(name, _find(name, paths)) for name, paths in named.items()]
+    variants = [Variant(name, find_files(name, paths)) for name, paths in named.items()]
     seen: set[Path] = set()
     for path in (path.resolve() for variant in variants for path in variant.paths):
         if path in seen:
@@ -71,14 +71,19 @@ def name_arguments(arguments: Sequence[str | Path]) -> dict[str, Paths]:
         name, separator, pattern = argument.partition("=")
         if not separator or _exists(argument):
             name, pattern = "", argument
-        name = name or _name_of(_find(argument, pattern)[0])
+        name = name or _name_of(find_files(argument, pattern)[0])
         if name in named:
             raise UserError(f"two variants are named '{name}'", fix="Name them, as in 'gam=runs/gam-s*'")
         named[name] = pattern
     return named
 
 
-def _find(name: str, paths: Paths) -> tuple[Path, ...]:
+def find_files(name: str, paths: Paths) -> tuple[Path, ...]:
+    """Return the files that a variant's paths stand for.
+
+    Raises:
+        UserError: A path leads nowhere or to something else, or the paths are of two kinds.
+    """
     entries = [paths] if isinstance(paths, (str, Path)) or not isinstance(paths, Iterable) else list(paths)
     files = tuple(_file_of(path) for entry in entries for path in _matches(name, _text(entry)))
     if not files:

@@ -13,11 +13,10 @@ ROWS = [Interval("a", 1.0, 0.5, 1.5, 0, "+1.0"), Interval("b $x$ <i>", -2.0, Non
 
 
 def every_kind() -> str:
-    drawn = forest("Forest", ROWS, "points"), bars("Bars", [("one", ROWS[:1]), ("two", ROWS)], "mAP")
+    drawn = [forest("Forest", ROWS, "points"), bars("Bars", [("one", ROWS[:1]), ("two", ROWS)], "mAP")]
     lines = [Line("a", [0, 1, 2], [0.1, 0.4, 0.3], 0)]
-    return "\n".join(
-        [*drawn, scatter("Scatter", [(1.0, ROWS[0]), (2.0, ROWS[1])], "ms", "mAP"), curves("C", lines, "x", "y")]
-    )
+    drawn += [scatter("Scatter", [(1.0, ROWS[0]), (2.0, ROWS[1])], "ms", "mAP"), curves("C", lines, "x", "y")]
+    return "\n".join(chart.html() for chart in drawn)
 
 
 def elements(drawn: str) -> list[str]:
@@ -53,11 +52,11 @@ def test_names_in_charts_do_not_meet_on_the_page() -> None:
 
 
 def test_labels_are_written_as_they_are() -> None:
-    assert "b $x$ &lt;i&gt;" in forest("Forest", ROWS, "points")
+    assert "b $x$ &lt;i&gt;" in forest("Forest", ROWS, "points").html()
 
 
 def test_epochs_are_whole() -> None:
-    for drawn in elements(curves("Training", [Line("a", [1, 2, 3], [10.0, 20.0, 30.0], 0)], "epoch", "mAP")):
+    for drawn in elements(curves("Training", [Line("a", [1, 2, 3], [10.0, 20.0, 30.0], 0)], "epoch", "mAP").html()):
         ticks = re.findall(r"text-anchor: middle[^>]*>([\d.]+)</text>", drawn)
         assert ticks == ["1", "2", "3"]
 
@@ -69,7 +68,7 @@ def test_a_chart_is_the_same_from_run_to_run() -> None:
 def test_labels_of_close_points_meet_neither_each_other_nor_a_point() -> None:
     points = [(1.0 + 0.01 * i, Interval(f"variant-{i}", 30 + 0.1 * i, 26, 34, i)) for i in range(9)]
     points.append((3.0, Interval("far", 30.2, 26, 34, 9)))
-    for drawn in elements(scatter("Accuracy", points, "GFLOPs", "mAP")):
+    for drawn in elements(scatter("Accuracy", points, "GFLOPs", "mAP").html()):
         text = r'<text style="([^"]*)" x="([-\d.]+)" y="([-\d.]+)"[^>]*>(variant-\d|far)</text>'
         boxes = {}
         for style, x, y, label in re.findall(text, drawn):

@@ -1,0 +1,84 @@
+"""What each attention block is worth: the mAP that a model loses when the block is replaced by the identity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from gam_yolo import ultralytics_api
+from gam_yolo.attention.gates import without
+from gam_yolo.attention.result import Block, Worth
+from gam_yolo.report.compare import compare
+from gam_yolo.report.result import MAIN, Comparison, Difference
+
+__all__ = ["ALL", "measure_worth", "save_without"]
+
+ALL = "all blocks"
+
+
+def measure_worth(
+    checkpoint: Path, blocks: Sequence[Block], *, progress: Callable[[str], None] | None = None, **options: object
+) -> tuple[float | None, tuple[Worth, ...]]:
+    """Measure what each block of a checkpoint is worth, without any training.
+
+    The model without a block was not trained without it. So a block's worth is how much the trained model relies on it,
+    not what the architecture gains by it. A model trained without the block answers that: see `gam_yolo.compare`.
+
+    Args:
+        checkpoint: The checkpoint.
+        blocks: Its blocks.
+        progress: Called with a line of text at each step.
+        options: As of `gam_yolo.compare`: `data`, `split`, `imgsz`, `batch`, `device`, `replicates`.
+
+    Returns:
+        mAP 50-95 of the whole model, and the worth of each block, and of all of them if there are several.
+
+    Raises:
+        UserError: The data set cannot be read.
+    """
+    if not blocks:
+        return None, ()
+    removed = {block.label: [block.path] for block in blocks}
+    if len(blocks) > 1:
+        removed[ALL] = [block.path for block in blocks]
+    with TemporaryDirectory(prefix="gam-yolo-") as folder:
+        files = {"whole": checkpoint}
+        for number, (label, paths) in enumerate(removed.items()):
+            files[label] = save_without(checkpoint, paths, Path(folder) / f"{number}.pt")
+        found: Comparison = compare(files, progress=progress, **options)  # type: ignore[arg-type]
+    worth = []
+    for label in removed:
+        variant = found.variants[label]
+        worth.append(Worth(label, _negative(variant.differences["whole"][MAIN]), variant.metrics[MAIN].value))
+    return found.variants["whole"].metrics[MAIN].value, tuple(worth)
+
+
+def save_without(checkpoint: Path, paths: Sequence[str], output: Path) -> Path:
+    """Write a copy of a checkpoint with some blocks replaced by the identity.
+
+    Args:
+        checkpoint: The checkpoint.
+        paths: The blocks' paths, such as `model.16`.
+        output: The file to write.
+
+    Returns:
+        `output`.
+    """
+    content, _ = ultralytics_api.get("torch_safe_load")(str(checkpoint))
+    for key in ("ema", "model"):
+        for path in paths if content.get(key) is not None else ():
+            without(content[key], path)
+    torch.save(content, output)
+    return output
+
+
+def _negative(found: Difference) -> Difference:
+    """Return "whole minus without" for "without minus whole"."""
+    low, high = (None if end is None else -end for end in (found.high, found.low))
+    words = {"better": "worse", "worse": "better"}
+    value = None if found.value is None else -found.value
+    verdict = words.get(found.verdict or "", found.verdict)
+    return Difference(value, low, high, found.p, found.p_holm, verdict, found.seed_share)  # type: ignore[arg-type]

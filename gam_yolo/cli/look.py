@@ -1,0 +1,61 @@
+"""`gam-yolo look`: parse, call, print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gam_yolo.cli.console import console
+
+# What needs torch is imported by the command that needs it: so that `gam-yolo --help` does not wait for it.
+
+__all__ = ["look"]
+
+
+def look(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL... [IMAGES|FOLDER|VIDEO]...",
+            help="Checkpoints or run folders, 'name=best.pt' to name one; then what to look at, or --data.",
+        ),
+    ],
+    data: Annotated[str | None, typer.Option(help="Dataset YAML: measures what each block is worth.")] = None,
+    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "val",
+    imgsz: Annotated[int | None, typer.Option(help="Image size; by default the size of the training.")] = None,
+    batch: Annotated[int, typer.Option(help="Images per batch of the validation.")] = 16,
+    device: Annotated[str, typer.Option(help="Device as Ultralytics names it: 0, cpu, mps.")] = "",
+    conf: Annotated[float, typer.Option(help="Lowest confidence of detections that are drawn.")] = 0.25,
+    limit: Annotated[int, typer.Option(help="The most images, or frames, whose gates are read.")] = 100,
+    pictures: Annotated[int, typer.Option(help="Number of images that are drawn.")] = 4,
+    vid_stride: Annotated[int, typer.Option(help="Take every n-th frame of a video.")] = 1,
+    replicates: Annotated[int, typer.Option(help="Bootstrap samples of the images.")] = 1000,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and the drawings.")] = Path(
+        "runs/look"
+    ),
+) -> None:
+    """Look at the gates of attention blocks, at heat maps, and at what each block is worth."""
+    from gam_yolo.attention import look as looking
+
+    out = console()
+    models, images = looking.split_arguments(paths)
+    found = looking.look(
+        models,
+        images or None,
+        data=data,
+        split=split,
+        imgsz=imgsz,
+        batch=batch,
+        device=device,
+        confidence=conf,
+        limit=limit,
+        pictures=pictures,
+        vid_stride=vid_stride,
+        replicates=replicates,
+        output=output,
+        progress=lambda text: out.print(text, style="dim"),
+    )
+    out.print(str(found))
+    out.print(f"Page: {output / 'look.html'}")

@@ -1,0 +1,232 @@
+"""`look`, from checkpoints and images to the page: findings, heat maps, and what a block is worth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from typer.testing import CliRunner
+from ultralytics import YOLO
+
+import gam_yolo
+from gam_yolo import GAM, UserError
+from gam_yolo.attention.heatmap import faithfulness, layer_cam
+from gam_yolo.attention.statistics import GateValues, chance_inside
+from gam_yolo.attention.worth import ALL, measure_worth, save_without
+from gam_yolo.cli import app
+
+
+def sized(*shape: int, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
+    return torch.empty(1, *shape).uniform_(low, high, generator=torch.Generator().manual_seed(0))
+
+
+def finding(*gates: torch.Tensor, peak: float = 1.0) -> str:
+    values = GateValues("spatial", peak)
+    for gate in gates:
+        values.add(gate, np.zeros((0, 4)), (64, 64))
+    return values.summary().finding
+
+
+def test_findings_in_plain_words() -> None:
+    ones = torch.ones(1, 8, 6, 6)
+    assert finding(ones) == "still the identity: 1 everywhere"
+    assert finding(0 * ones) == "dead: 0 everywhere, nothing passes"
+    assert finding(0.62 * ones).startswith("constant: 0.62 everywhere")
+    assert finding((sized(8, 6, 6) > 0.5).float()).startswith("saturated: 100%")
+    assert "close to 0 or 2" in finding(2 * (sized(8, 6, 6) > 0.5).float(), peak=2.0)
+    assert finding(sized(8, 6, 6), sized(8, 6, 6) + 0.1) == "varies over channels, positions and images"
+    fixed = torch.linspace(0.1, 0.9, 8).view(1, 8, 1, 1).expand(1, 8, 6, 6)
+    assert finding(fixed, fixed) == "a fixed scale for each channel: the same at every position and for every image"
+    half = torch.cat((sized(4, 6, 6, low=0.2), torch.zeros(1, 4, 6, 6)), 1)
+    assert finding(half).endswith("4 of 8 channels are dead")
+
+
+def test_a_raw_gate_is_never_saturated() -> None:
+    assert not finding(5 * (sized(8, 6, 6) > 0.5).float()).startswith("saturated")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_chance_inside_boxes_is_that_of_all_pairs(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.integers(0, 5, (7, 9)).astype(np.float32)  # with ties
+    boxes = np.array([[10, 5, 60, 40], [80, 60, 300, 90.5]])
+    inside, outside = [], []
+    for i, row in enumerate(values):
+        for j, value in enumerate(row):
+            x, y = (j + 0.5) * 144 / 9, (i + 0.5) * 112 / 7
+            hit = any(left <= x < right and top <= y < bottom for left, top, right, bottom in boxes)
+            (inside if hit else outside).append(value)
+    pairs = [(a > b) + 0.5 * (a == b) for a in inside for b in outside]
+    assert chance_inside(values, boxes, (112, 144)) == pytest.approx(np.mean(pairs))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
+    """Checkpoints with COCO's weights: a GAM that does something and a CBAM at its identity; and photographs."""
+    path = tmp_path_factory.mktemp("look")
+    weights = shared / "weights" / "yolov8n.pt"
+    gam_yolo.place("yolov8n.yaml", block="GAM", at="p3", args={"preset": "strips", "start": "zero"}).save(
+        path / "yolov8-a.yaml"
+    )
+    gam_yolo.place(path / "yolov8-a.yaml", block="CBAM", at="p4", args={"start": "identity"}).save(
+        path / "yolov8-b.yaml"
+    )
+    torch.manual_seed(0)
+    model = YOLO(path / "yolov8n-b.yaml").load(weights)
+    (gam,) = (module for module in model.model.modules() if isinstance(module, GAM))
+    for parameter in gam.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    model.model.args = {"imgsz": 160}
+    model.save(path / "gam.pt")
+    plain = YOLO(weights)
+    plain.model.args = {"imgsz": 160}
+    plain.save(path / "plain.pt")
+    names = sorted((shared / "data/coco/val2017").glob("*.jpg"))[:6]
+    (path / "photos").mkdir()
+    for name in names:
+        Image.open(name).convert("RGB").save(path / "photos" / f"{name.stem} ü.png")
+    return path
+
+
+def test_a_look_at_two_models_writes_one_page_and_pictures(folder: Path, tmp_path: Path) -> None:
+    models = [f"plain={folder / 'plain.pt'}", f"with <GAM>={folder / 'gam.pt'}", str(folder / "photos")]
+    done = CliRunner().invoke(app, ["look", *models, "--limit", "3", "--pictures", "1", "-o", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    content = json.loads((tmp_path / "out/look.json").read_text())
+    plain, gam = content["models"]
+    assert plain["blocks"] == []
+    assert "plain has no attention blocks." in content["notes"]
+    assert [block["path"] for block in gam["blocks"]] == ["model.16", "model.20"]
+    assert [gate["name"] for gate in gam["blocks"][0]["gates"]] == ["channel", "spatial"]
+    assert gam["blocks"][0]["change"] > 0.01
+    assert gam["blocks"][1]["change"] == 0
+    assert gam["blocks"][1]["start"] == "identity"
+    assert gam["blocks"][1]["finding"] == "still the identity: it changes its input by 0.0 %"
+    page = (tmp_path / "out/look.html").read_text()
+    assert "with &lt;GAM&gt;" in page
+    assert "<GAM>" not in page
+    assert "http" not in page.replace("http://www.w3.org", "")  # self-contained
+    pictures = sorted(path.name for path in (tmp_path / "out/pictures").iterdir())
+    assert len(pictures) == 2 + 2 + 2 + 2  # detections and heat map of each, two gates of each block
+    assert page.count("<img") == len(pictures)
+
+
+def test_gates_are_those_of_the_block_on_the_maps_of_a_prediction(folder: Path) -> None:
+    """The mean of the values, computed from the layers one after another."""
+    photo = next((folder / "photos").iterdir())
+    found = gam_yolo.look(folder / "gam.pt", photo, pictures=0).models[0].blocks[0].gates[0]
+    model = YOLO(folder / "gam.pt")
+    kept: list[torch.Tensor] = []
+    model.model.model[16].register_forward_pre_hook(lambda _, args: kept.append(args[0].clone()))
+    model.predict(photo, imgsz=160, verbose=False)
+    with torch.no_grad():
+        gate = YOLO(folder / "gam.pt").model.model[16].channel(kept[-1])
+    assert found.mean == pytest.approx(float(gate.mean()), rel=0.02)  # of a sample of the values
+    assert found.shape == tuple(gate.shape[1:])
+
+
+def image(folder: Path) -> tuple[Any, torch.Tensor]:
+    model = YOLO(folder / "gam.pt")
+    pixels = Image.open(sorted((folder / "photos").iterdir())[1]).resize((160, 128))
+    return model.model.eval(), torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None] / 255
+
+
+def test_the_heat_map_is_ultralytics_own(folder: Path, tmp_path: Path) -> None:
+    plotting = pytest.importorskip("ultralytics.utils.plotting")
+    if not hasattr(plotting, "class_activation_map"):
+        pytest.skip("this release of Ultralytics has no LayerCAM")
+    network, pixels = image(folder)
+    ours = layer_cam(network, pixels)
+    seen: list[Any] = []
+
+    class Colours:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def applyColorMap(self, cam: Any, kind: int) -> Any:  # noqa: N802  OpenCV's name
+            seen.append(cam)
+            return real.applyColorMap(cam, kind)
+
+    class Wrapped:
+        model = network
+
+        def __call__(self, x: torch.Tensor) -> Any:
+            return network(x)
+
+    real = plotting.cv2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plotting, "cv2", Colours())
+        plotting.class_activation_map(Wrapped(), pixels, ["a.jpg"], tmp_path)
+    assert ours.max() > 0.9
+    assert np.abs(ours.numpy() * 255 - seen[0]).max() <= 1.01  # it is rounded down there
+
+
+def test_a_true_map_passes_the_test_of_faithfulness(folder: Path) -> None:
+    network, pixels = image(folder)
+    found = faithfulness(network, pixels)
+    assert found is not None
+    deletion, insertion, random_deletion, random_insertion = found
+    assert deletion < random_deletion
+    assert insertion > random_insertion
+
+
+def test_a_model_without_a_block_is_the_model_built_without_its_row(folder: Path) -> None:
+    """The row removed from the YAML and the weights transferred: another way to the same predictions."""
+    removed = YOLO(save_without(folder / "gam.pt", ["model.16"], folder / "removed.pt"))
+    gam_yolo.place("yolov8n.yaml", block="CBAM", at="p4", args={"start": "identity"}).save(folder / "yolov8-c.yaml")
+    built = YOLO(folder / "yolov8n-c.yaml").load(folder / "gam.pt")
+    x = torch.rand(2, 3, 96, 160, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = built.model.eval()(x)[0]
+        whole = YOLO(folder / "gam.pt").model.eval()(x)[0]
+        torch.testing.assert_close(removed.model.eval()(x)[0], expected)
+    assert (whole - expected).abs().max() > 1
+
+
+def test_what_a_block_is_worth_is_the_map_that_is_lost_without_it(folder: Path, shared: Path) -> None:
+    data = folder / "data.yaml"
+    images = shared / "data/coco/val2017"
+    names = YOLO(folder / "plain.pt").names
+    picked = sorted(images.glob("*.jpg"))[:24]
+    (folder / "set/images").mkdir(parents=True, exist_ok=True)
+    (folder / "set/labels").mkdir(exist_ok=True)
+    whole = YOLO(folder / "plain.pt")
+    for file in picked:  # the plain model's own detections are the truth, so that it finds all
+        (folder / "set/images" / file.name).write_bytes(file.read_bytes())
+        found = whole.predict(file, imgsz=160, conf=0.3, verbose=False)[0].boxes
+        rows = [f"{int(c)} {' '.join(map(str, box))}" for c, box in zip(found.cls, found.xywhn.tolist(), strict=True)]
+        (folder / "set/labels" / f"{file.stem}.txt").write_text("\n".join(rows))
+    data.write_text(json.dumps({"path": str(folder / "set"), "train": "images", "val": "images", "names": names}))
+    blocks = gam_yolo.look(folder / "gam.pt", picked[0], pictures=0).models[0].blocks
+    whole_ap, worth = measure_worth(folder / "gam.pt", blocks, data=data, replicates=100)
+    by_block = {one.block: one for one in worth}
+    assert [*by_block] == ["16 GAM", "20 CBAM", ALL]
+    assert whole_ap is not None
+    gam, cbam = by_block["16 GAM"].lost, by_block["20 CBAM"].lost
+    assert cbam.value == 0
+    assert gam.value == pytest.approx(whole_ap - (by_block["16 GAM"].AP or 0))
+    assert gam.value < 0  # the random gate spoils what the base finds, so the model gains without it
+    assert gam.low is not None
+    assert gam.low <= gam.value <= (gam.high or 0)
+    assert by_block[ALL].AP == by_block["16 GAM"].AP
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"models": []}, "there are no models"),
+        ({"images": None}, "there are no images"),
+        ({"images": "missing.jpg"}, "missing.jpg cannot be read"),
+        ({"limit": 0}, "limit is 0. Expected 1 or more"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_reported(folder: Path, arguments: dict[str, Any], message: str) -> None:
+    given = {"models": folder / "gam.pt", "images": folder / "photos", **arguments}
+    with pytest.raises(UserError, match=message):
+        gam_yolo.look(given.pop("models"), **given)

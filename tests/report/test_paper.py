@@ -1,0 +1,79 @@
+"""`to_latex` and `save_figures`: a comparison in a paper, from the same results as the page."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gam_yolo.errors import UserError
+from gam_yolo.report.charts import VARIABLES
+from gam_yolo.report.result import Comparison
+
+
+@pytest.fixture(scope="module")
+def found(report: Path) -> Comparison:
+    comparison = Comparison.load(report / "report.json")
+    ugly = {name: replace(variant, name=f"{name}_50%&$#~^\\{{}}") for name, variant in comparison.variants.items()}
+    return replace(comparison, variants=ugly)
+
+
+def test_the_table_has_the_values_of_the_comparison(found: Comparison) -> None:
+    text = found.to_latex()
+    rows = text.split("\\midrule\n")[1].split("\\bottomrule")[0].strip().splitlines()
+    head = next(line for line in text.splitlines() if line.startswith("Model &"))
+    assert len(rows) == len(found.variants)
+    for row, variant in zip(rows, found.variants.values(), strict=True):
+        cells = [cell.strip() for cell in row.removesuffix("\\\\").replace("\\&", "+").split("&")]
+        assert len(cells) == len(head.split("&"))
+        value = variant.metrics["AP"]
+        assert value.value is not None
+        assert value.low is not None
+        assert value.high is not None
+        assert cells[2] == f"${100 * value.value:.1f}\\ [{100 * value.low:.1f},\\,{100 * value.high:.1f}]$"
+        difference = variant.differences.get(found.baseline)
+        assert bool(difference) == bool(cells[3])
+        if difference:
+            main = difference["AP"]
+            assert cells[3].startswith(f"${100 * (main.value or 0):+.1f}")
+            assert ("^{*}" in cells[3]) == (main.verdict in ("better", "worse"))
+    assert any("^{*}" in row for row in rows)
+
+
+def test_names_are_escaped_for_latex(found: Comparison) -> None:
+    name = r"plain\_50\%\&\$\#\textasciitilde{}\textasciicircum{}\textbackslash{}\{\}"
+    assert name in found.to_latex()
+    text = found.to_latex()
+    plain = re.sub(r"\\[a-z]+|\\.", "", text.partition("\\begin")[2])
+    assert plain.count("{") == plain.count("}")
+    assert plain.count("$") % 2 == 0
+    assert "%" not in plain
+
+
+def test_figures_have_the_widths_of_columns_and_colours_for_paper(found: Comparison, tmp_path: Path) -> None:
+    written = found.save_figures(tmp_path / "figures")
+    assert {path.name for path in written} == {path.name for path in (tmp_path / "figures").iterdir()}
+    stems = {path.stem for path in written}
+    assert {"differences-1col", "differences-2col", "precision-recall-1col", "sizes-2col"} <= stems
+    for path in written:
+        width = {"1": 252.0, "2": 515.52}[path.stem[-4]]
+        if path.suffix == ".pdf":
+            content = path.read_bytes()
+            assert content.startswith(b"%PDF")
+            box = re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ", content)
+            assert box
+            assert float(box[1]) == pytest.approx(width, abs=0.1)
+            assert b"CreationDate" not in content
+        else:
+            text = path.read_text()
+            assert float(re.findall(r'width="([\d.]+)pt"', text)[0]) == pytest.approx(width, abs=0.1)
+            assert not set(VARIABLES) & set(re.findall(r"#[0-9a-f]{6}", text))
+            assert "<text" not in text  # outlines: an SVG has no fonts
+
+
+def test_figures_that_cannot_be_written_are_a_user_error(found: Comparison, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written there"):
+        found.save_figures(tmp_path / "file")

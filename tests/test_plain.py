@@ -1,0 +1,117 @@
+"""A checkpoint with blocks is loaded in a process that has Ultralytics, but not this package."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from ultralytics import YOLO
+
+from gam_yolo import GAM, UserError, export_plain, place
+
+HIDE = """
+import sys
+class Hidden:  # every way to import gam_yolo is closed
+    def __init__(self, finder): self.finder = finder
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] == "gam_yolo" else self.finder.find_spec(name, path, target)
+    def __getattr__(self, name): return getattr(self.finder, name)
+sys.meta_path[:] = [Hidden(finder) for finder in sys.meta_path]
+try: import gam_yolo
+except ModuleNotFoundError: pass
+else: sys.exit("gam_yolo is there")
+"""
+PREDICT = """
+import json
+import torch
+from ultralytics import YOLO
+model = YOLO("my best.pt")
+with torch.no_grad():
+    raw = model.model(torch.linspace(0, 1, 3 * 64 * 64).view(1, 3, 64, 64))[0]
+found = model.predict("image.png", conf=0.0, imgsz=64, max_det=5, verbose=False)[0].boxes.data
+print("RESULT", json.dumps([raw.tolist(), found.tolist()]))
+"""
+
+
+def run(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "YOLO_AUTOINSTALL": "false"}
+    environment.pop("PYTHONPATH", None)
+    code = f"{HIDE}\nsys.path.insert(0, {str(folder)!r})\n{code}"
+    return subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=folder, env=environment, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint of several blocks, one with groups, an image, and this package's predictions."""
+    path = tmp_path_factory.mktemp("plain")
+    text = place("yolov8n.yaml", block="GAM", at="p3", args={"preset": "paper-grouped", "start": "zero"}).text
+    (path / "one.yaml").write_text(text)
+    place(path / "one.yaml", block="MLCA", at="p4").save(path / "yolov8-two.yaml")
+    torch.manual_seed(0)
+    model = YOLO(path / "yolov8n-two.yaml")
+    for module in model.model.modules():
+        if isinstance(module, (nn.BatchNorm2d, GAM)):
+            for parameter in module.parameters():
+                nn.init.normal_(parameter, 1, 0.3)
+    model.save(path / "my best.pt")
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path / "image.png")
+    return path
+
+
+def test_predictions_without_the_package_are_those_with_it(folder: Path) -> None:
+    written = export_plain(folder / "my best.pt")
+    assert written.path == folder / "my_best_plain.py"
+    assert {"GAM", "MLCA", "ConvBN", "Start"} <= {*written.blocks}
+    assert written.missing == ()
+    done = run(folder, f"import my_best_plain\n{PREDICT}")
+    assert done.returncode == 0, done.stderr
+    raw, found = json.loads(done.stdout.partition("RESULT")[2])
+    model = YOLO(folder / "my best.pt")
+    with torch.no_grad():
+        expected = model.model(torch.linspace(0, 1, 3 * 64 * 64).view(1, 3, 64, 64))[0]
+    torch.testing.assert_close(torch.tensor(raw), expected)
+    boxes = model.predict(folder / "image.png", conf=0.0, imgsz=64, max_det=5, verbose=False)[0].boxes.data
+    # Without the plug-in, the batch norms of blocks are not folded into their convolutions.
+    torch.testing.assert_close(torch.tensor(found), boxes, rtol=1e-3, atol=1e-6)
+
+
+def test_without_the_module_ultralytics_looks_for_a_package_of_our_name(folder: Path) -> None:
+    """What docs/export.md says of a checkpoint alone; here installing is switched off."""
+    done = run(folder, PREDICT)
+    assert done.returncode != 0
+    assert "appears to require 'gam_yolo" in done.stderr + done.stdout
+    assert "No module named 'gam_yolo" in done.stderr
+
+
+def test_the_module_imports_nothing_of_the_package_and_can_be_read(folder: Path) -> None:
+    path = export_plain(folder / "my best.pt", folder / "other.py").path
+    text = path.read_text()
+    assert "class GAM(nn.Module):" in text.splitlines()
+    assert "gam_yolo.registry" not in text
+    done = run(
+        folder,
+        "import other; from gam_yolo.blocks.gam import GAM; print(sum(p.numel() for p in GAM(256).parameters()))",
+    )
+    assert done.stdout.strip() == "1639680", done.stderr
+
+
+def test_a_plain_checkpoint_needs_no_module(tmp_path: Path) -> None:
+    YOLO("yolov8n.yaml").save(tmp_path / "plain.pt")
+    with pytest.raises(UserError, match="has no blocks of gam_yolo"):
+        export_plain(tmp_path / "plain.pt")
+
+
+def test_a_module_must_have_a_name_that_can_be_imported(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"the module is '1-2\.py'. Expected a Python name"):
+        export_plain(folder / "my best.pt", folder / "1-2.py")
