@@ -205,6 +205,9 @@ def place_block(
     if not block and (verb := next((verb for verb in rows if verb != "remove"), "")):
         raise UserError(f"block is not given, but at says '{verb}'", expected="the name of a block, or 'remove' only")
     layers = [*graph.layers]
+    in_place = [row for verb in ("replace", "remove", "inside") for row in rows.get(verb, ())]
+    if (twice := next((row for row in in_place if in_place.count(row) > 1), None)) is not None:
+        raise UserError(f"at='{at}' says two things about row {twice}", expected="one of replace, remove and inside")
     for verb, module, given in (("replace", block, as_list(args)), ("remove", REMOVED, [])):
         for row in rows.get(verb, ()):
             _check_keeps_shape(document, row, shapes)

@@ -55,7 +55,7 @@ def patch(tasks: ModuleType) -> None:
 
         model = given.arguments["d"]
         try:
-            return _parse(tasks, build, model)
+            return _parse(tasks, build, model, given.arguments.get("verbose", True))
         except UserError:
             raise
         except Exception as error:
@@ -80,7 +80,9 @@ def unavailable(tasks: ModuleType, reason: str) -> None:
         setattr(tasks, name, type(name, (nn.Module,), {"__init__": reject, "__module__": __name__}))
 
 
-def _parse(tasks: ModuleType, build: Callable[[Mapping[str, Any]], Parsed], model: Mapping[str, Any]) -> Parsed:
+def _parse(
+    tasks: ModuleType, build: Callable[[Mapping[str, Any]], Parsed], model: Mapping[str, Any], verbose: bool = False
+) -> Parsed:
     if not any(_module(row) in registry.BLOCKS or is_placed(row) for row in _rows(model)):
         return build(model)
     offered, scale = model.get("scales"), model.get("scale")
@@ -130,7 +132,9 @@ def _parse(tasks: ModuleType, build: Callable[[Mapping[str, Any]], Parsed], mode
         _warn(tasks, model, channels)
     built = build(final)
     for index, arguments in inside.items():
-        _attend(built[0][index], str(as_list(graph.layers[index].inside)[0]), arguments)
+        line = _attend(built[0][index], str(as_list(graph.layers[index].inside)[0]), arguments)
+        if verbose:
+            tasks.LOGGER.info(line)
     return built
 
 
@@ -151,13 +155,13 @@ def _bound_inside(model: Mapping[str, Any], layer: Layer, built: nn.Module) -> l
         raise error(f"{layer.module} has no bottleneck to put {name} inside", expected="a row such as C2f, C3 or C3k2")
     try:
         block = registry.get(str(name))
-        return [bind(block.__name__, block, channels(each), args) for each in found]
+        return [bind(str(name), block, channels(each), args) for each in found]
     except UserError as problem:
         raise error(problem) from problem.__cause__
 
 
-def _attend(layer: nn.Module, name: str, arguments: list[list[Any]]) -> None:
-    """Put a block into each bottleneck of a layer that the parser has built, and add a line to the parser's table."""
+def _attend(layer: nn.Module, name: str, arguments: list[list[Any]]) -> str:
+    """Put a block into each bottleneck of a layer that the parser has built; return a line for the parser's table."""
     from gam_yolo.bottleneck import attend, bottlenecks
 
     block, built = registry.get(name), cast(Any, layer)
@@ -166,7 +170,7 @@ def _attend(layer: nn.Module, name: str, arguments: list[list[Any]]) -> None:
         attend(bottleneck, block(*bound))
     built.np = sum(x.numel() for x in layer.parameters())
     added, where = built.np - before, f"{block.__module__}.{block.__qualname__}"
-    ultralytics_api.info(f"{built.i:>3}{'inside':>20}{len(arguments):>3}{added:10.0f}  {where:<45}{arguments[0]!s:<30}")
+    return f"{built.i:>3}{'inside':>20}{len(arguments):>3}{added:10.0f}  {where:<45}{arguments[0]!s:<30}"
 
 
 def _warn(tasks: ModuleType, model: Mapping[str, Any], channels: Mapping[int, int]) -> None:
