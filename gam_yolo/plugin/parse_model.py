@@ -13,6 +13,7 @@ the block, see `gam_yolo.bottleneck`.
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -44,6 +45,7 @@ def patch(tasks: ModuleType) -> None:
         UserError: The function is missing, or has other parameters than those we know.
     """
     parse_model = ultralytics_api.ASSUMPTIONS["parse_model"].get(tasks)
+    importlib.import_module("gam_yolo.bottleneck")  # restricted loading cannot ask for its class: known before
     signature = inspect.signature(parse_model)
 
     def parse(wrapped: Callable[..., Parsed], _: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Parsed:

@@ -43,9 +43,8 @@ from ultralytics.utils import LOGGER
 import gam_yolo
 from gam_yolo import ultralytics_api
 from gam_yolo.bottleneck import bottlenecks, is_attention
-from gam_yolo.graph import place
+from gam_yolo.graph import lint, place
 from gam_yolo.graph.edit import insert, remove, rewrite
-from gam_yolo.graph.lint import check
 from gam_yolo.graph.match import counterparts
 from gam_yolo.graph.model import IMAGE, Document, Graph
 from gam_yolo.graph.positions import RECIPES, resolve
@@ -92,6 +91,17 @@ def sweep(path: Path, every: int) -> dict[str, int]:
     return {"single": len(places), "double": len(pairs), "no feature map": len(shapes) - 1 - len(places)}
 
 
+_known: dict[str, list[Shape | None]] = {}
+
+
+def measured(config: dict[str, Any], name: str, scale: str = "") -> list[Shape | None]:
+    """Measure a model once; placing, checking and comparing ask for the same."""
+    key = json.dumps([config["backbone"], config["head"], config.get("nc"), scale or scales(config)[0]], default=str)
+    if key not in _known:
+        _known[key] = measure(config, name, scale)
+    return _known[key]
+
+
 def positions(graph: Graph, layers: nn.Sequential, shapes: list[Shape | None]) -> dict[str, list[str]]:
     """Return the placements of a model by kind."""
     rows = graph.layers[:-1]
@@ -117,11 +127,13 @@ def _is_there(graph: Graph, at: str, shapes: list[Shape | None]) -> bool:
 
 def sweep_positions(path: Path, folder: Path) -> dict[str, int]:
     """Make every placement of one file, and return how many there are of each kind."""
+    _known.clear()
     document = Document.read(path)
     scale = scales(document.config)[0]
-    shapes = measure(document.config, path.name, scale)
+    document.config = only_scale(document.config, scale)
+    shapes = measured(document.config, path.name, scale)
     with torch.device("meta"):
-        layers, _ = tasks.parse_model({**copy.deepcopy(document.config), "scale": scale}, 3, verbose=False)
+        layers, _ = tasks.parse_model(harmless(document.config, scale), 3, verbose=False)
     want = {i: _shapes(layer) for i, layer in enumerate(layers)}
     kinds = positions(document.graph, layers, shapes)
     for at in (at for kind in kinds.values() for at in kind):
@@ -137,7 +149,7 @@ def sweep_positions(path: Path, folder: Path) -> dict[str, int]:
         if new := findings(placed, folder, scale) - plain:
             raise SystemExit(f"{path.name}: {at}: {new}")
         with torch.device("meta"):
-            found, _ = tasks.parse_model({**copy.deepcopy(placed.config), "scale": scale}, 3, verbose=False)
+            found, _ = tasks.parse_model(harmless(placed.config, scale), 3, verbose=False)
         for row, old in counterparts(document.graph, placed.graph, BLOCKS.get).base.items():
             if _shapes(found[row]) != want[old]:
                 raise SystemExit(f"{path.name}: {at} changes row {old}")
@@ -158,7 +170,7 @@ def findings(document: Document, folder: Path, scale: str) -> set[str]:
     """Return what `check` finds in a model at one scale, by kind."""
     file = folder / Path(document.name).name
     file.write_text(yaml.safe_dump(only_scale(document.config, scale)), encoding="utf-8")
-    return {finding.code for finding in check(file)}
+    return {finding.code for finding in lint.check(file)}
 
 
 def _shapes(layer: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -206,6 +218,7 @@ def main() -> None:
     for layer in (nn.Conv2d, nn.BatchNorm2d, nn.Linear):
         layer.reset_parameters = lambda _: None  # values are not compared, and setting them would take half of the time
     torch.set_num_threads(1)
+    place.measure = lint.measure = measured  # type: ignore[attr-defined]
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         for path in sorted((Path(ultralytics.__file__).parent / "cfg" / "models").rglob("*.yaml")):
