@@ -13,9 +13,27 @@ from torch import nn
 from gam_yolo.blocks.forks import FEWEST_CHANNELS
 from gam_yolo.errors import UserError, brief, reason, similar
 
-__all__ = ["RowError", "as_list", "bind", "is_small", "literal", "row_error", "source"]
+__all__ = [
+    "INSIDE",
+    "REPLACES",
+    "RowError",
+    "as_list",
+    "bind",
+    "is_placed",
+    "is_small",
+    "literal",
+    "row_error",
+    "source",
+    "take",
+    "with_named",
+]
 
 MOST_VALUES = 1000
+
+INSIDE = "inside"
+"""The key that puts a block into a row's bottlenecks: `[-1, 3, C2f, [128, True, {inside: GAM}]]`."""
+REPLACES = "replaces"
+"""The key that records which row of the base a row stands for: `[-1, 1, GAM, [{replaces: [2, C2PSA, [1024]]}]]`."""
 
 
 class RowError(UserError):
@@ -54,6 +72,37 @@ def as_list(args: Any) -> list[Any]:
     return list(args) if isinstance(args, (list, tuple)) else [args]
 
 
+def take(args: Sequence[Any], key: str) -> tuple[list[Any], Any]:
+    """Return a row's arguments without one that is given by name, and its value, or None.
+
+    Examples:
+        >>> take([128, True, {"inside": "GAM"}], "inside")
+        ([128, True], 'GAM')
+    """
+    if not args or not isinstance(args[-1], Mapping) or key not in args[-1]:
+        return [*args], None
+    named = {k: v for k, v in args[-1].items() if k != key}
+    return [*args[:-1], *([named] if named else [])], args[-1][key]
+
+
+def with_named(args: Sequence[Any], key: str, value: Any) -> list[Any]:
+    """Return a row's arguments with one more that is given by name.
+
+    Examples:
+        >>> with_named([16, {"start": "zero"}], "replaces", [1, "SPPF", [1024, 5]])
+        [16, {'start': 'zero', 'replaces': [1, 'SPPF', [1024, 5]]}]
+    """
+    *others, last = args or [{}]
+    return [*others, {**last, key: value}] if isinstance(last, Mapping) else [*args, {key: value}]
+
+
+def is_placed(row: object) -> bool:
+    """Return whether the last argument of a row, of whatever form, is a mapping that says `inside` or `replaces`."""
+    args = row[3] if isinstance(row, (list, tuple)) and len(row) > 3 else None
+    named = args[-1] if isinstance(args, (list, tuple)) and args else None
+    return isinstance(named, Mapping) and bool({INSIDE, REPLACES} & {*named})
+
+
 def literal(value: Any) -> Any:
     """Read one argument by the rule of Ultralytics' parser: text that is a Python literal means that literal.
 
@@ -75,8 +124,8 @@ def bind(name: str, block: type[nn.Module], channels: int, args: Sequence[Any]) 
     """Turn a row's arguments into the full positional arguments of the block.
 
     The channels are not written in a row; they come first in the result. A mapping as the last argument gives
-    arguments by name. The block is built once on the meta device, where it costs neither memory nor random numbers,
-    so that whatever it rejects is found here.
+    arguments by name; its key `replaces` is not for the block. The block is built once on the meta device, where it
+    costs neither memory nor random numbers, so that whatever it rejects is found here.
 
     Args:
         name: The block's name in the row.
@@ -95,7 +144,7 @@ def bind(name: str, block: type[nn.Module], channels: int, args: Sequence[Any]) 
         >>> bind("GAM", GAM, 64, [16, {"gate": "sigmoid"}])
         [64, 16, 'sigmoid']
     """
-    given = [literal(arg) for arg in args]
+    given = [literal(arg) for arg in take(args, REPLACES)[0]]
     named = given.pop() if given and isinstance(given[-1], dict) else {}
     keywords = {key: literal(value) for key, value in named.items()}
     signature = inspect.signature(block)

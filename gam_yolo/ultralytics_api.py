@@ -145,6 +145,7 @@ ASSUMPTIONS = {
             "ultralytics.engine.trainer", "BaseTrainer._setup_train", (), "apply `freeze` to base rows", wrapped=True
         ),
         Assumption("ultralytics.engine.trainer", "BaseTrainer.set_model_attributes", (), "apply `freeze` to base rows"),
+        Assumption("ultralytics.nn.modules.block", "Bottleneck", (), "put blocks inside C2f, C3 and C3k2"),
         Assumption("ultralytics.nn.tasks", "C2fAttn", (), "run the layers that read text"),
         Assumption("ultralytics.nn.tasks", "ImagePoolingAttn", (), "run the layers that read text"),
         Assumption("ultralytics.nn.tasks", "BaseModel", (), "tell whole models from layers"),

@@ -21,14 +21,21 @@ __all__ = ["check", "place", "transfer"]
 
 def place(
     base: Annotated[str, typer.Argument(help="A model YAML: a path, or a name that `yolo model=` accepts.")],
-    block: Annotated[str, typer.Option(help="The block to place, or 'none' to remove all blocks.")],
+    block: Annotated[str, typer.Option(help="The block to place. Not needed to remove rows or blocks.")] = "",
     at: Annotated[
-        str, typer.Option(help="After which rows: '15,18,21', 'p3', 'backbone', 'neck', 'head-inputs', 'after SPPF'.")
+        str,
+        typer.Option(
+            help="Where: '15,18,21', 'p3', 'backbone', 'head-inputs', 'after SPPF', 'before SPPF', 'inside C2f', "
+            "'replace C2PSA', 'remove C2PSA', or a published placement. '--at help' lists all."
+        ),
     ] = "",
     args: Annotated[str, typer.Option(help="The block's arguments, such as '16' or '{start: identity}'.")] = "",
     feeds: Annotated[
         str, typer.Option(help="Who reads the block: 'all' readers of the row, or only the 'next' row.")
     ] = "all",
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Give back the base: remove all blocks, undo all replacements.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The YAML to write; by default it is printed.")
     ] = None,
@@ -37,8 +44,15 @@ def place(
 ) -> None:
     """Place a block in a model YAML, or remove blocks, with every row number kept right."""
     from gam_yolo.graph import place as placing
+    from gam_yolo.graph.positions import describe
 
-    placed = placing.place(base, block=block, at=at, args=_arguments(args), feeds=feeds)
+    if at == "help":
+        typer.echo(describe())
+        return
+    if remove == bool(block or at):
+        problem = "--remove is given with --block or --at" if remove else "there is nothing to do"
+        raise UserError(problem, expected="--block and --at, or --remove alone")
+    placed = placing.place(base, block=block or None, at=at, args=_arguments(args), feeds=feeds)
     for note in placed.notes:
         console(stderr=True).print(note)
     if show:

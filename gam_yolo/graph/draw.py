@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from html import escape
 
+from gam_yolo.arguments import as_list
 from gam_yolo.graph.model import Graph
 from gam_yolo.graph.shapes import Shape
 
@@ -48,8 +49,11 @@ def svg(graph: Graph, shapes: Sequence[Shape | None], is_block: Callable[[str], 
     ]
     boxes = []
     for layer, shape in zip(graph.layers, shapes, strict=True):
-        head, block = layer is graph.head, is_block(layer.module)
-        label = f"{layer.index}  {layer.module}" + (f"  {shape.channels}" if shape else "")
+        inside = as_list(layer.inside)
+        head, block = layer is graph.head, bool(inside) or is_block(layer.module)
+        label = "  ".join(
+            [str(layer.index), " + ".join([layer.module, *inside[:1]]), *([str(shape.channels)] if shape else [])]
+        )
         left, wide = (LEFT, width - LEFT - 40) if head else (lefts[layer.index], WIDTH)
         boxes.append(_box(left, _top(layer.index), wide, block))
         boxes.append(_text(left + wide / 2, _top(layer.index) + 15, label, block))

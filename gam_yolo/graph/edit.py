@@ -1,4 +1,4 @@
-"""Insert rows into a model YAML, or remove them, and renumber every `from` and every row number in comments."""
+"""Insert rows into a model YAML, change or remove them, and renumber every `from` and every row number in comments."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from gam_yolo.arguments import REPLACES
 from gam_yolo.errors import UserError, brief
 from gam_yolo.graph.model import IMAGE, SECTIONS, Document, Graph, Layer
 
@@ -84,14 +85,17 @@ def insert(graph: Graph, after: Iterable[int], block: str, args: list[Any], feed
 
 
 def remove(graph: Graph, is_block: Callable[[str], bool]) -> Edit:
-    """Remove every row whose module `is_block`. Its readers then read what it read.
+    """Give the base back: without what `place` wrote into rows, and without the rows whose module `is_block`.
+
+    The readers of a row that is removed then read what it read.
 
     Raises:
         UserError: Such a row reads several rows, reads the image, or is the head.
     """
-    blocks = {layer.index: layer for layer in graph.layers if is_block(layer.module)}
+    bases = [layer.base() for layer in graph.layers]
+    blocks = {layer.index: layer for layer in bases if is_block(layer.module)}
     for layer in blocks.values():
-        if len(layer.sources) != 1 or layer.sources[0] == IMAGE or layer is graph.head:
+        if len(layer.sources) != 1 or layer.sources[0] == IMAGE or layer.index == graph.head.index:
             raise UserError(
                 f"{layer} reads {brief(list(layer.sources))} and cannot be removed",
                 expected="a block that reads one row",
@@ -102,7 +106,7 @@ def remove(graph: Graph, is_block: Callable[[str], bool]) -> Edit:
             source = blocks[source].sources[0]
         return source - sum(block < source for block in blocks) if source != IMAGE else IMAGE
 
-    kept = [layer for layer in graph.layers if layer.index not in blocks]
+    kept = [layer for layer in bases if layer.index not in blocks]
     layers = [replace(x, index=i, sources=tuple(map(now, x.sources))) for i, x in enumerate(kept)]
     return Edit(Graph(tuple(layers)), tuple(layer.index for layer in kept))
 
@@ -148,6 +152,7 @@ def _changes(document: Document, edit: Edit) -> Iterator[tuple[int, int, str]]:
             value = source - layer.index if relative else source
             if value != (read - old if relative else read):
                 yield entry.start_mark.index, entry.end_mark.index, str(value)
+        yield from _in_place(document, node, document.graph.layers[old], layer)
         comment = document.comment(old)
         number = _NUMBER.match(comment)
         group = number.lastindex if number else None
@@ -160,11 +165,56 @@ def _changes(document: Document, edit: Edit) -> Iterator[tuple[int, int, str]]:
             yield _new_row(document, after, edit.graph.layers[new], edit.note)
 
 
+def _in_place(document: Document, node: yaml.SequenceNode, old: Layer, new: Layer) -> Iterator[tuple[int, int, str]]:
+    """Yield the changes to a row's repeats, module and arguments; what stays, or is recorded, keeps its spelling."""
+    if _entries(old) == _entries(new):
+        return
+    cells = node.value[1:]
+    written, base = cells, old
+    while base.replaces:
+        written = next(value for key, value in written[2].value[-1].value if key.value == REPLACES).value
+        base = replace(base, repeats=base.replaces[0], module=base.replaces[1], args=base.replaces[2])
+    texts = [_text(document, *pair) for pair in zip(written, _entries(base), strict=True)]
+    if new.replaces:
+        args = _flow([*new.args[:-1], {**new.args[-1], REPLACES: "@"}])
+        texts = [str(new.repeats), new.module, f"[{', '.join(texts)}]".join(args.rsplit("'@'", 1))]
+    elif new.args != base.args:
+        texts[2] = _args(document, written[2], base.args, new.args)
+    for cell, text in zip(cells, texts, strict=True):
+        yield cell.start_mark.index, document.end(cell), text
+
+
+def _entries(layer: Layer) -> list[Any]:
+    return [layer.repeats, layer.module, layer.args]
+
+
+def _args(document: Document, node: yaml.SequenceNode, old: list[Any], new: list[Any]) -> str:
+    """Return the text of new arguments; those that begin the old ones too keep their spelling."""
+    if not node.flow_style or not node.value:
+        return _flow(new)
+    same = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
+    text, items = document.text, node.value
+    begin = text[node.start_mark.index : document.end(items[same - 1]) if same else items[0].start_mark.index]
+    rest = _flow(new[same:])[1:-1]
+    end = text[document.end(items[-1]) : document.end(node)]
+    return begin + (", " if same and rest else "") + rest + end
+
+
+def _text(document: Document, node: yaml.Node, value: Any) -> str:
+    """Return how a value is written, on one line."""
+    if isinstance(node, yaml.SequenceNode) and not node.flow_style:
+        return _flow(value)
+    return document.text[node.start_mark.index : document.end(node)]
+
+
+def _flow(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False).strip()
+
+
 def _new_row(document: Document, after: int, layer: Layer, note: str) -> tuple[int, int, str]:
     """Return the change that writes `layer` after the old row `after`, in the layout of its section."""
     text, end = document.text, document.end(document.rows[after])
-    args = yaml.safe_dump(layer.args, default_flow_style=True, width=float("inf")).strip()
-    row = f"[-1, {layer.repeats}, {layer.module}, {args}]"
+    row = f"[-1, {layer.repeats}, {layer.module}, {_flow(layer.args)}]"
     section = document.sections[layer.section]
     if section.flow_style:
         return end, end, f", {row}"

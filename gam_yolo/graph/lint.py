@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gam_yolo import registry, ultralytics_api
-from gam_yolo.arguments import RowError, bind
+from gam_yolo.arguments import RowError, bind, is_placed
 from gam_yolo.arguments import source as file_name
 from gam_yolo.blocks.forks import FEWEST_CHANNELS
 from gam_yolo.errors import UserError, brief
@@ -94,10 +94,11 @@ def quick_check(config: Mapping[str, Any], channels: Mapping[int, int]) -> list[
     """
     name = file_name(config)
     graph = Graph.from_rows(config, name)
-    found = [*_usage(graph, set(channels), _comments(name, graph)), *_arguments(config, graph, channels)]
+    inserted = {index for index in channels if not graph.layers[index].replaces}
+    found = [*_usage(graph, inserted, _comments(name, graph)), *_arguments(config, graph, channels)]
     suspicious = any(not graph.readers(layer.index) for layer in graph.layers[:-1])
     suspicious = suspicious or any(f.code == "bypassed-block" for f in found)
-    stale = _stale(config, name, graph, set(channels)) if suspicious and config.get("head") else None
+    stale = _stale(config, name, graph, inserted) if suspicious and config.get("head") else None
     return [stale] if stale else found
 
 
@@ -109,7 +110,7 @@ def explain(config: Mapping[str, Any]) -> UserError | None:
     """
     name = file_name(config)
     graph = Graph.from_rows(config, name)
-    blocks = {layer.index for layer in graph.layers if layer.module in registry.BLOCKS}
+    blocks = {layer.index for layer in graph.layers if layer.module in registry.BLOCKS and not layer.replaces}
     if stale := _stale(config, name, graph, blocks):
         return UserError(stale.message, at=name, fix=stale.remedy)
     try:
@@ -136,7 +137,8 @@ def _rows(document: Document, letter: str) -> Iterator[Finding]:
     """Check rows and graph, at the scale of that letter first; each check relies on the ones before it."""
     graph, config = document.graph, document.config
     blocks = {layer.index for layer in graph.layers if layer.module in registry.BLOCKS}
-    if stale := _stale(config, document.name, graph, blocks):
+    inserted = {index for index in blocks if not graph.layers[index].replaces}
+    if stale := _stale(config, document.name, graph, inserted):
         yield stale  # everything else follows from it
         return
     broken = [*_references(document), *_modules(graph)]
@@ -160,7 +162,7 @@ def _rows(document: Document, letter: str) -> Iterator[Finding]:
             stop = message[-1:] if message.endswith((".", "?", "!")) else ""
             message = f"{message.removesuffix(stop)} (scale {', '.join(failing[row])}){stop}"
         yield Finding("error", "unbuildable", row, message, "Correct the row, or what it reads")
-    yield from _usage(graph, blocks, document.comment, shapes)
+    yield from _usage(graph, inserted, document.comment, shapes)
     if shapes:
         inputs = {i: shape.channels for i in blocks if (shape := shapes[i])}
         yield from _arguments({**config, "scale": offered[0]}, graph, inputs)
@@ -206,7 +208,7 @@ def _stale(config: Mapping[str, Any], name: str, graph: Graph, blocks: set[int])
         return None
     rows = {section: config[section] for section in ("backbone", "head")}
     names = registry.BLOCKS
-    before = {**config, **{s: [row for row in rows[s] if row[2] not in names] for s in rows}}
+    before = {**config, **{s: [row for row in rows[s] if row[2] not in names or is_placed(row)] for s in rows}}
     try:
         old = Graph.from_config(before, name)
     except UserError:

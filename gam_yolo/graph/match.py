@@ -18,7 +18,7 @@ class Counterparts:
 
     Attributes:
         base: Target row -> source row, for rows that are not blocks.
-        blocks: The same for blocks: the same block after the same row.
+        blocks: The same for blocks: the same block after, or in place of, the same row.
         mismatch: Where and how the graphs diverge, in words; empty where only their blocks differ.
     """
 
@@ -61,9 +61,11 @@ def counterparts(source: Graph, target: Graph, block: Callable[[str], object | N
     if any(a.section == "backbone" or b.section == "backbone" for a, b in pairs[same:]):
         return Counterparts({}, {}, mismatch)
     base = {_row(new, b): _row(old, a) for a, b in pairs[:same]}
+    replaced = {b: a for b, a in base.items() if source.layers[a].replaces or target.layers[b].replaces}
     placed = {key: row for row, key in _places(source, old, block) if key[0] < same}
     blocks = {row: placed[key] for row, key in _places(target, new, block) if key in placed}
-    return Counterparts(base, blocks, mismatch)
+    blocks |= {b: a for b, a in replaced.items() if block(target.layers[b].module) is block(source.layers[a].module)}
+    return Counterparts({b: a for b, a in base.items() if b not in replaced}, blocks, mismatch)
 
 
 def _difference(a: Layer, b: Layer, heads: bool) -> str:
@@ -90,7 +92,7 @@ def _places(
     index = {row: i for i, row in enumerate(reduced.origin)}
     seen: Counter[tuple[int, object]] = Counter()
     for layer in graph.layers:
-        if kind := block(layer.module):
+        if (kind := block(layer.module)) and not layer.replaces:
             attended = layer.sources[0]
             while attended not in index:  # it follows another block
                 attended = graph.layers[attended].sources[0]

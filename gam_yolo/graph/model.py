@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from gam_yolo.arguments import MOST_VALUES, RowError, is_small
+from gam_yolo.arguments import INSIDE, MOST_VALUES, REPLACES, RowError, is_small, take, with_named
 from gam_yolo.errors import UserError, brief
 from gam_yolo.io import yaml_error
 
@@ -50,6 +50,32 @@ class Layer:
 
     def __str__(self) -> str:
         return f"row {self.index} ({self.module})"
+
+    @property
+    def inside(self) -> Any:
+        """What `{inside: ...}` says, the block in the row's bottlenecks, or None."""
+        return take(self.args, INSIDE)[1]
+
+    @property
+    def replaces(self) -> Any:
+        """What `{replaces: ...}` says, `[repeats, module, args]` of the base's row at this place, or None."""
+        return take(self.args, REPLACES)[1]
+
+    def base(self) -> Layer:
+        """Return the row as it was before `place` replaced it or put a block inside."""
+        if self.replaces:
+            repeats, module, args = self.replaces
+            return replace(self, repeats=repeats, module=module, args=args).base()
+        return replace(self, args=take(self.args, INSIDE)[0])
+
+    def replaced(self, module: str, args: Sequence[Any]) -> Layer:
+        """Return a row of another module at this place, which records this one."""
+        recorded = self.replaces or [self.repeats, self.module, self.args]
+        return replace(self, repeats=1, module=module, args=with_named(args, REPLACES, recorded))
+
+    def holding(self, block: str, args: Sequence[Any]) -> Layer:
+        """Return the row with a block inside its bottlenecks."""
+        return replace(self, args=with_named(self.args, INSIDE, [block, *args] if args else block))
 
 
 @dataclass(frozen=True)
@@ -208,6 +234,10 @@ def _layer(row: Any, index: int, section: str, name: str) -> Layer:
         raise error(f"the arguments are {brief(args)}", expected="a list", fix="Write [] for none")
     if not is_small([*args]):
         raise error(f"the arguments hold more than {MOST_VALUES} values, or themselves by an alias")
+    if (base := take(args, REPLACES)[1]) is not None:
+        if not isinstance(base, list) or len(base) != 3:
+            raise error(f"'{REPLACES}' is {brief(base)}", expected="[repeats, module, args]")
+        _layer([-1, *base], index, section, name)
     # Row 0 has nothing before it: its -1 is the image already, as index + entry gives.
     sources = tuple(index + entry if entry < 0 else entry for entry in entries)
     return Layer(index, sources, isinstance(read, (list, tuple)), repeats, module, [*args], section)

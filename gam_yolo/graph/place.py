@@ -1,10 +1,10 @@
-"""Place a block in a model YAML, or remove blocks, with every row number kept right and the result known to build."""
+"""Place a block in a model YAML, or give the base back: row numbers stay right, and the result is known to build."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,23 @@ from gam_yolo.errors import UserError, similar
 from gam_yolo.graph.draw import svg
 from gam_yolo.graph.edit import FEEDS, Edit, insert, remove, rewrite
 from gam_yolo.graph.find import load
-from gam_yolo.graph.model import NO_MAP, Document
+from gam_yolo.graph.model import IMAGE, NO_MAP, Document, Graph, Layer
 from gam_yolo.graph.positions import resolve
-from gam_yolo.graph.shapes import measure, scales
+from gam_yolo.graph.shapes import Shape, measure, scales
 from gam_yolo.io import write
 
-__all__ = ["REMOVE", "PlacedModel", "PlacedRow", "place", "place_block"]
+__all__ = ["REMOVE", "PlacedModel", "PlacedRow", "place", "place_block", "remove_blocks"]
 
 REMOVE = "none"
-"""The name that stands for no block: `place` then removes all blocks."""
+"""The name that stands for no block."""
+
+REMOVED = "nn.Identity"
+"""The module of a row that was taken out; it keeps its number and its readers."""
 
 
 @dataclass(frozen=True)
 class PlacedRow:
-    """A block that was inserted.
+    """A block that was placed.
 
     Attributes:
         row: Its row number.
@@ -37,6 +40,8 @@ class PlacedRow:
         attends: The row that it reads.
         read_by: The rows that read it.
         bypassed_by: The rows that still read the row that it attends.
+        replaces: The module in whose place it is; empty for a row that was inserted.
+        inside: The module in whose bottlenecks it is, in this row; empty for a row of its own.
     """
 
     row: int
@@ -44,18 +49,20 @@ class PlacedRow:
     attends: int
     read_by: tuple[int, ...]
     bypassed_by: tuple[int, ...]
+    replaces: str = ""
+    inside: str = ""
 
 
 @dataclass(frozen=True)
 class PlacedModel:
-    """A model YAML with blocks inserted or removed.
+    """A model YAML with blocks placed or removed.
 
     Attributes:
         text: The YAML's text; apart from the edit it is the base's, to the byte.
         name: The base's file name, for error messages.
         base: The base's text.
-        rows: The inserted blocks.
-        removed: The removed rows, by their numbers in the base.
+        rows: The blocks that were placed.
+        removed: The rows that were removed, by their numbers in the base.
         notes: What was done, one line per row.
     """
 
@@ -108,14 +115,21 @@ class PlacedModel:
 
 
 def place(
-    model: str | Path, *, block: str | None, at: str | int | Sequence[int] = "", args: Any = None, feeds: str = "all"
+    model: str | Path,
+    *,
+    block: str | None = None,
+    at: str | int | Sequence[int] = "",
+    args: Any = None,
+    feeds: str = "all",
 ) -> PlacedModel:
-    """Place a block in a model YAML, or remove all blocks from it. Nothing is written.
+    """Place a block in a model YAML. Nothing is written.
 
     Args:
         model: A path, or the name of a YAML that Ultralytics or this package ships.
-        block: The block's registered name, or None or "none" to remove all blocks.
-        at: After which rows: `15,18,21`, `p3`, `backbone`, `neck`, `head-inputs`, `after SPPF`, or row numbers.
+        block: The block's registered name. None or "none" for none: to remove the rows at `at`, or, without `at`, all
+            blocks.
+        at: Where: `p3`, `backbone`, `head-inputs`, `after SPPF`, `before SPPF`, `inside C2f`, `replace C2PSA`,
+            `remove C2PSA`, row numbers, or a published placement. `gam_yolo.graph.positions.describe` lists all.
         args: The block's arguments: a list as in a row, a mapping, or a single value.
         feeds: `all`: every reader of the row reads the block instead; `next`: only the next row does.
 
@@ -123,34 +137,50 @@ def place(
         The new model YAML.
 
     Raises:
-        UserError: A name is unknown, a row's output is not one feature map, or the result cannot be built.
+        UserError: A name is unknown, the block does not fit, or the result cannot be built.
 
     Examples:
         >>> placed = place("yolov8n.yaml", block="GAM", at="p3", args={"gate": "sigmoid"})
         >>> placed.notes
         ('row 16 (GAM) attends row 15 (C2f); read by row 17 (Conv), row 23 (Detect)',)
+        >>> place("yolov8n.yaml", block="GAM", at="replace SPPF").notes
+        ('row 9 (GAM) replaces SPPF; attends row 8 (C2f); read by row 10 (nn.Upsample), row 20 (Concat)',)
+    """
+    where = at if isinstance(at, str) else ",".join(map(str, [at] if isinstance(at, int) else at))
+    name = "" if block is None or block == REMOVE else block
+    if not name and not where:
+        return remove_blocks(model)
+    document = load(model)
+    edit, placed = place_block(document, name, where, args, feeds)
+    return _placed(document, edit, placed.text)
+
+
+def remove_blocks(model: str | Path) -> PlacedModel:
+    """Give back the model YAML that blocks were placed in: without blocks, and with the rows that were taken out.
+
+    Args:
+        model: A path, or the name of a YAML that Ultralytics or this package ships.
+
+    Raises:
+        UserError: There is no such file, or a block in it cannot be removed.
+
+    Examples:
+        >>> remove_blocks("yolov8n-gam.yaml").notes
+        ('row 16 (GAM) removed', 'row 20 (GAM) removed', 'row 24 (GAM) removed')
     """
     document = load(model)
-    if block is None or block == REMOVE:
-        edit = remove(document.graph, registry.BLOCKS.__contains__)
-        text = rewrite(document, edit)
-    else:
-        where = at if isinstance(at, str) else ",".join(map(str, [at] if isinstance(at, int) else at))
-        edit, placed = place_block(document, block, where, args, feeds)
-        text = placed.text
-    rows = _inserted(edit)
-    removed = tuple(sorted(set(range(len(document.graph.layers))) - {old for old in edit.origin if old is not None}))
-    return PlacedModel(text, document.name, document.text, rows, removed, _notes(document, edit, rows, removed))
+    edit = remove(document.graph, registry.BLOCKS.__contains__)
+    return _placed(document, edit, rewrite(document, edit))
 
 
 def place_block(
     document: Document, block: str, at: str, args: Any, feeds: str = "all", scale: str | None = None
 ) -> tuple[Edit, Document]:
-    """Place a block after the rows that `at` names.
+    """Place a block where `at` says.
 
     Args:
         document: The model YAML.
-        block: The block's registered name.
+        block: The block's registered name; an empty string where `at` only removes rows.
         at: Where, as `gam_yolo.graph.positions.resolve` reads it.
         args: The block's arguments, as in `place`.
         feeds: `all`: every reader of the row reads the block instead; `next`: only the next row does.
@@ -160,51 +190,120 @@ def place_block(
         The edit, and the edited model YAML.
 
     Raises:
-        UserError: A name is unknown, a row's output is not one feature map, or the result cannot be built.
+        UserError: A name is unknown, the block does not fit, or the result cannot be built.
     """
-    registry.get(block)
+    if block:
+        registry.get(block)
     if feeds not in FEEDS:
         raise UserError(f"feeds is '{feeds}'", expected=f"one of {', '.join(FEEDS)}", similar=similar(feeds, FEEDS))
     if not at:
         raise UserError("at is not given", expected="where to place the block, such as p3 or 'after 15'")
-    first = scales(document.config)[0] if scale is None else scale
-    shapes = measure(document.config, document.name, first)
-    rows = resolve(document.graph, at, shapes)
-    for row in rows:
-        if row < document.graph.head.index and shapes[row] is None:
+    graph = document.graph
+    letters = scales(document.config) if scale is None else [scale]
+    shapes = [measure(document.config, document.name, letter) for letter in letters]
+    rows = resolve(graph, at, shapes[0])
+    if not block and (verb := next((verb for verb in rows if verb != "remove"), "")):
+        raise UserError(f"block is not given, but at says '{verb}'", expected="the name of a block, or 'remove' only")
+    layers = [*graph.layers]
+    in_place = [row for verb in ("replace", "remove", "inside") for row in rows.get(verb, ())]
+    if (twice := next((row for row in in_place if in_place.count(row) > 1), None)) is not None:
+        raise UserError(f"at='{at}' says two things about row {twice}", expected="one of replace, remove and inside")
+    for verb, module, given in (("replace", block, as_list(args)), ("remove", REMOVED, [])):
+        for row in rows.get(verb, ()):
+            _check_keeps_shape(document, row, shapes)
+            layers[row] = layers[row].replaced(module, given)
+    for row in rows.get("inside", ()):
+        if held := _row(graph, row, block).inside:
             raise UserError(
-                f"{NO_MAP}, so no block can be placed after it", at=f"{document.name}, {document.graph.layers[row]}"
+                f"has {as_list(held)[0]} inside already",
+                at=f"{document.name}, {graph.layers[row]}",
+                fix="Remove it first: gam-yolo place --remove",
             )
-    edit = insert(document.graph, rows, block, as_list(args), feeds)
+        layers[row] = layers[row].holding(block, as_list(args))
+    after = {*rows.get("after", ()), *(s for row in rows.get("before", ()) for s in _read_by(graph, row, block, feeds))}
+    for row in after:
+        if row < graph.head.index and shapes[0][row] is None:
+            raise UserError(f"{NO_MAP}, so no block can be placed after it", at=f"{document.name}, {graph.layers[row]}")
+    edit = insert(Graph(tuple(layers)), after, block, as_list(args), feeds)
     placed = Document(rewrite(document, edit), document.name)
-    for each in scales(placed.config) if scale is None else [scale]:
-        measure(placed.config, placed.name, each)
+    for letter in letters:
+        measure(placed.config, placed.name, letter)
     return edit, placed
 
 
-def _inserted(edit: Edit) -> tuple[PlacedRow, ...]:
-    graph = edit.graph
-    rows = []
-    for new, old in enumerate(edit.origin):
-        if old is None:
-            before = graph.layers[new].sources[0]
-            bypassing = tuple(i for i in graph.readers(before) if i != new)
-            rows.append(PlacedRow(new, graph.layers[new].module, before, tuple(graph.readers(new)), bypassing))
-    return tuple(rows)
+def _row(graph: Graph, row: int, block: str) -> Layer:
+    """Return a row that a block can be placed at."""
+    if row >= graph.head.index:
+        what = f"is the head ({graph.head.module})" if row == graph.head.index else "does not exist"
+        raise UserError(f"row {row} {what}", expected=f"a row from 0 to {graph.head.index - 1} for {block}")
+    return graph.layers[row]
 
 
-def _notes(document: Document, edit: Edit, rows: Sequence[PlacedRow], removed: Sequence[int]) -> tuple[str, ...]:
-    layers = edit.graph.layers
+def _read_by(graph: Graph, row: int, block: str, feeds: str) -> Sequence[int]:
+    """Return the rows after which a block stands that is placed before `row`."""
+    reader = graph.head if row == graph.head.index else _row(graph, row, block)
+    if IMAGE in reader.sources:
+        raise UserError(
+            f"{reader} reads the image, so no {block} can be placed before it", fix="Place it after the row"
+        )
+    if feeds == "next" and reader.sources != (row - 1,):
+        raise UserError(f"{reader} is not the row after the one that it reads", fix="Use feeds=all")
+    return reader.sources
 
-    def named(indexes: Sequence[int]) -> str:
-        return ", ".join(str(layers[i]) for i in indexes) or "no row"
 
-    notes = []
-    for row in rows:
-        rest = f"; still reading {layers[row.attends]} itself: {named(row.bypassed_by)}" if row.bypassed_by else ""
-        notes.append(f"{layers[row.row]} attends {layers[row.attends]}; read by {named(row.read_by)}{rest}")
-    notes.extend(f"{document.graph.layers[i]} removed" for i in removed)
-    return tuple(notes) or ("no blocks to remove",)
+def _check_keeps_shape(document: Document, row: int, shapes: Sequence[Sequence[Shape | None]]) -> None:
+    layer = _row(document.graph, row, "a replacement")
+    source = layer.sources[0]
+    for measured in shapes:
+        before = measured[source] if source != IMAGE else None
+        after = measured[row]
+        if layer.many or before is None or after != before:
+            reads = "several rows" if layer.many else "the image" if source == IMAGE else _shown(before)
+            raise UserError(
+                f"does not keep the shape of its input (reads {reads}, gives {_shown(after)}), so it cannot be "
+                "replaced or removed",
+                at=f"{document.name}, {layer}",
+            )
+
+
+def _shown(shape: Shape | None) -> str:
+    return f"{shape.channels} channels at stride {shape.stride:g}" if shape else "no single feature map"
+
+
+def _placed(document: Document, edit: Edit, text: str) -> PlacedModel:
+    """Describe an edit."""
+    old, new = document.graph.layers, edit.graph.layers
+    rows, notes, removed = [], [], {*range(len(old))} - {*edit.origin}
+    for layer, origin in zip(new, edit.origin, strict=True):
+        before = None if origin is None else replace(old[origin], index=layer.index, sources=layer.sources)
+        if layer == before:
+            continue
+        read_by = tuple(edit.graph.readers(layer.index))
+        if before and layer.replaces and layer.module == REMOVED:
+            removed.add(layer.index if origin is None else origin)
+            notes.append(f"{before} removed; {_listed(new, read_by)} now read {new[layer.sources[0]]}")
+        elif before and layer.inside:
+            block = as_list(layer.inside)[0]
+            rows.append(PlacedRow(layer.index, block, layer.sources[0], read_by, (), inside=layer.module))
+            notes.append(f"{layer} has {block} inside each bottleneck")
+        elif before and not layer.replaces:
+            held = as_list(before.inside)
+            notes.append(f"{layer} has no {held[0]} inside any more" if held else f"{before} is {layer.module} again")
+        else:
+            attends = layer.sources[0]
+            past = () if before else tuple(i for i in edit.graph.readers(attends) if i != layer.index)
+            instead = before.module if before else ""
+            rows.append(PlacedRow(layer.index, layer.module, attends, read_by, past, replaces=instead))
+            rest = f"; still reading {new[attends]} itself: {_listed(new, past)}" if past else ""
+            verb = f"replaces {instead}; attends" if instead else "attends"
+            notes.append(f"{layer} {verb} {new[attends]}; read by {_listed(new, read_by)}{rest}")
+    notes += [f"{old[i]} removed" for i in sorted({*range(len(old))} - {*edit.origin})]
+    said = tuple(notes) or ("no blocks to remove",)
+    return PlacedModel(text, document.name, document.text, tuple(rows), tuple(sorted(removed)), said)
+
+
+def _listed(layers: Sequence[Layer], rows: Sequence[int]) -> str:
+    return ", ".join(str(layers[i]) for i in rows) or "no row"
 
 
 def _replace(path: Path, text: str, force: bool, ours: Callable[[str], bool]) -> None:
@@ -229,9 +328,11 @@ def _is_placement(old: str, base: str, path: Path, name: str) -> bool:
         without, wanted = (rewrite(d, remove(d.graph, registry.BLOCKS.__contains__)) for d in (document, original))
     except UserError:
         return False
-    blocks = [layer for layer in document.graph.layers if layer.module in registry.BLOCKS]
-    numbered = all(re.match(rf"# {layer.index}\b", document.comment(layer.index)) for layer in blocks)
-    return without == wanted and numbered and (bool(blocks) or not _same(path, Path(name)))
+    layers = document.graph.layers
+    blocks = [layer.index for layer in layers if layer.module in registry.BLOCKS and not layer.replaces]
+    numbered = all(re.match(rf"# {row}\b", document.comment(row)) for row in blocks)
+    placed = bool(blocks) or any(layer != layer.base() for layer in layers)
+    return without == wanted and numbered and (placed or not _same(path, Path(name)))
 
 
 def _same(a: Path, b: Path) -> bool:

@@ -25,7 +25,9 @@ import wrapt
 from torch import Tensor, nn
 
 from gam_yolo import registry, ultralytics_api
+from gam_yolo.arguments import is_placed
 from gam_yolo.blocks.parts import form
+from gam_yolo.bottleneck import AttendedBottleneck, is_attention
 from gam_yolo.errors import UserError, brief, reason
 from gam_yolo.graph import find
 from gam_yolo.graph.match import Counterparts, counterparts
@@ -248,8 +250,17 @@ def _offer(source: nn.Module, target: nn.Module, found: Counterparts) -> tuple[d
         if row in found.blocks and (_shapes(old), form(old)) != (_shapes(new), form(new)):
             continue  # another function, such as a centred gate: the weights would mean something else in it
         keys = offered if _same_kind(old, new) else rejected
-        keys.update({f"model.{row}.{key}": f"model.{origin}.{key}" for key in old.state_dict()})
+        whole = _inside(old) == _inside(new)
+        for key in old.state_dict():
+            if whole or not is_attention(old, key):
+                keys[f"model.{row}.{key}"] = f"model.{origin}.{key}"
     return offered, rejected
+
+
+def _inside(layer: nn.Module) -> list[tuple[str, str, dict[str, torch.Size]]]:
+    """Return what decides whether the blocks in a layer's bottlenecks compute the same as those of another layer."""
+    found = [m.attention for m in layer.modules() if isinstance(m, AttendedBottleneck)]
+    return [(type(m).__name__, form(m), _shapes(m)) for m in found]
 
 
 def _same_kind(old: nn.Module, new: nn.Module) -> bool:
@@ -310,7 +321,8 @@ def _report(target: nn.Module, shown: _Renumbered, rejected: dict[str, str], mis
     tensors = []
     for key, tensor in target.state_dict().items():
         module = modules.get(_row(key), "")
-        block = module in registry.BLOCKS
+        row, _, rest = key.removeprefix("model.").partition(".")
+        block = module in registry.BLOCKS or is_attention(_layers(target)[int(row)], rest)
         source = origins.get(key, "")
         state = shown.arrived(key, tensor) or (REJECTED if source else NEW if block else UNMATCHED)
         tensors.append(TensorTransfer(key, source, state, module, block))
@@ -349,8 +361,8 @@ def _without_count(logger: logging.Logger) -> Iterator[None]:
 
 
 def has_blocks(model: Any) -> bool:
-    """Return whether a row of the YAML that an Ultralytics model was built from names a registered block."""
-    return any(name in registry.BLOCKS for name in modules(model))
+    """Return whether a row of the YAML that an Ultralytics model was built from is or has a block, or was replaced."""
+    return any(row[2] in registry.BLOCKS or is_placed(row) for row in _rows(model))
 
 
 def modules(model: Any) -> list[str]:

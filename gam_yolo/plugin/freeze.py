@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wrapt
 
 from gam_yolo import ultralytics_api
+
+if TYPE_CHECKING:
+    from gam_yolo.graph.model import Graph
 
 __all__ = ["patch"]
 
@@ -57,12 +60,17 @@ def _mapped(trainer: Any, freeze: Any, log: Callable[[str], None]) -> Any:
     from gam_yolo.graph.model import Graph
 
     graph = Graph.from_config(config, "the model")
-    blocks = [str(layer) for layer in graph.layers if layer.module in registry.BLOCKS]
+    blocks = [
+        f"what is inside {layer}" if layer.inside else str(layer)
+        for layer in graph.layers
+        if layer.inside or layer.module in registry.BLOCKS
+    ]
     if not blocks:
         return freeze
     if not getattr(trainer, "resume", False):
         origin = remove(graph, registry.BLOCKS.__contains__).origin
-        rows = [row for item in wanted if (row := _moved(item, origin)) is not None]
+        moved = [row for item in wanted if (row := _moved(item, origin)) is not None]
+        rows = [part for row in moved for part in _base_parts(model, graph, row)]
         model.frozen_rows = None if getattr(model, "same_rows", False) else rows
     if getattr(model, "frozen_rows", None) is None:
         return freeze
@@ -72,6 +80,16 @@ def _mapped(trainer: Any, freeze: Any, log: Callable[[str], None]) -> Any:
         f"frozen; {', '.join(blocks)} stay trainable"
     )
     return rows
+
+
+def _base_parts(model: Any, graph: Graph, row: Any) -> list[Any]:
+    """Return what to freeze of a row: nothing of a block that replaced the base's, no block inside, or else all."""
+    from gam_yolo.bottleneck import parts_of_base
+
+    layer = graph.layers[row] if isinstance(row, int) else None
+    if layer is None or not (layer.inside or layer.replaces):
+        return [row]
+    return [] if layer.replaces else [f"{row}.{part}" for part in parts_of_base(model.model[row])]
 
 
 def _moved(item: Any, origin: tuple[int | None, ...]) -> Any:

@@ -5,24 +5,28 @@ Its one built-in whose row gets exactly the channels of its input is `nn.BatchNo
 twice. First on the meta device with a batch norm in each block's place, which gives the channels for every family,
 scale and `from` by the parser's own rules (about 50 ms, no memory, no random numbers, so seeds give what they gave).
 Then for good, with these channels written before the rows' own arguments.
+
+A row `[-1, 3, C2f, [128, True, {inside: GAM}]]` is built by Ultralytics without the mapping. Its bottlenecks then get
+the block, see `gam_yolo.bottleneck`.
 """
 
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 import wrapt
 from torch import nn
 
 from gam_yolo import registry, ultralytics_api
-from gam_yolo.arguments import bind, row_error, source
+from gam_yolo.arguments import INSIDE, REPLACES, as_list, bind, is_placed, row_error, source, take
 from gam_yolo.errors import UserError
-from gam_yolo.graph.model import NO_MAP, Graph
+from gam_yolo.graph.model import NO_MAP, Graph, Layer
 
 __all__ = ["patch", "unavailable"]
 
@@ -41,6 +45,7 @@ def patch(tasks: ModuleType) -> None:
         UserError: The function is missing, or has other parameters than those we know.
     """
     parse_model = ultralytics_api.ASSUMPTIONS["parse_model"].get(tasks)
+    importlib.import_module("gam_yolo.bottleneck")  # restricted loading cannot ask for its class: known before
     signature = inspect.signature(parse_model)
 
     def parse(wrapped: Callable[..., Parsed], _: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Parsed:
@@ -52,7 +57,7 @@ def patch(tasks: ModuleType) -> None:
 
         model = given.arguments["d"]
         try:
-            return _parse(tasks, build, model)
+            return _parse(tasks, build, model, given.arguments.get("verbose", True))
         except UserError:
             raise
         except Exception as error:
@@ -77,8 +82,10 @@ def unavailable(tasks: ModuleType, reason: str) -> None:
         setattr(tasks, name, type(name, (nn.Module,), {"__init__": reject, "__module__": __name__}))
 
 
-def _parse(tasks: ModuleType, build: Callable[[Mapping[str, Any]], Parsed], model: Mapping[str, Any]) -> Parsed:
-    if not any(_module(row) in registry.BLOCKS for row in _rows(model)):
+def _parse(
+    tasks: ModuleType, build: Callable[[Mapping[str, Any]], Parsed], model: Mapping[str, Any], verbose: bool = False
+) -> Parsed:
+    if not any(_module(row) in registry.BLOCKS or is_placed(row) for row in _rows(model)):
         return build(model)
     offered, scale = model.get("scales"), model.get("scale")
     if offered and scale and scale not in offered:
@@ -122,9 +129,50 @@ def _parse(tasks: ModuleType, build: Callable[[Mapping[str, Any]], Parsed], mode
         # quoted one as it is.
         row[3] = [repr(a) if isinstance(a, str) else a for a in bound]
         setattr(tasks, layer.module, block)
+    inside = {layer.index: _bound_inside(model, layer, layers[layer.index]) for layer in graph.layers if _holds(layer)}
     if not ultralytics_api.is_quiet():
         _warn(tasks, model, channels)
-    return build(final)
+    built = build(final)
+    for index, arguments in inside.items():
+        line = _attend(built[0][index], str(as_list(graph.layers[index].inside)[0]), arguments)
+        if verbose:
+            tasks.LOGGER.info(line)
+    return built
+
+
+def _holds(layer: Layer) -> bool:
+    return layer.inside is not None and layer.module not in registry.BLOCKS
+
+
+def _bound_inside(model: Mapping[str, Any], layer: Layer, built: nn.Module) -> list[list[Any]]:
+    """Return the complete arguments of the block in each bottleneck of a row."""
+    from gam_yolo.bottleneck import bottlenecks, channels
+
+    def error(problem: object, **parts: str) -> UserError:
+        return row_error(model, layer.index, _rows(model)[layer.index], problem, **parts)
+
+    name, *args = as_list(layer.inside) or [None]
+    found = bottlenecks(built)
+    if not found:
+        raise error(f"{layer.module} has no bottleneck to put {name} inside", expected="a row such as C2f, C3 or C3k2")
+    try:
+        block = registry.get(str(name))
+        return [bind(str(name), block, channels(each), args) for each in found]
+    except UserError as problem:
+        raise error(problem) from problem.__cause__
+
+
+def _attend(layer: nn.Module, name: str, arguments: list[list[Any]]) -> str:
+    """Put a block into each bottleneck of a layer that the parser has built; return a line for the parser's table."""
+    from gam_yolo.bottleneck import attend, bottlenecks
+
+    block, built = registry.get(name), cast(Any, layer)
+    before = built.np
+    for bottleneck, bound in zip(bottlenecks(layer), arguments, strict=True):
+        attend(bottleneck, block(*bound))
+    built.np = sum(x.numel() for x in layer.parameters())
+    added, where = built.np - before, f"{block.__module__}.{block.__qualname__}"
+    return f"{built.i:>3}{'inside':>20}{len(arguments):>3}{added:10.0f}  {where:<45}{arguments[0]!s:<30}"
 
 
 def _warn(tasks: ModuleType, model: Mapping[str, Any], channels: Mapping[int, int]) -> None:
@@ -145,15 +193,22 @@ def _explainable(tasks: ModuleType, model: Any, error: Exception) -> bool:
     except (KeyError, TypeError):
         return False
     unknown = isinstance(error, KeyError) and any(error.args == (name,) and not hasattr(tasks, name) for name in names)
-    return unknown or any(name.removeprefix("nn.") in registry.BLOCKS for name in names)
+    ours = any(name.removeprefix("nn.") in registry.BLOCKS for name in names) or any(map(is_placed, _rows(model)))
+    return unknown or ours
 
 
 def _copied(model: Mapping[str, Any]) -> dict[str, Any]:
     """Return a deep copy whose rows and arguments can be changed."""
     copied = copy.deepcopy(dict(model))
     for section in ("backbone", "head"):
-        copied[section] = [[read, repeats, name, [*args]] for read, repeats, name, args in copied[section]]
+        copied[section] = [[read, repeats, name, _own(name, args)] for read, repeats, name, args in copied[section]]
     return copied
+
+
+def _own(name: str, args: Any) -> list[Any]:
+    """Return a row's arguments without what is not for its module."""
+    own = take(args, REPLACES)[0]
+    return own if name in registry.BLOCKS else take(own, INSIDE)[0]
 
 
 def _rows(model: Mapping[str, Any]) -> list[Any]:

@@ -40,7 +40,7 @@ class Variant:
         name: Its name in folders and tables.
         model: The model YAML, or the YAML that a block is placed in.
         block: The block to place, or an empty string.
-        at: Where to place it, as `gam-yolo place --at`.
+        at: Where to place it, or which row to remove, as `gam-yolo place --at`.
         args: The arguments of the block's row.
         feeds: Which rows read the block, as `gam-yolo place --feeds`.
         match_cost: The variant whose GFLOPs this one is widened to, or an empty string.
@@ -155,10 +155,11 @@ def _variant(name: Any, value: Any, where: str) -> Variant:
             raise UserError(f"'{key}' is given with 'model'", at=where, expected="it with 'base'")
         return Variant(name, _text(config, "model", "a model YAML", where), overrides=overrides)
     args = config.get("args", [])
+    needed = "block" in config or not str(config.get("at")).startswith("remove ")  # `at: remove C2PSA` places none
     return Variant(
         name,
         _text(config, "base", "a model YAML", where),
-        block=_text(config, "block", "the name of a block, see `gam-yolo blocks`", where),
+        block=_text(config, "block", "the name of a block, see `gam-yolo blocks`", where) if needed else "",
         at=_text(config, "at", "where to place the block, such as neck", where),
         args=args if isinstance(args, list) else [args],
         feeds=_one_of(config, "feeds", "all", ["all", "next"], where),
@@ -172,7 +173,7 @@ def _control(value: Any, base: Variant, names: list[str], where: str) -> Variant
     others = [name for name in names if name != base.name]
     match_cost = _one_of(config, "match_cost", None, others, where)
     overrides = _train_arguments(config.get("overrides", {}), f"{where}, overrides")
-    if base.block:
+    if base.at:
         raise UserError(f"the baseline '{base.name}' has a block", at=where, expected="a plain 'model' to widen")
     return Variant(CONTROL, base.model, match_cost=match_cost, overrides={**base.overrides, **overrides})
 

@@ -206,7 +206,7 @@ def _config(variant: Variant, where: str) -> dict[str, Any]:
     """Return a variant's model YAML, of one scale, its block placed."""
     try:
         document, letter = load(variant.model), scale_letter(variant.model)
-        if variant.block:
+        if variant.at:
             _, document = place_block(document, variant.block, variant.at, variant.args, variant.feeds, letter)
         measure(document.config, document.name, letter)
         return only_scale(document.config, letter)

@@ -6,7 +6,7 @@ import pytest
 
 from gam_yolo.errors import UserError
 from gam_yolo.graph.model import Document
-from gam_yolo.graph.positions import resolve
+from gam_yolo.graph.positions import NAMES, RECIPES, VERBS, describe, resolve
 from gam_yolo.graph.shapes import Shape, measure, scales
 
 # Read off the files by hand.
@@ -34,7 +34,8 @@ def shapes_of(document: Document) -> list[Shape | None]:
 def test_names_of_places(models: dict[str, Path], name: str) -> None:
     document = Document.read(models[name])
     shapes = shapes_of(document)
-    assert {where: resolve(document.graph, where, shapes) for where in EXPECTED[name]} == EXPECTED[name]
+    found = {where: resolve(document.graph, where, shapes) for where in EXPECTED[name]}
+    assert found == {where: {"after": rows} for where, rows in EXPECTED[name].items()}
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,12 @@ def test_names_of_places(models: dict[str, Path], name: str) -> None:
         ("p7", "no row of stride 128"),
         ("neck", "no neck"),
         ("", "no place ''"),
+        ("befor SPPF", "no place 'befor SPPF'.*Did you mean 'before SPPF'"),
+        ("inside C2F, replace C3PSA", "no place 'C3PSA'"),
+        ("before", "no place ''"),
+        ("yolov8-an", "Did you mean 'yolov8-am'"),
+        ("inside ema", "'inside' stands before 'ema'.*Write ema alone"),
+        ("backbone-p6", "no backbone row of stride 64"),
         ("3,,4", "no place ''"),
     ],
 )
@@ -52,3 +59,40 @@ def test_a_place_that_is_not_there(models: dict[str, Path], where: str, told: st
     document = Document.read(models["yolov8-cls" if where == "neck" else "yolov8"])
     with pytest.raises(UserError, match=told):
         resolve(document.graph, where, shapes_of(document))
+
+
+VERBS_AND_ROWS = {
+    "yolov8": {
+        "before SPPF": {"before": [9]},
+        "before Detect, inside c2f": {"before": [22], "inside": [2, 4, 6, 8, 12, 15, 18, 21]},
+        "Before SPPF, 15, after p5, 2": {"before": [9, 15], "after": [2, 21]},  # a word holds up to the next one
+        "replace SPPF, remove 8": {"replace": [9], "remove": [8]},
+        "backbone-p2, backbone-p3, backbone-p4, backbone-p5": {"after": [2, 4, 6, 8]},
+        # Read off the published files: see the recipes.
+        "yolov8-am": {"after": [12, 15, 18, 21]},
+        "yolo-research": {"before": [9], "after": [15, 18, 21]},
+        "ema": {"after": [6, 8]},
+        "inside 2, ema, 4": {"inside": [2, 4], "after": [6, 8]},
+    },
+    "yolov5": {"ema": {"after": [6, 8]}, "yolo-research": {"before": [9], "after": [17, 20, 23]}},
+    "yolo11": {"replace C2PSA": {"replace": [10]}, "ema": {"after": [6, 8]}, "before SPPF": {"before": [9]}},
+    "yolov10s": {"ema": {"after": [6, 8]}},
+    "yolov9c": {"ema": {"after": [6, 8]}, "before SPPELAN": {"before": [9]}},
+    "rtdetr-l": {"backbone-p4": {"after": [7]}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VERBS_AND_ROWS)
+def test_what_is_done_at_which_rows(models: dict[str, Path], name: str) -> None:
+    document = Document.read(models[name])
+    shapes = shapes_of(document)
+    found = {where: resolve(document.graph, where, shapes) for where in VERBS_AND_ROWS[name]}
+    assert found == VERBS_AND_ROWS[name]
+
+
+def test_the_description_lists_every_place_and_every_source() -> None:
+    text = describe()
+    for word in (*NAMES, *VERBS, *RECIPES, *(recipe.at for recipe in RECIPES.values())):
+        assert word in text, word
+    for source in ("RuiyangJu/Fracture_Detection_Improved_YOLOv8", "positive666/yolo_research", "YOLOonMe/EMA"):
+        assert f"github.com/{source}" in text
