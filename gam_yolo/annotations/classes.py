@@ -171,8 +171,7 @@ def read_labelled_images(data: str | Path, split: str = "val") -> LabelledImages
 def map_classes(names: Mapping[int, str], truth: LabelledImages, at: str | Path) -> NDArray[np.intp]:
     """Return the index in `truth.classes` of each of a model's classes, proved by their names.
 
-    ImageNet's folders have codes for names. A model may have the words that Ultralytics has for them; two of these
-    words occur twice, so they fit only in the order of the codes.
+    ImageNet's folders have codes for names. A model may have the words that Ultralytics has for them.
 
     Args:
         names: The model's class names by number.
@@ -185,9 +184,7 @@ def map_classes(names: Mapping[int, str], truth: LabelledImages, at: str | Path)
     own = [str(names[i]) for i in sorted(names)]
     in_words = list(ultralytics_api.get("check_class_names")(list(truth.classes)).values())
     for known in (list(truth.classes), in_words):
-        if own == known:
-            return np.arange(len(own))
-        if len(set(own)) == len(own) and set(own) == set(known) and len(set(known)) == len(known):
+        if sorted(own) == sorted(known) and len(set(own)) == len(own):
             return np.array([known.index(name) for name in own], dtype=np.intp)
     repeated = [name for name, count in Counter(own).items() if count > 1]
     if repeated:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def attended(config: Mapping[str, Any], block: str, at: str, args: list[Any]) ->
 
 def is_dataset_name(data: str) -> bool:
     """Return whether a data set that is not here has a bare name, by which Ultralytics may know and download it."""
-    return data.isidentifier() and not ultralytics_api.dataset_folder(data).exists()
+    return bool(re.fullmatch(r"[\w-]+", data)) and not ultralytics_api.dataset_folder(data).exists()
 
 
 def read_classes(data: str, study: StudyFolder, *, prepare: bool) -> tuple[Path, int, dict[str, Any]]:
