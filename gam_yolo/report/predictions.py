@@ -178,20 +178,21 @@ def _per_image(detections: Detections) -> NDArray[np.intp]:
 
 
 def find_task(variants: Sequence[Variant]) -> TaskName:
-    """Return what the variants do, by the first file of each.
+    """Return what the variants do, by the first file of each; of a file that cannot be loaded, `load` says more later.
 
     Raises:
-        UserError: A checkpoint cannot be loaded, or detectors and classifiers are mixed.
+        UserError: Detectors and classifiers are mixed.
     """
     found: dict[TaskName, Path] = {}
     for path in (variant.paths[0] for variant in variants):
-        classifies = is_ranking_file(path) if path.suffix == ".json" else load(path, None).task == "classify"
-        found.setdefault("classify" if classifies else "detect", path)
+        with contextlib.suppress(UserError):
+            classifies = is_ranking_file(path) if path.suffix == ".json" else load(path, None).task == "classify"
+            found.setdefault("classify" if classifies else "detect", path)
     if len(found) > 1:
         raise UserError(
             f"{found['classify']} is of a classifier and {found['detect']} is not", expected="models of one task"
         )
-    return next(iter(found))
+    return next(iter(found), "detect")
 
 
 def common_imgsz(

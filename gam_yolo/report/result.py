@@ -47,6 +47,9 @@ T = TypeVar("T")
 SCHEMA, SCHEMA_VERSION = "gam-yolo/comparison", 1
 """Name and version of the layout of `report.json`."""
 
+_ABSENT = {"detect": {"task", "top1", "top5"}, "classify": {"AP", "AP50", "precision_recall"}}
+"""What `report.json` leaves out, by task; without `task` it is of detectors, as the first version was."""
+
 MAIN = "AP"
 """The metric the headline is about: COCO's mean AP over IoU 0.50 to 0.95."""
 
@@ -356,7 +359,10 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `report.json`."""
-        content = asdict(replace(self, pictures=()))
+        absent = _ABSENT[self.task]
+        content = asdict(
+            replace(self, pictures=()), dict_factory=lambda items: {k: v for k, v in items if k not in absent}
+        )
         del content["pictures"]
         variants = list(content["variants"].values())
         return {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **content, "variants": variants}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from gam_yolo.study.config import Study, read_study
 from gam_yolo.study.folder import RunFolder, StudyFolder
 from gam_yolo.study.plan import plan
 from gam_yolo.study.run import run_study
+
+from .helpers import assert_same_result, log, until, worker
 
 IMAGES = {"Hund & Katze": 16, "a cat": 16, "naïve 犬": 16, "one=1": 1, "u_ü <b>": 15}
 RECIPE = {"epochs": 1, "imgsz": 32, "batch": 16, "nbs": 16, "optimizer": "AdamW", "lr0": 0.003}
@@ -135,7 +139,8 @@ def test_accuracy_is_that_of_ultralytics_and_of_torchmetrics(
             run = report.variants[name].runs[seed]
             assert run.ultralytics is not None
             model = YOLO(path)
-            probabilities = torch.stack([model(file, imgsz=32, verbose=False)[0].probs.data for file in files])
+            outputs = (model(file, imgsz=32, verbose=False)[0].probs for file in files)
+            probabilities = torch.stack([torch.as_tensor(p.data) for p in outputs if p is not None])
             for metric, k in (("top1", 1), ("top5", 5)):
                 options = {"num_classes": len(IMAGES), "top_k": k, "average": "micro"}
                 expected = float(functional.multiclass_accuracy(probabilities, target, **options))
@@ -238,3 +243,22 @@ def test_a_study_checks_that_models_fit_the_data(
     ):
         with pytest.raises(UserError, match=re.compile(expected)):
             planned(content)
+
+
+def test_an_interrupted_training_of_a_classifier_ends_with_the_same_bits(
+    folder: Path, study_of: Callable[[dict[str, Any]], Study], tmp_path: Path
+) -> None:
+    """With Ultralytics' default augmentation, which draws from several random generators."""
+    content = {"data": str(folder), "seeds": [5], "recipe": RECIPE | {"epochs": 3, "dropout": 0.1}}
+    study = study_of(content | {"variants": {"plain": {"model": "yolov8n-cls.yaml"}}})
+    (whole,), (killed,) = (plan(study, StudyFolder(tmp_path / name)).runs for name in ("whole", "killed"))
+    assert worker(whole) == 0, log(whole)
+    killed.lay_out()
+    command = [sys.executable, "-m", "gam_yolo.study.worker", str(killed.folder.path), ""]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        until(lambda: (killed.folder.snapshots / "epoch-0" / "state.pt").exists())
+        process.kill()
+    assert not killed.finished
+    assert worker(killed) == 0, log(killed)
+    assert "the training resumes after epoch-" in log(killed)
+    assert_same_result(killed, whole)
