@@ -81,8 +81,10 @@ def block_sources(config: Mapping[str, Any]) -> dict[str, str]:
     """
     rows = [row[2:] for section in ("backbone", "head") for row in config.get(section, [])]
     # An argument may name a block too: `AttentionResNet, [nc, resnet50, {block: GAM}]`.
-    names = {text for text in _texts(rows) if text in registry.BLOCKS}
-    return {name: _class_digest(registry.BLOCKS[name]) for name in sorted(names)}
+    texts = set(_texts(rows))
+    names = {text for text in texts if text in registry.BLOCKS}
+    network = {"AttentionResNet": code_digest("gam_yolo.resnet")} if "AttentionResNet" in texts else {}
+    return {name: _class_digest(registry.BLOCKS[name]) for name in sorted(names)} | network
 
 
 def checkpoint_code_digest(model: nn.Module) -> str:

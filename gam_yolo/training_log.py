@@ -6,10 +6,11 @@ import csv
 import math
 from pathlib import Path
 
-__all__ = ["MAP", "MAP50", "read_results"]
+__all__ = ["MAP", "MAP50", "TOP1", "TOP5", "read_results"]
 
 MAP, MAP50 = "metrics/mAP50-95(B)", "metrics/mAP50(B)"
-"""Ultralytics' names of the two columns."""
+TOP1, TOP5 = "metrics/accuracy_top1", "metrics/accuracy_top5"
+"""Ultralytics' names of the columns, of detectors and of classifiers."""
 
 
 def read_results(path: Path) -> list[dict[str, float]]:

@@ -156,6 +156,8 @@ ASSUMPTIONS = {
             "ultralytics.nn.tasks", "guess_model_scale", ("model_path",), "read the scale letter in a file name"
         ),
         Assumption("ultralytics.nn.tasks", "DetectionModel", ("cfg", "verbose"), "count a model's GFLOPs"),
+        Assumption("ultralytics.nn.tasks", "ClassificationModel", ("cfg", "verbose"), "count a classifier's GFLOPs"),
+        Assumption("ultralytics.nn.autobackend", "check_class_names", ("names",), "name ImageNet's classes in words"),
         Assumption("ultralytics.utils.checks", "check_yaml", ("file", "hard"), "find a YAML by its bare name"),
         Assumption("ultralytics.utils", "LOGGER", (), "leave out the log of models that are only measured"),
         Assumption("ultralytics.utils", "DEFAULT_CFG_DICT", (), "check the train arguments of a study file"),
@@ -163,6 +165,9 @@ ASSUMPTIONS = {
         Assumption("ultralytics.utils", "RUNS_DIR", (), "put results where Ultralytics puts its own"),
         Assumption("ultralytics.cfg", "get_cfg", ("overrides",), "check the values of train arguments"),
         Assumption("ultralytics.data.utils", "check_det_dataset", ("dataset", "autodownload"), "read a dataset YAML"),
+        Assumption("ultralytics.data.utils", "check_cls_dataset", ("dataset", "split"), "fetch classified images"),
+        Assumption("ultralytics.data", "ClassificationDataset", ("root", "args", "prefix"), "read classified images"),
+        Assumption("ultralytics.data", "build_dataloader", ("shuffle",), "validate a classifier image by image"),
         Assumption("ultralytics.data.utils", "DATASETS_DIR", (), "find a dataset that is yet to be prepared"),
         Assumption("ultralytics.data.utils", "img2label_paths", ("img_paths",), "find an image's label file"),
         Assumption("ultralytics.data.utils", "IMG_FORMATS", (), "tell images from other files"),

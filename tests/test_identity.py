@@ -86,9 +86,9 @@ def test_our_blocks_are_followed_to_their_parts_and_not_to_each_other(monkeypatc
     assert not {"cbam.py", "se.py", "registry.py"} & set(read)
 
 
-def test_a_block_in_an_argument_counts() -> None:
+def test_a_block_in_an_argument_and_the_network_around_it_count() -> None:
     row = [-1, 1, "AttentionResNet", ["nc", "resnet18", {"block": "CBAM"}]]
-    assert list(identity.block_sources({"backbone": [row], "head": []})) == ["CBAM"]
+    assert list(identity.block_sources({"backbone": [row], "head": []})) == ["CBAM", "AttentionResNet"]
 
 
 def test_a_class_without_a_file_is_identified_by_its_methods() -> None:

@@ -26,7 +26,10 @@ def compare(
             help="Checkpoints, run folders or prediction files; several seeds as 'gam=runs/gam-s*/weights/best.pt'.",
         ),
     ],
-    data: Annotated[str | None, typer.Option(help="Dataset YAML to validate checkpoints on.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Dataset YAML to validate checkpoints on; for classifiers a folder with train/ and val/."),
+    ] = None,
     gt: Annotated[
         Path | None,
         typer.Option(help="Ground truth, if not that of the YAML: a COCO file or a VOC folder."),
@@ -46,7 +49,7 @@ def compare(
         Path, typer.Option("--output", "-o", help="Folder for the report and the predictions made.")
     ] = Path("runs/compare"),
 ) -> None:
-    """Test whether detectors differ, and write the report: a page, Markdown, JSON and CSV."""
+    """Test whether detectors or classifiers differ, and write the report: a page, Markdown, JSON and CSV."""
     from gam_yolo.io import write
     from gam_yolo.report.compare import compare as compare_variants
     from gam_yolo.report.variants import name_arguments
@@ -82,7 +85,7 @@ def _table(found: Comparison) -> Table:
     from gam_yolo.report.tables import main_table
 
     head, *rows = main_table(found)
-    table = Table(title=f"{found.data.images} images, mAP in points", title_style="", show_lines=True)
+    table = Table(title=f"{found.data.images} images, {found.about.short} in points", title_style="", show_lines=True)
     for name in head:
         table.add_column(
             name, no_wrap=name == "variant", justify="left" if name.startswith(("v", "minus")) else "right"

@@ -1,4 +1,4 @@
-"""`compare`: test whether detectors differ. The function behind `gam-yolo compare`."""
+"""`compare`: test whether detectors or classifiers differ. The function behind `gam-yolo compare`."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def compare(
     output: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Comparison:
-    """Compare detectors on the same images, with intervals and verdicts.
+    """Compare detectors, or classifiers, on the same images, with intervals and verdicts.
 
     Args:
         variants: The files of each variant by its name, the baseline first: a checkpoint, a run folder (its
-            `weights/best.pt`), a prediction file in COCO's result format, a glob pattern, or a list of these; one file
-            per training seed. A list of paths is read as the command reads its arguments: each path is a variant, named
-            after its run folder or file, or by a `NAME=` in front of it.
-        data: Dataset YAML. Checkpoints are validated on it.
+            `weights/best.pt`), a prediction file (COCO's result format; of a classifier, its top classes), a glob
+            pattern, or a list of these; one file per training seed. A list of paths is read as the command reads its
+            arguments: each path is a variant, named after its run folder or file, or by a `NAME=` in front of it.
+        data: Dataset YAML. Checkpoints are validated on it. For classifiers, a folder with `train` and `val`.
         gt: A COCO annotation file or VOC folder, if the annotations are not those of `data`.
         split: Split of the data set.
         control: Name of a second variant to subtract from the others, such as one of equal cost.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from gam_yolo.annotations.classes import LabelledImages
 from gam_yolo.annotations.data import Array
 from gam_yolo.evaluation import (
-    METRICS,
     Detections,
     Estimate,
     GroundTruth,
@@ -24,9 +25,10 @@ from gam_yolo.evaluation import (
     verdict,
 )
 from gam_yolo.report.formatting import signed, signed_span
-from gam_yolo.report.result import MAIN, Difference, Differences, Statistics, Value, VariantResult
+from gam_yolo.report.result import Difference, Differences, Statistics, Value, VariantResult
+from gam_yolo.report.tasks import DETECT, Task
 
-__all__ = ["Statistics", "compare_detections", "headline"]
+__all__ = ["Statistics", "compare_detections", "compare_samples", "headline"]
 
 T = TypeVar("T")
 
@@ -41,10 +43,7 @@ def compare_detections(
     statistics: Statistics,
     progress: Callable[[str], None],
 ) -> dict[str, VariantResult]:
-    """Estimate every variant and its difference to each reference.
-
-    There are three families of tests: the main metric of all variants, all other metrics over all classes, and the main
-    metric of the single classes. Holm's correction bounds the chance of any false verdict in a family by 1 - level.
+    """Estimate every detector and its difference to each reference.
 
     Args:
         truth: The objects.
@@ -61,29 +60,65 @@ def compare_detections(
     for name, seeds in variants.items():
         progress(f"{name}: {statistics.replicates} bootstrap replicates of {len(seeds)} seed(s)")
         samples[name] = resample(truth, seeds, draws)
-    present = [0, *(1 + np.flatnonzero(np.bincount(truth.label, minlength=len(truth.classes)) > 0))]
+    counts = np.bincount(truth.label, minlength=len(truth.classes))
+
+    def subtract(name: str, reference: str) -> Estimate:
+        return difference(samples[name], samples[reference], statistics.level)
+
+    return compare_samples(samples, subtract, references, statistics, DETECT, truth.classes, counts)
+
+
+def compare_samples(
+    samples: Mapping[str, Samples],
+    subtract: Callable[[str, str], Estimate],
+    references: list[str],
+    statistics: Statistics,
+    task: Task,
+    class_names: Sequence[str],
+    counts: NDArray[np.intp],
+) -> dict[str, VariantResult]:
+    """Turn the samples of every variant into estimates, differences to each reference, and verdicts.
+
+    There are three families of tests: the main metric of all variants, all other metrics over all classes, and the main
+    metric of the single classes. Holm's correction bounds the chance of any false verdict in a family by 1 - level.
+
+    Args:
+        samples: The samples of each variant, with rows over all classes and for each class.
+        subtract: Estimates a variant minus a reference.
+        references: Names of the variants to subtract: the baseline, and a control where there is one.
+        statistics: How the comparison is made.
+        task: The metrics.
+        class_names: The classes.
+        counts: How often each class occurs; one that never does is left out.
+
+    Returns:
+        The variants by name, without their cost and runs.
+    """
+    metrics, present = task.metrics, [0, *(1 + np.flatnonzero(counts))]
+    arrange = partial(_by_class, metrics, class_names, present)
     differences: dict[str, dict[str, Differences]] = {name: {} for name in samples}
     for number, reference in enumerate(references, 1):
         others = [name for name in samples if name not in references[:number]]  # each pair once
-        estimates = [difference(samples[name], samples[reference], statistics.level) for name in others]
-        for name, found, p in zip(others, estimates, _corrected([e.p for e in estimates]), strict=True):
-            cell = partial(_difference, found, p, statistics.level)
-            differences[name][reference] = Differences(*_by_class(truth, present, cell))
+        estimates = [subtract(name, reference) for name in others]
+        main = metrics.index(task.main)
+        for name, found, p in zip(others, estimates, _corrected([e.p for e in estimates], main), strict=True):
+            cell = partial(_difference, found, p, statistics.level, main)
+            differences[name][reference] = Differences(*arrange(cell))
     result = {}
-    column = METRICS.index(_NO_MODEL_INTERVAL)
     for name, own in samples.items():
         estimated = estimate(own, statistics.level)
-        estimated.low[:, column] = estimated.high[:, column] = np.nan
-        metrics, classes = _by_class(truth, present, partial(_estimate, estimated, own))
-        result[name] = VariantResult(name, metrics, classes, differences[name])
+        if _NO_MODEL_INTERVAL in metrics:
+            column = metrics.index(_NO_MODEL_INTERVAL)
+            estimated.low[:, column] = estimated.high[:, column] = np.nan
+        overall, by_class = arrange(partial(_estimate, estimated, own))
+        result[name] = VariantResult(name, overall, by_class, differences[name])
     return result
 
 
-def _corrected(p: list[Array]) -> Array:
+def _corrected(p: list[Array], main: int) -> Array:
     """Correct p-values family by family, shape (variants, 1 + classes, metrics); NaN for what is not tested."""
     raw = np.stack(p)
-    main = METRICS.index(MAIN)
-    others = np.arange(len(METRICS)) != main
+    others = np.arange(raw.shape[-1]) != main
     result = np.full(raw.shape, np.nan)
     result[:, 0, main] = holm(raw[:, 0, main])
     result[:, 0, others] = holm(raw[:, 0, others])
@@ -92,11 +127,11 @@ def _corrected(p: list[Array]) -> Array:
 
 
 def _by_class(
-    truth: GroundTruth, present: list[int], cell: Callable[[int, int], T]
+    metrics: Sequence[str], classes: Sequence[str], present: list[int], cell: Callable[[int, int], T]
 ) -> tuple[dict[str, T], dict[str, dict[str, T]]]:
-    """Arrange what `cell` returns for each row and column: over all classes, and for each class that has objects."""
-    rows = {i: {metric: cell(i, j) for j, metric in enumerate(METRICS)} for i in present}
-    return rows[0], {truth.classes[i - 1]: row for i, row in rows.items() if i}
+    """Arrange what `cell` returns for each row and column: over all classes, and for each class that occurs."""
+    rows = {i: {metric: cell(i, j) for j, metric in enumerate(metrics)} for i in present}
+    return rows[0], {classes[i - 1]: row for i, row in rows.items() if i}
 
 
 def _number(value: float) -> float | None:
@@ -112,10 +147,10 @@ def _estimate(found: Estimate, samples: Samples, i: int, j: int) -> Value:
     )
 
 
-def _difference(found: Estimate, p_holm: Array, level: float, i: int, j: int) -> Difference:
+def _difference(found: Estimate, p_holm: Array, level: float, main: int, i: int, j: int) -> Difference:
     images, seeds = found.image_variance[i, j], found.seed_variance[i, j]
     share = seeds / (images + seeds) if images + seeds > 0 else math.nan
-    tested = j == METRICS.index(MAIN) or i == 0
+    tested = j == main or i == 0
     return Difference(
         value=_number(found.value[i, j]),
         low=_number(found.low[i, j]),
@@ -127,9 +162,15 @@ def _difference(found: Estimate, p_holm: Array, level: float, i: int, j: int) ->
     )
 
 
-def headline(variants: Mapping[str, VariantResult], baseline: str, truth: GroundTruth, level: float) -> str:
+def headline(
+    variants: Mapping[str, VariantResult],
+    baseline: str,
+    truth: GroundTruth | LabelledImages,
+    level: float,
+    task: Task = DETECT,
+) -> str:
     """Return the result in one sentence."""
-    base = variants[baseline].metrics[MAIN].value
+    base = variants[baseline].metrics[task.main].value
     if base is None:
         return f"There is nothing to compare: {truth.source} has no objects."
     clear: list[tuple[str, float, Difference]] = []
@@ -139,7 +180,7 @@ def headline(variants: Mapping[str, VariantResult], baseline: str, truth: Ground
     for name, variant in variants.items():
         if name == baseline:
             continue
-        found, value = variant.differences[baseline][MAIN], 100 * (variant.metrics[MAIN].value or 0.0)
+        found, value = variant.differences[baseline][task.main], 100 * (variant.metrics[task.main].value or 0.0)
         if base == value == 0:
             nothing.append(name)
         elif found.verdict == "too few images":
@@ -158,7 +199,7 @@ def headline(variants: Mapping[str, VariantResult], baseline: str, truth: Ground
         for i, (_, _, found) in enumerate(clear + alike)
     ]
     parts = [
-        f"{name} is {found.verdict} than {baseline}: {value:.1f} against {100 * base:.1f} mAP {span}"
+        f"{name} is {found.verdict} than {baseline}: {value:.1f} against {100 * base:.1f} {task.short} {span}"
         for (name, value, found), span in zip(clear, spans, strict=False)
     ]
     if alike:
@@ -169,12 +210,12 @@ def headline(variants: Mapping[str, VariantResult], baseline: str, truth: Ground
         show = "show" if len(named) > 1 else "shows"
         values = [found.value for _, _, found in alike if found.value is not None]
         extent = f" (by {signed(min(values))} to {signed(max(values))} points)" if brief else ""
-        parts.append(f"{_listed(named)} {show} no detectable difference from {baseline} in mAP{extent}")
+        parts.append(f"{_listed(named)} {show} no detectable difference from {baseline} in {task.short}{extent}")
     if nothing:
         who = (
             f"neither {baseline} nor {nothing[0]}" if len(nothing) == 1 else f"none of {_listed([baseline, *nothing])}"
         )
-        unsure.append(f"{who} finds any object (mAP 0.0), so there is no interval for a difference")
+        unsure.append(f"{who} {task.nothing} ({task.short} 0.0), so there is no interval for a difference")
     said = "; ".join(parts + unsure)
     return (said if parts else said[:1].upper() + said[1:]) + f", on {len(truth.ids)} images."
 

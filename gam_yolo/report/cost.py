@@ -1,4 +1,4 @@
-"""The cost of a detector: parameters, arithmetic, and the time of a forward pass on this machine."""
+"""The cost of a model: parameters, arithmetic, and the time of a forward pass on this machine."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from gam_yolo import ultralytics_api
 from gam_yolo.io import text_sha256
 from gam_yolo.report.predictions import load
 from gam_yolo.report.result import Cost
+from gam_yolo.report.tasks import TaskName
 
 __all__ = ["measure_costs"]
 
 _WARM_UP, _ROUNDS = 3, 40
 
 
-def measure_costs(paths: dict[str, Path], imgsz: int, device: str) -> dict[str, Cost]:
+def measure_costs(paths: dict[str, Path], imgsz: int, device: str, task: TaskName = "detect") -> dict[str, Cost]:
     """Measure checkpoints in turn, pass by pass, so that other load on the machine affects all of them alike.
 
     Args:
         paths: One checkpoint for each variant.
         imgsz: Side of the square input image in pixels.
         device: Device in Ultralytics' notation, "" for its choice.
+        task: What the models do.
     """
     import torch
 
@@ -32,7 +34,7 @@ def measure_costs(paths: dict[str, Path], imgsz: int, device: str) -> dict[str, 
     models: dict[str, Any] = {}
     costs: dict[str, dict[str, Any]] = {}
     for name, path in paths.items():
-        network = load(path).model.float().eval()
+        network = load(path, task).model.float().eval()
         content = {key: value for key, value in network.yaml.items() if key != "yaml_file"}
         costs[name] = {
             "parameters": int(ultralytics_api.get("get_num_params")(network)),

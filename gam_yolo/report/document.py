@@ -31,12 +31,13 @@ from gam_yolo.report.result import (
     Value,
     VariantResult,
 )
-from gam_yolo.training_log import MAP, MAP50, read_results
+from gam_yolo.training_log import MAP, MAP50, TOP1, TOP5, read_results
 
-__all__ = ["build"]
+__all__ = ["build", "common_protocol", "describe_run", "package_versions"]
 
 _OFTEN_EMPTY = 0.05  # of the images with objects; YOLOv8n at confidence 0.001 has detections on all of COCO's
 _APART, _LEAST_APART = 0.06, 0.035  # about twice the largest distance seen, and just above it where scores are low
+_COLUMNS = {"AP": MAP, "AP50": MAP50, "top1": TOP1, "top5": TOP5}
 _PACKAGES = ("gam-yolo", "ultralytics", "torch", "numpy", "scipy", "pycocotools")
 
 
@@ -66,7 +67,10 @@ def build(
         name: replace(
             found,
             cost=costs.get(name),
-            runs=tuple(_run(seed, i, found.metrics) for i, seed in enumerate(predicted[name])),
+            runs=tuple(
+                describe_run(seed.path, seed.protocol, seed.own, i, found.metrics)
+                for i, seed in enumerate(predicted[name])
+            ),
             precision_recall=_precision_recall(truth, predicted[name]),
         )
         for name, found in compared.items()
@@ -88,14 +92,14 @@ def build(
             difficult=int(truth.difficult.sum()),
             classes=truth.classes,
         ),
-        protocol=_common([p.protocol for seeds in predicted.values() for p in seeds]),
+        protocol=common_protocol([p.protocol for seeds in predicted.values() for p in seeds]),
         statistics=statistics,
-        versions={name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        versions=package_versions(),
         variants=variants,
     )
 
 
-def _common(protocols: list[Protocol]) -> CommonProtocol:
+def common_protocol(protocols: list[Protocol]) -> CommonProtocol:
     """Merge protocols, which agree in all that binds: the first recorded value of each; versions as a list."""
     imgsz, conf, iou, max_det = (
         next((found for p in protocols if (found := getattr(p, key)) is not None), None)
@@ -182,15 +186,17 @@ def _nms_stops(weights: Path) -> int:
     return sum(log.read_bytes().count(b"NMS time limit") for log in logs)
 
 
-def _run(seed: Predicted, index: int, metrics: Mapping[str, Value]) -> RunResult:
+def describe_run(
+    path: Path, protocol: Protocol, own: Mapping[str, float], index: int, metrics: Mapping[str, Value]
+) -> RunResult:
     """Describe one seed: its file, its own scores, and its training where the run folder records it."""
-    folder = seed.path.parent.parent if seed.path.parent.name == "weights" else None
-    theirs = Scores(seed.own.get(MAP), seed.own.get(MAP50))
+    folder = path.parent.parent if path.parent.name == "weights" else None
+    theirs = {metric: own[column] for metric, column in _COLUMNS.items() if column in own}
     return RunResult(
-        path=str(seed.path),
-        sha256=seed.protocol.weights or file_sha256(seed.path),
-        ours=Scores(metrics["AP"].seeds[index], metrics["AP50"].seeds[index]),
-        ultralytics=None if theirs == Scores(None, None) else theirs,
+        path=str(path),
+        sha256=protocol.weights or file_sha256(path),
+        ours=Scores(**{metric: metrics[metric].seeds[index] for metric in _COLUMNS if metric in metrics}),
+        ultralytics=Scores(**theirs) if theirs else None,
         training=_training(folder) if folder else None,
     )
 
@@ -202,8 +208,9 @@ def _training(folder: Path) -> Training | None:
         return None
     try:
         epochs = tuple(int(row["epoch"]) for row in rows)
-        curve = tuple(row[MAP] for row in rows)
-        at_50 = [row[MAP50] for row in rows]
+        main, second = ("AP", "AP50") if MAP in rows[0] else ("top1", "top5")
+        curve = tuple(row[_COLUMNS[main]] for row in rows)
+        others = [row[_COLUMNS[second]] for row in rows]
         settings = read_yaml(arguments, "train arguments") if arguments.is_file() else {}
     except (KeyError, ValueError, OverflowError):  # a `UserError` is a `ValueError`
         return None
@@ -212,9 +219,10 @@ def _training(folder: Path) -> Training | None:
     return Training(
         seed=seed if isinstance(seed, int) else None,
         epochs=epochs,
-        AP=curve,
-        best=BestEpoch(epochs[best], curve[best], at_50[best]),
+        AP=curve if main == "AP" else (),
+        best=BestEpoch(epochs[best], **{main: curve[best], second: others[best]}),
         seconds=rows[-1].get("time"),
+        top1=curve if main == "top1" else (),
     )
 
 
@@ -222,6 +230,11 @@ def _precision_recall(truth: GroundTruth, seeds: list[Predicted]) -> tuple[float
     """Precision at recall 0, 0.01, ... 1 and IoU 0.5, over all areas, averaged over classes and seeds."""
     found = [over_classes(precision_curve(match_coco(truth, seed.detections))) for seed in seeds]
     return tuple(round(float(value), 5) for value in np.nan_to_num(np.mean(found, axis=0)))
+
+
+def package_versions() -> dict[str, str | None]:
+    """Return the versions of the packages that take part, and Python's; None where one is not installed."""
+    return {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()}
 
 
 def _version(package: str) -> str | None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = [
     "METRIC_NAMES",
     "MINUS",
+    "gflops",
     "in_full",
     "markdown",
     "points",
@@ -41,6 +42,8 @@ METRIC_NAMES = {
     "ARl": "recall large",
     "VOC2007 AP50": "VOC2007 mAP 50 (11 points)",
     "VOC2010 AP50": "VOC2010 mAP 50 (all points)",
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
 }
 """The metrics' names in tables and charts."""
 
@@ -58,6 +61,16 @@ def points(value: float | None) -> str:
 def signed(value: float | None) -> str:
     """Write a difference as points with its sign."""
     return _MISSING if value is None else f"{100 * value:+.1f}".replace("-", MINUS)
+
+
+def gflops(value: float | None) -> str:
+    """Write GFLOPs; those of small models with more digits.
+
+    Examples:
+        >>> gflops(8.71), gflops(0.0734)
+        ('8.7', '0.073')
+    """
+    return _MISSING if not value else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def span(found: Value | Difference) -> str:

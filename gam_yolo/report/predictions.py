@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gam_yolo import ultralytics_api
+from gam_yolo.annotations.classes import is_ranking_file
 from gam_yolo.annotations.images import image_files
 from gam_yolo.annotations.yolo import dataset
 from gam_yolo.errors import UserError, similar
@@ -26,14 +27,31 @@ from gam_yolo.file_digests import FileDigests
 from gam_yolo.identity import checkpoint_code_digest, environment
 from gam_yolo.io import file_sha256, is_number, text_sha256, write
 from gam_yolo.report.protocol import Protocol, read_protocol, reject_differences, write_protocol
+from gam_yolo.report.tasks import TaskName
 from gam_yolo.report.variants import Variant
 
-__all__ = ["CONF", "IOU", "MAX_DET", "Predicted", "Settings", "collect", "load"]
+__all__ = [
+    "CONF",
+    "IOU",
+    "MAX_DET",
+    "Predicted",
+    "Settings",
+    "collect",
+    "common_imgsz",
+    "find_task",
+    "folder_name",
+    "load",
+    "reject_copies",
+]
 
 CONF, IOU, MAX_DET = 0.001, 0.7, 300
 """Ultralytics' own defaults for validation, written out so that no configuration file changes a comparison."""
 
 _METHOD = "NMS without time limit"  # in the name of a stored prediction file; those made otherwise are not used again
+_CLASSES = {
+    "detect": ("DetectionModel", "a detection model"),
+    "classify": ("ClassificationModel", "a classification model"),
+}
 _LEAST_STRIDE = 32  # Ultralytics rounds image sizes up to a multiple of it, or of a model's larger stride
 
 
@@ -96,8 +114,8 @@ def collect(
     Raises:
         UserError: A file is unfit, or protocols differ.
     """
-    _reject_copies(variants)
-    imgsz = _common_imgsz(variants, settings, progress)
+    reject_copies(variants)
+    imgsz = common_imgsz(variants, settings, progress)
     images = _images_digest(settings, cache) if imgsz else ""
     total = sum(len(variant.paths) for variant in variants)
     result: dict[str, list[Predicted]] = {variant.name: [] for variant in variants}
@@ -106,7 +124,7 @@ def collect(
         if path.suffix == ".json":
             result[name].append(_read(path, truth))
         else:
-            stored = cache / _folder(name)
+            stored = cache / folder_name(name)
             result[name].append(_validated(path, truth, settings, imgsz, images, stored, progress))
     reject_differences(
         [
@@ -129,12 +147,12 @@ def _images_digest(settings: Settings, cache: Path) -> str:
     return text_sha256(found)
 
 
-def _folder(name: str) -> str:
+def folder_name(name: str) -> str:
     """Name a variant's folder of predictions; not every name of a variant can be a folder's."""
     return re.sub(r"[^\w-]+", "-", name)[:80]
 
 
-def _reject_copies(variants: Sequence[Variant]) -> None:
+def reject_copies(variants: Sequence[Variant]) -> None:
     """Reject copies of one file, which would pass for seeds that agree to the last digit."""
     seen: dict[str, Path] = {}
     for path in (path for variant in variants for path in variant.paths):
@@ -159,7 +177,27 @@ def _per_image(detections: Detections) -> NDArray[np.intp]:
     return np.bincount(detections.image)
 
 
-def _common_imgsz(variants: Sequence[Variant], settings: Settings, progress: Callable[[str], None]) -> int:
+def find_task(variants: Sequence[Variant]) -> TaskName:
+    """Return what the variants do, by the first file of each; of a file that cannot be loaded, `load` says more later.
+
+    Raises:
+        UserError: Detectors and classifiers are mixed.
+    """
+    found: dict[TaskName, Path] = {}
+    for path in (variant.paths[0] for variant in variants):
+        with contextlib.suppress(UserError):
+            classifies = is_ranking_file(path) if path.suffix == ".json" else load(path, None).task == "classify"
+            found.setdefault("classify" if classifies else "detect", path)
+    if len(found) > 1:
+        raise UserError(
+            f"{found['classify']} is of a classifier and {found['detect']} is not", expected="models of one task"
+        )
+    return next(iter(found), "detect")
+
+
+def common_imgsz(
+    variants: Sequence[Variant], settings: Settings, progress: Callable[[str], None], task: TaskName = "detect"
+) -> int:
     """Return the image size of all checkpoints, as Ultralytics rounds it; 0 where there are none.
 
     It loads every checkpoint and tries the device, so that what cannot work is found before anything takes time.
@@ -171,12 +209,12 @@ def _common_imgsz(variants: Sequence[Variant], settings: Settings, progress: Cal
         raise UserError(
             "is a checkpoint, and there is no dataset to validate it on",
             at=checkpoints[0],
-            fix="Give a dataset YAML: --data, in Python data=",
+            fix=f"Give a {'dataset YAML' if task == 'detect' else 'folder'}: --data, in Python data=",
         )
     _try_device(settings.device)
     sizes, stride = {}, _LEAST_STRIDE
     for path in checkpoints:
-        model = load(path)
+        model = load(path, task)
         size = model.model.args.get("imgsz", 640)
         sizes[path] = int(size if isinstance(size, int) else max(size))
         stride = max(stride, int(model.model.stride.max()))
@@ -210,21 +248,28 @@ def _try_device(device: str) -> None:
         ) from None
 
 
-def load(path: Path) -> Any:
-    """Load a detection checkpoint as an Ultralytics model.
+def load(path: Path, task: TaskName | None = "detect") -> Any:
+    """Load a checkpoint as an Ultralytics model.
+
+    Args:
+        path: The file.
+        task: The task that it must be of; None for any.
 
     Raises:
-        UserError: It cannot be loaded or is no detector.
+        UserError: It cannot be loaded, or is of another task.
     """
     try:
         model = ultralytics_api.model(path)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"cannot be loaded as a checkpoint ({reason})", at=path) from None
-    if model.task != "detect":
-        raise UserError(f"is a model for '{model.task}'", at=path, expected="one for 'detect'")
-    if not isinstance(model.model, ultralytics_api.get("DetectionModel")):
-        raise UserError(f"holds a {type(model.model).__name__}", at=path, expected="a detection model")
+    if task is None:
+        return model
+    if model.task != task:
+        raise UserError(f"is a model for '{model.task}'", at=path, expected=f"one for '{task}'")
+    kind, words = _CLASSES[task]
+    if not isinstance(model.model, ultralytics_api.get(kind)):
+        raise UserError(f"holds a {type(model.model).__name__}", at=path, expected=words)
     return model
 
 

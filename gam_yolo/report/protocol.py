@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -81,13 +81,13 @@ def read_protocol(predictions: Path) -> tuple[Protocol, dict[str, float]]:
     return Protocol(**{f.name: getattr(stored, f.name) for f in fields(Protocol)}), dict(stored.own)
 
 
-def reject_differences(results: list[tuple[str, Protocol, Detections, int]]) -> None:
+def reject_differences(results: Sequence[tuple[str, Protocol, Detections | None, int]]) -> None:
     """Reject results that were not made under one protocol, with the setting in which they differ.
 
     A setting that is recorded for one result and not for another is checked against the other's detections.
 
     Args:
-        results: Name, protocol, detections and most detections of an image, for each.
+        results: Name, protocol, detections (None for classifiers) and most detections of an image, for each.
 
     Raises:
         UserError: Two results differ.
@@ -104,7 +104,7 @@ def reject_differences(results: list[tuple[str, Protocol, Detections, int]]) -> 
                     f"'{first}' and '{name}' differ in {what} ({expected!s:.12} and {value!s:.12})", fix=fix
                 )
         for name, protocol, detections, most in results:
-            if getattr(protocol, key) is not None:
+            if getattr(protocol, key) is not None or detections is None:
                 continue
             lowest = detections.score.min(initial=1.0)
             if key == "conf" and lowest < expected:

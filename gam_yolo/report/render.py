@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from gam_yolo.errors import UserError
-from gam_yolo.evaluation import COCO_METRICS
 from gam_yolo.report import charts, formatting
 from gam_yolo.report.formatting import METRIC_NAMES, MINUS, printable, signed
 from gam_yolo.report.records import map_text
-from gam_yolo.report.result import MAIN, Comparison, Difference, Value, VariantResult
+from gam_yolo.report.result import Comparison, Difference, Value, VariantResult
 from gam_yolo.report.tables import csv_text
 
 __all__ = ["FILES", "draw_charts", "markdown", "page", "plan_charts", "write"]
@@ -77,7 +76,7 @@ def _replace_together(folder: Path, texts: Mapping[str, str]) -> None:
 def markdown(comparison: Comparison) -> str:
     """Return the text of `report.md`."""
     shown = map_text(comparison, lambda text: formatting.markdown(printable(text)))
-    return _environment().get_template("report.md.j2").render(report=shown, names=METRIC_NAMES)
+    return _environment().get_template("report.md.j2").render(report=shown, names=_names(comparison))
 
 
 def page(comparison: Comparison) -> str:
@@ -88,7 +87,14 @@ def page(comparison: Comparison) -> str:
 
 def _page(comparison: Comparison, drawn: Mapping[str, str]) -> str:
     safe = {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704  ours, escaped there
-    return _environment().get_template("report.html.j2").render(report=comparison, names=METRIC_NAMES, charts=safe)
+    return (
+        _environment().get_template("report.html.j2").render(report=comparison, names=_names(comparison), charts=safe)
+    )
+
+
+def _names(comparison: Comparison) -> dict[str, str]:
+    """Name the metrics of the comparison's task."""
+    return {metric: METRIC_NAMES[metric] for metric in comparison.about.metrics}
 
 
 def _environment() -> Environment:
@@ -99,7 +105,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    ways = ("points", "span", "signed", "signed_span", "in_full", "signed_in_full", "short_path")
+    ways = ("points", "span", "gflops", "signed", "signed_span", "in_full", "signed_in_full", "short_path")
     environment.filters.update({name: getattr(formatting, name) for name in ways}, colour=charts.colour)
     return environment
 
@@ -122,19 +128,21 @@ def draw_charts(comparison: Comparison) -> tuple[dict[str, str], list[str]]:
 def plan_charts(comparison: Comparison) -> dict[str, Callable[[], charts.Chart]]:
     """Gather what each chart shows; each is made by a call, in which it may fail."""
     variants, baseline = tuple(comparison.variants.values()), comparison.baseline
+    main = comparison.about.main
+    score = METRIC_NAMES[main]
     numbered = list(enumerate(variants))
     result: dict[str, Callable[[], charts.Chart]] = {}
     rows = [
         _interval(f"{variant.name} {MINUS} {reference}", found, i, signed(found.value))
         for i, variant in numbered
         for reference, tree in variant.differences.items()
-        if (found := tree[MAIN]).value is not None
+        if (found := tree[main]).value is not None
     ]
     if rows:
-        result["differences"] = partial(charts.forest, "Difference in mAP 50-95", rows, "points of mAP 50-95")
+        result["differences"] = partial(charts.forest, f"Difference in {score}", rows, f"points of {score}")
     rows = [
         _interval(f"{METRIC_NAMES[metric]}", found, i, variant.name)
-        for metric in COCO_METRICS
+        for metric in comparison.about.charted
         for i, variant in numbered
         if baseline in variant.differences and (found := variant.differences[baseline][metric]).value is not None
     ]
@@ -145,46 +153,48 @@ def plan_charts(comparison: Comparison) -> dict[str, Callable[[], charts.Chart]]
         ("latency", "latency_median", "Accuracy against time", "ms per image, median"),
     ):
         spots = [
-            (spent, _interval(variant.name, variant.metrics[MAIN], i))
+            (spent, _interval(variant.name, variant.metrics[main], i))
             for i, variant in numbered
-            if (spent := getattr(variant.cost, cost, None)) and variant.metrics[MAIN].value is not None
+            if (spent := getattr(variant.cost, cost, None)) and variant.metrics[main].value is not None
         ]
         if len(spots) > 1:
-            result[key] = partial(charts.scatter, title, spots, unit, "mAP 50-95")
-    recall = [i / 100 for i in range(101)]
-    result["precision_recall"] = partial(
-        charts.curves,
-        "Precision and recall at IoU 0.5, mean over classes",
-        [charts.Line(variant.name, recall, variant.precision_recall, i) for i, variant in numbered],
-        "recall",
-        "precision",
-    )
-    sizes = [
-        (label, rows)
-        for metric, label in (("AP", "all"), ("APs", "small"), ("APm", "medium"), ("APl", "large"))
-        if (rows := _rows([variant.metrics[metric] for variant in variants], variants))
-    ]
-    result["sizes"] = partial(charts.bars, "mAP 50-95 by size of object", sizes, "mAP 50-95")
+            result[key] = partial(charts.scatter, title, spots, unit, score)
+    if comparison.task == "detect":
+        result |= _plan_detection(variants)
     known = variants[0].classes
-    sure = [name for name in known if known[name][MAIN].low is not None] or list(known)
-    sure.sort(key=lambda name: _spread(variants, baseline, name), reverse=True)
+    sure = [name for name in known if known[name][main].low is not None] or list(known)
+    sure.sort(key=lambda name: _spread(variants, baseline, name, main), reverse=True)
     groups = [
         (name, rows)
         for name in sure[:_MOST_CLASSES]
-        if (rows := _rows([variant.classes[name][MAIN] for variant in variants], variants))
+        if (rows := _rows([variant.classes[name][main] for variant in variants], variants))
     ]
-    result["classes"] = partial(charts.bars, "mAP 50-95 of each class", groups, "AP 50-95")
+    result["classes"] = partial(charts.bars, f"{score} of each class", groups, score.replace("mAP", "AP"))
     lines = [
-        charts.Line(f"{variant.name}, seed {i}", run.training.epochs, [100 * v for v in run.training.AP], n)
+        charts.Line(f"{variant.name}, seed {i}", run.training.epochs, [100 * v for v in run.training.curve], n)
         for n, variant in numbered
         for i, run in enumerate(variant.runs)
         if run.training and len(run.training.epochs) > 1
     ]
     if lines:
-        result["training"] = partial(
-            charts.curves, "mAP 50-95 during training, by Ultralytics", lines, "epoch", "mAP 50-95"
-        )
+        result["training"] = partial(charts.curves, f"{score} during training, by Ultralytics", lines, "epoch", score)
     return result
+
+
+def _plan_detection(variants: Sequence[VariantResult]) -> dict[str, Callable[[], str]]:
+    """Gather what the charts show that only detectors have."""
+    recall = [i / 100 for i in range(101)]
+    curves = [charts.Line(variant.name, recall, variant.precision_recall, i) for i, variant in enumerate(variants)]
+    sizes = [
+        (label, rows)
+        for metric, label in (("AP", "all"), ("APs", "small"), ("APm", "medium"), ("APl", "large"))
+        if (rows := _rows([variant.metrics[metric] for variant in variants], variants))
+    ]
+    title = "Precision and recall at IoU 0.5, mean over classes"
+    return {
+        "precision_recall": partial(charts.curves, title, curves, "recall", "precision"),
+        "sizes": partial(charts.bars, "mAP 50-95 by size of object", sizes, "mAP 50-95"),
+    }
 
 
 def _interval(label: str, found: Value | Difference, variant: int, note: str = "") -> charts.Interval:
@@ -198,10 +208,10 @@ def _rows(found: Iterable[Value], variants: Iterable[VariantResult]) -> list[cha
     return [_interval(variant.name, value, i) for i, (variant, value) in rows if value.value is not None]
 
 
-def _spread(variants: Iterable[VariantResult], baseline: str, name: str) -> float:
+def _spread(variants: Iterable[VariantResult], baseline: str, name: str, main: str) -> float:
     """The largest difference to the baseline in a class: what the chart is sorted by."""
     found = [
-        abs(tree.classes[name][MAIN].value or 0.0)
+        abs(tree.classes[name][main].value or 0.0)
         for variant in variants
         if (tree := variant.differences.get(baseline)) and name in tree.classes
     ]

@@ -16,6 +16,7 @@ from gam_yolo.errors import UserError, brief, similar
 from gam_yolo.evaluation.statistics import Verdict
 from gam_yolo.io import read_json
 from gam_yolo.report.records import read_record
+from gam_yolo.report.tasks import TASKS, Task, TaskName
 
 if TYPE_CHECKING:
     import pandas
@@ -45,6 +46,9 @@ T = TypeVar("T")
 
 SCHEMA, SCHEMA_VERSION = "gam-yolo/comparison", 1
 """Name and version of the layout of `report.json`."""
+
+_ABSENT = {"detect": {"task", "top1", "top5"}, "classify": {"AP", "AP50", "precision_recall"}}
+"""What `report.json` leaves out, by task; without `task` it is of detectors, as the first version was."""
 
 MAIN = "AP"
 """The metric the headline is about: COCO's mean AP over IoU 0.50 to 0.95."""
@@ -128,19 +132,23 @@ class Cost:
 
 @dataclass(frozen=True)
 class Scores:
-    """The two metrics that Ultralytics reports as well."""
+    """The two metrics that Ultralytics reports as well: of detectors the first two, of classifiers the others."""
 
-    AP: float | None
-    AP50: float | None
+    AP: float | None = None
+    AP50: float | None = None
+    top1: float | None = None
+    top5: float | None = None
 
 
 @dataclass(frozen=True)
 class BestEpoch:
-    """The epoch of highest mAP 50-95 in Ultralytics' training log."""
+    """The epoch of the highest main metric (mAP 50-95, or top-1 accuracy) in Ultralytics' training log."""
 
     epoch: int
-    AP: float
-    AP50: float
+    AP: float | None = None
+    AP50: float | None = None
+    top1: float | None = None
+    top5: float | None = None
 
 
 @dataclass(frozen=True)
@@ -150,9 +158,10 @@ class Training:
     Attributes:
         seed: Its seed, if recorded.
         epochs: Number of each epoch.
-        AP: mAP 50-95 after each epoch, by Ultralytics.
+        AP: mAP 50-95 after each epoch, by Ultralytics; empty for classifiers.
         best: The best epoch.
         seconds: Duration, if recorded.
+        top1: Top-1 accuracy after each epoch, by Ultralytics; empty for detectors.
     """
 
     seed: int | None
@@ -160,6 +169,12 @@ class Training:
     AP: tuple[float, ...]
     best: BestEpoch
     seconds: float | None
+    top1: tuple[float, ...] = ()
+
+    @property
+    def curve(self) -> tuple[float, ...]:
+        """The main metric after each epoch."""
+        return self.AP or self.top1
 
 
 @dataclass(frozen=True)
@@ -222,7 +237,7 @@ class Data:
         ground_truth: Where the annotations were read.
         digest: SHA-256 of ids, classes and objects.
         images: Number of images.
-        objects: Number of objects, crowds and difficult ones included.
+        objects: Number of objects, crowds and difficult ones included; of images for classifiers.
         crowds: Number of crowds.
         difficult: Number of difficult objects.
         classes: Class names.
@@ -310,6 +325,7 @@ class Comparison:
         statistics: How the comparison was made.
         versions: Versions of the packages that took part; None where one is not installed.
         variants: The variants by name, the baseline first.
+        task: What the variants do, as Ultralytics names it: `detect` or `classify`.
         pictures: Images on which the first seeds differ most from the baseline's; not in `report.json`.
     """
 
@@ -323,6 +339,7 @@ class Comparison:
     statistics: Statistics
     versions: Mapping[str, str | None]
     variants: Mapping[str, VariantResult]
+    task: TaskName = "detect"
     pictures: tuple[Picture, ...] = field(default=(), repr=False, compare=False)
 
     @property
@@ -331,13 +348,21 @@ class Comparison:
         return tuple(note for note in self.notes if note.startswith("Warning: "))
 
     @property
+    def about(self) -> Task:
+        """The metrics of the task, and the words for them."""
+        return TASKS[self.task]
+
+    @property
     def references(self) -> tuple[str, ...]:
         """The baseline and, if there is one, the control."""
         return (self.baseline,) if self.control is None else (self.baseline, self.control)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `report.json`."""
-        content = asdict(replace(self, pictures=()))
+        absent = _ABSENT[self.task]
+        content = asdict(
+            replace(self, pictures=()), dict_factory=lambda items: {k: v for k, v in items if k not in absent}
+        )
         del content["pictures"]
         variants = list(content["variants"].values())
         return {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **content, "variants": variants}

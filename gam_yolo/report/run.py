@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,14 +15,17 @@ from gam_yolo.annotations.images import image_files
 from gam_yolo.annotations.yolo import dataset
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation import Detections, GroundTruth, read_truth
+from gam_yolo.report import classification
+from gam_yolo.report.classification import Classified
 from gam_yolo.report.comparison import compare_detections
 from gam_yolo.report.cost import measure_costs
 from gam_yolo.report.document import build
 from gam_yolo.report.formatting import printable
 from gam_yolo.report.gallery import differing_images
-from gam_yolo.report.predictions import Predicted, Settings, collect
+from gam_yolo.report.predictions import Predicted, Settings, collect, find_task
 from gam_yolo.report.render import FILES, write
 from gam_yolo.report.result import Comparison, Cost, Picture, Statistics
+from gam_yolo.report.tasks import TaskName
 from gam_yolo.report.variants import Variant
 
 __all__ = ["run"]
@@ -70,6 +73,8 @@ def _evaluate(
     cache: Path,
     progress: Callable[[str], None],
 ) -> Comparison:
+    if find_task(variants) == "classify":
+        return _evaluate_classifiers(variants, gt, control, settings, statistics, cache, progress)
     with ultralytics_api.quiet():  # its notes are the report's
         truth = read_truth(settings.data, gt, settings.split)
     predicted = collect(variants, truth, settings, cache, progress)
@@ -82,6 +87,27 @@ def _evaluate(
     firsts = {name: seeds[0] for name, seeds in detections.items()}
     pictures = _or_note(notes, "No image could be drawn", partial(_pictures, truth, settings, firsts, notes))
     comparison = build(truth, predicted, costs or {}, references, statistics, settings, compared, notes)
+    return replace(comparison, pictures=pictures or ())
+
+
+def _evaluate_classifiers(
+    variants: list[Variant],
+    gt: Path | None,
+    control: str | None,
+    settings: Settings,
+    statistics: Statistics,
+    cache: Path,
+    progress: Callable[[str], None],
+) -> Comparison:
+    truth = classification.read_truth(variants, gt, settings)
+    classified = classification.collect(variants, truth, settings, cache, progress)
+    references = [variants[0].name, *([control] if control else [])]
+    rankings = {name: [seed.rankings for seed in seeds] for name, seeds in classified.items()}
+    compared = classification.compare_rankings(truth, rankings, references, statistics, progress)
+    notes: list[str] = []
+    costs = _or_note(notes, "The cost could not be measured", partial(_costs, variants, classified, settings, progress))
+    pictures = _or_note(notes, "No image could be drawn", partial(classification.pictures, truth, rankings))
+    comparison = classification.build(truth, classified, costs or {}, references, statistics, settings, compared, notes)
     return replace(comparison, pictures=pictures or ())
 
 
@@ -120,7 +146,7 @@ def _or_note(notes: list[str], failure: str, make: Callable[[], T]) -> T | None:
 
 def _costs(
     variants: list[Variant],
-    predicted: dict[str, list[Predicted]],
+    predicted: Mapping[str, Sequence[Predicted | Classified]],
     settings: Settings,
     progress: Callable[[str], None],
 ) -> dict[str, Cost]:
@@ -129,7 +155,8 @@ def _costs(
         return {}
     progress("measuring latency")
     sizes = (seeds[0].protocol.imgsz for name, seeds in predicted.items() if name in checkpoints)
-    return measure_costs(checkpoints, next(sizes) or 640, settings.device)
+    task: TaskName = "detect" if isinstance(next(iter(predicted.values()))[0], Predicted) else "classify"
+    return measure_costs(checkpoints, next(sizes) or 640, settings.device, task)
 
 
 def _pictures(

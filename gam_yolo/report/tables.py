@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterator, Mapping
 from html import escape
 
-from gam_yolo.report.formatting import MINUS, points, signed, signed_span, span
-from gam_yolo.report.result import MAIN, Comparison, Cost, Difference, Value
+from gam_yolo.report.formatting import METRIC_NAMES, MINUS, gflops, points, signed, signed_span, span
+from gam_yolo.report.result import Comparison, Cost, Difference, Value
 
 __all__ = ["COLUMNS", "csv_text", "html", "main_table", "rows", "text"]
 
@@ -18,17 +18,18 @@ COLUMNS = ("variant", "minus", "class", "metric", "value", "low", "high", "p", "
 
 def main_table(comparison: Comparison) -> list[tuple[str, ...]]:
     """Return the main table, its header first; a cell's interval and verdict are on lines of their own."""
-    references = comparison.references
-    table = [("variant", "seeds", "mAP 50-95", *(f"minus {name}" for name in references), "mAP 50", "cost")]
+    references, main, second = comparison.references, comparison.about.main, comparison.about.second
+    minus = (f"minus {name}" for name in references)
+    table = [("variant", "seeds", METRIC_NAMES[main], *minus, METRIC_NAMES[second], "cost")]
     for variant in comparison.variants.values():
-        gains = [variant.differences[name][MAIN] if name in variant.differences else None for name in references]
+        gains = [variant.differences[name][main] if name in variant.differences else None for name in references]
         table.append(
             (
                 variant.name,
                 str(len(variant.runs)),
-                _value(variant.metrics[MAIN]),
+                _value(variant.metrics[main]),
                 *(_gain(gain) if gain else "" for gain in gains),
-                _value(variant.metrics["AP50"]),
+                _value(variant.metrics[second]),
                 _cost(variant.cost) if variant.cost else "",
             )
         )
@@ -98,5 +99,5 @@ def _gain(found: Difference) -> str:
 
 
 def _cost(cost: Cost) -> str:
-    gflops = f"{cost.gflops:.1f} GFLOPs\n" if cost.gflops else ""
-    return f"{cost.parameters / 1e6:.2f} M\n{gflops}{cost.latency_median:.0f} ms (p95 {cost.latency_p95:.0f})"
+    arithmetic = f"{gflops(cost.gflops)} GFLOPs\n" if cost.gflops else ""
+    return f"{cost.parameters / 1e6:.2f} M\n{arithmetic}{cost.latency_median:.0f} ms (p95 {cost.latency_p95:.0f})"

@@ -26,7 +26,7 @@ CONTROL_KEYS = ("match_cost", "overrides")
 OWN_TRAIN_KEYS = {
     **dict.fromkeys(("model", "data", "seed", "pretrained"), "The study file has its own key for it"),
     **dict.fromkeys(("project", "name", "exist_ok", "save_dir", "resume", "save"), "The study sets it"),
-    **dict.fromkeys(("mode", "task", "cfg"), "A study trains detectors"),
+    **dict.fromkeys(("mode", "task", "cfg"), "The data and the models decide it"),
 }
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 NAME_RULE = "letters, digits, '.', '_' or '-', first a letter or digit"
@@ -64,7 +64,7 @@ class Study:
     Attributes:
         path: The file.
         name: The name of the study's folder.
-        data: The dataset YAML, as Ultralytics' `data=` takes it.
+        data: The dataset YAML, or for classifiers the folder, as Ultralytics' `data=` takes it.
         pretrained: A checkpoint to take weights from, or False.
         recipe: Train arguments of all variants.
         seeds: One training of each variant for each of these.
@@ -117,7 +117,7 @@ def read_study(study: str | Path) -> Study:
     return Study(
         path=path,
         name=name,
-        data=_text(config, "data", "a dataset YAML", str(path)),
+        data=_text(config, "data", "a dataset YAML, or a folder of classes", str(path)),
         pretrained=_pretrained(config.get("pretrained", False), path),
         recipe=recipe,
         seeds=_seeds(config.get("seeds"), path),

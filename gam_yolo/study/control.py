@@ -17,6 +17,7 @@ from typing import Any
 from gam_yolo import ultralytics_api
 from gam_yolo.errors import UserError
 from gam_yolo.graph.shapes import harmless, measure
+from gam_yolo.report.tasks import TaskName
 
 __all__ = ["TOLERANCE", "gflops", "only_scale", "widened"]
 
@@ -29,7 +30,7 @@ Channels = dict[Group, int]
 Cost = Callable[[Channels], float | None]
 
 
-def gflops(config: Mapping[str, Any], imgsz: int, pretrained: Any = None) -> float:
+def gflops(config: Mapping[str, Any], imgsz: int, pretrained: Any = None, task: TaskName = "detect") -> float:
     """Return a model's GFLOPs for one square image, as Ultralytics' `model.info()` counts them.
 
     No code from the YAML runs: its `activation:` is left out, and activation functions count nothing.
@@ -39,12 +40,14 @@ def gflops(config: Mapping[str, Any], imgsz: int, pretrained: Any = None) -> flo
         imgsz: The image's side in pixels.
         pretrained: The model whose weights it takes before it is trained, or None. Ultralytics builds the class
             branches as wide as this model's where they fit.
+        task: What the model does.
 
     Raises:
         UserError: If they cannot be counted.
     """
     with ultralytics_api.quiet():  # its table of layers is not wanted here
-        model = ultralytics_api.get("DetectionModel")(harmless(config, config.get("scale", "")), verbose=False)
+        kind = ultralytics_api.get("DetectionModel" if task == "detect" else "ClassificationModel")
+        model = kind(harmless(config, config.get("scale", "")), verbose=False)
         if pretrained is not None:
             model.load(pretrained, verbose=False)
         count = float(ultralytics_api.get("get_flops")(model, imgsz))
@@ -70,7 +73,12 @@ def only_scale(config: Mapping[str, Any], letter: str) -> dict[str, Any]:
 
 
 def widened(
-    config: Mapping[str, Any], target: float, imgsz: int, name: str, pretrained: Any = None
+    config: Mapping[str, Any],
+    target: float,
+    imgsz: int,
+    name: str,
+    pretrained: Any = None,
+    task: TaskName = "detect",
 ) -> tuple[dict[str, Any], str]:
     """Widen a model to a given cost.
 
@@ -80,6 +88,7 @@ def widened(
         imgsz: The image size at which they count, in pixels.
         name: What error messages call the model.
         pretrained: As in `gflops`.
+        task: What the model does.
 
     Returns:
         The widened model YAML, and a sentence that describes the change.
@@ -94,7 +103,7 @@ def widened(
         key = tuple(channels.values())
         if key not in costs:
             try:
-                costs[key] = gflops(_with(explicit, rows, channels), imgsz, pretrained)
+                costs[key] = gflops(_with(explicit, rows, channels), imgsz, pretrained, task)
             except (RuntimeError, AssertionError, ValueError):  # its attention layers cannot split these into heads
                 costs[key] = None
         return costs[key]

@@ -11,6 +11,8 @@ from gam_yolo.annotations.images import image_files
 from gam_yolo.errors import UserError, find_cause
 from gam_yolo.file_digests import FileDigests
 from gam_yolo.io import read_yaml, text_sha256
+from gam_yolo.report.tasks import TaskName
+from gam_yolo.study.classification import is_dataset_name, read_classes, task_of
 from gam_yolo.study.folder import StudyFolder
 
 __all__ = ["Data", "find_yaml", "needs_preparation", "read_data", "unprepared"]
@@ -23,15 +25,17 @@ class Data:
     """A dataset.
 
     Attributes:
-        yaml: The dataset YAML.
-        classes: How many classes it has.
+        yaml: The dataset YAML; for classifiers, the folder.
+        classes: How many classes it has; 0 where that is not known yet.
         parts: What a training reads of it, as digests by name: the class names, and of both splits the images and
             the labels. Folders are not part of it, so the set may move. Empty where the set is not prepared.
+        task: What models learn from it.
     """
 
     yaml: Path
     classes: int
     parts: dict[str, Any]
+    task: TaskName = "detect"
 
 
 def read_data(data: str | Path, study: StudyFolder, *, prepare: bool) -> Data:
@@ -46,6 +50,8 @@ def read_data(data: str | Path, study: StudyFolder, *, prepare: bool) -> Data:
     Raises:
         UserError: The YAML, or an image list that it names, cannot be read; or a split has no usable image.
     """
+    if task_of(data) == "classify":
+        return Data(*read_classes(str(data), study, prepare=prepare), task="classify")
     try:
         content = ultralytics_api.load_dataset_yaml(str(data), download=prepare)
     except Exception as error:
@@ -74,11 +80,13 @@ def read_data(data: str | Path, study: StudyFolder, *, prepare: bool) -> Data:
 
 
 def find_yaml(data: str) -> Path:
-    """Return the dataset YAML of that name, here or among those of Ultralytics and this package.
+    """Return the dataset YAML of that name, here or among those of Ultralytics and this package; of a folder, its name.
 
     Raises:
         UserError: There is none.
     """
+    if task_of(data) == "classify":
+        return Path(data)
     file = ultralytics_api.find_yaml(data) if Path(data).suffix in {".yaml", ".yml"} else None
     if file is None:
         raise UserError(f"there is no file '{data}'", expected="a dataset YAML, here or among the shipped ones")
@@ -87,6 +95,8 @@ def find_yaml(data: str) -> Path:
 
 def needs_preparation(file: Path) -> bool:
     """Return whether a dataset YAML has a `download:` entry that Ultralytics would run, as images are missing."""
+    if task_of(file) == "classify":
+        return is_dataset_name(str(file))
     try:
         with ultralytics_api.quiet():
             ultralytics_api.load_dataset_yaml(str(file))
@@ -101,6 +111,8 @@ def unprepared(file: Path) -> Data:
     Raises:
         UserError: It names no classes.
     """
+    if task_of(file) == "classify":
+        return Data(file, 0, {}, "classify")
     content = _entries(file)
     names = content.get("names")
     classes = len(names) if isinstance(names, (list, dict)) else content.get("nc")

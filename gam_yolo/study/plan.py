@@ -18,6 +18,7 @@ from gam_yolo.graph.place import place_block
 from gam_yolo.graph.shapes import measure
 from gam_yolo.identity import block_sources, changes, environment, framework_code
 from gam_yolo.io import file_sha256, text_sha256
+from gam_yolo.study.classification import attended, check_model, is_resnet, task_of
 from gam_yolo.study.config import Study, Variant
 from gam_yolo.study.control import gflops, only_scale, widened
 from gam_yolo.study.data import Data, find_yaml, needs_preparation, read_data, unprepared
@@ -128,25 +129,30 @@ def plan(study: Study, folder: StudyFolder, *, dry_run: bool = False) -> Plan:
     models: dict[str, dict[str, Any]] = {}
     costs: dict[str, float] = {}
     for variant in study.variants:
-        config = {**_config(variant, f"{study.path}, variant '{variant.name}'"), "nc": data.classes}
+        where = f"{study.path}, variant '{variant.name}'"
+        config = _config(variant, where)
+        config = {**config, "nc": data.classes or config.get("nc", 1)}
+        check_model(config, data.task, where)
         size = _imgsz({**study.recipe, **variant.overrides})
         if variant.match_cost:
             try:
-                config, note = widened(config, costs[variant.match_cost], size, variant.name, weights)
+                config, note = widened(config, costs[variant.match_cost], size, variant.name, weights, data.task)
             except UserError as error:
                 raise UserError(error, at=study.path) from None
             notes.append(note)
-        models[variant.name], costs[variant.name] = config, gflops(config, size, weights)
+        models[variant.name], costs[variant.name] = config, gflops(config, size, weights, data.task)
     runs = []
     for seed in study.seeds:
         for variant in study.variants:
             train = {**study.recipe, **variant.overrides}
-            train |= {"data": str(data.yaml), "seed": seed, "pretrained": str(pretrained) if pretrained else False}
+            # With False, Ultralytics resets a classifier's layers to torch's own start, not to the model's.
+            start = str(pretrained) if pretrained else data.task == "classify"
+            train |= {"data": str(data.yaml), "seed": seed, "pretrained": start}
             identity = {} if unknown else identify(train, models[variant.name], data.parts)
             place = folder.run(variant.name, seed, "?" if unknown else text_sha256(identity))
             text = yaml.safe_dump(models[variant.name], sort_keys=False, default_flow_style=None, width=120)
             spec = {"study": study.name, "variant": variant.name, "seed": seed, "imgsz": _imgsz(train)}
-            spec |= {"train": train, "identity": identity}
+            spec |= {"task": data.task, "train": train, "identity": identity}
             runs.append(Run(variant.name, seed, place, text, train, spec))
     if not unknown:
         notes += filter(None, map(_why_again, runs))
@@ -167,7 +173,7 @@ def identify(train: Mapping[str, Any], model: Mapping[str, Any], data: Mapping[s
         "train": {key: value for key, value in complete.items() if key not in (*NEUTRAL, *ELSEWHERE)},
         "model": {key: value for key, value in model.items() if key != "scale"},
         "data": dict(data),
-        "pretrained": file_sha256(Path(weights)) if weights else "",
+        "pretrained": file_sha256(Path(weights)) if isinstance(weights, str) else "",
         "code": {**framework_code(), **block_sources(model)},
         "environment": environment(),
     }
@@ -206,10 +212,13 @@ def _config(variant: Variant, where: str) -> dict[str, Any]:
     """Return a variant's model YAML, of one scale, its block placed."""
     try:
         document, letter = load(variant.model), scale_letter(variant.model)
-        if variant.at:
-            _, document = place_block(document, variant.block, variant.at, variant.args, variant.feeds, letter)
-        measure(document.config, document.name, letter)
-        return only_scale(document.config, letter)
+        config = document.config
+        if variant.block and is_resnet(config):
+            config = attended(config, variant.block, variant.at, variant.args)
+        elif variant.at:
+            config = place_block(document, variant.block, variant.at, variant.args, variant.feeds, letter)[1].config
+        measure(config, document.name, letter)
+        return only_scale(config, letter)
     except UserError as error:
         raise UserError(error, at=where) from None
 
@@ -225,7 +234,9 @@ def _data(study: Study, folder: StudyFolder, dry_run: bool, unknown: list[str]) 
             return read_data(study.data, folder, prepare=True)
         found = find_yaml(study.data)
         if needs_preparation(found):
-            unknown.append(f"{study.data} is not prepared; `gam-yolo prepare {study.data}` does that")
+            how = f"`gam-yolo prepare {study.data}` does that"
+            how = how if task_of(found) == "detect" else "the study's first run lets Ultralytics download it"
+            unknown.append(f"{study.data} is not prepared; {how}")
             return unprepared(found)
         return read_data(found, folder, prepare=False)
     except UserError as error:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from gam_yolo.study.plan import Run
 from gam_yolo.study.scheduler import Job
-from gam_yolo.training_log import MAP, read_results
+from gam_yolo.training_log import MAP, TOP1, read_results
 
 __all__ = ["Epochs", "read_epochs", "seconds_left", "table"]
 
@@ -24,7 +24,7 @@ class Epochs:
         done: Epochs done.
         of: Epochs of its recipe.
         seconds: Duration of the last epoch; None before there is one.
-        map: mAP50-95 by Ultralytics' own validation after the last epoch; None before there is one.
+        map: mAP50-95, or top-1 accuracy, by Ultralytics' own validation after the last epoch; None before there is one.
     """
 
     done: int
@@ -40,7 +40,7 @@ def read_epochs(run: Run) -> Epochs:
         return Epochs(0, run.epochs)
     last = rows[-1]
     before = rows[-2]["time"] if len(rows) > 1 and rows[-2]["time"] < last["time"] else 0.0  # it restarts on resuming
-    return Epochs(int(last["epoch"]), run.epochs, last["time"] - before, last.get(MAP))
+    return Epochs(int(last["epoch"]), run.epochs, last["time"] - before, last.get(MAP, last.get(TOP1)))
 
 
 def seconds_left(jobs: Sequence[Job]) -> float | None:
@@ -76,7 +76,7 @@ def table(jobs: Sequence[Job]) -> Table:
         "run",
         "state",
         "epoch",
-        "mAP50-95",
+        "top-1" if any(job.run.spec.get("task") == "classify" for job in jobs) else "mAP50-95",
         title=f"{done} of {len(jobs)} runs finished" + (f", {duration(left)} left" if left else ""),
     )
     for job in jobs:

@@ -8,6 +8,7 @@ from gam_yolo import ultralytics_api
 from gam_yolo.evaluation import read_truth
 from gam_yolo.report.predictions import Settings, collect
 from gam_yolo.report.variants import Variant
+from gam_yolo.study import classification
 from gam_yolo.study.folder import RunFolder
 
 __all__ = ["BATCH", "attach", "predict", "times_limited"]
@@ -22,15 +23,18 @@ def attach(model: Any) -> None:
 
 
 def predict(run: RunFolder, variant: str, data: str, imgsz: int, device: str) -> None:
-    """Write the detections of a run's checkpoint on the validation split to where the report looks for them.
+    """Write the predictions of a run's checkpoint on the validation split to where the report looks for them.
 
     Args:
         run: The run.
         variant: Name of its variant.
-        data: Dataset YAML.
+        data: Dataset YAML; for classifiers, the folder.
         imgsz: Image size in pixels.
         device: Where to validate, as Ultralytics names it; empty for its choice.
     """
+    if classification.task_of(data) == "classify":
+        classification.predict(run, variant, data, imgsz, BATCH, device)
+        return
     ultralytics_api.lift_nms_time_limit()
     settings = Settings(data, "val", imgsz, BATCH, device)
     collect([Variant(variant, (run.best,))], read_truth(data, None), settings, run.study.predictions, print)

@@ -51,7 +51,7 @@ def main(run: RunFolder, device: str) -> int:
             _check_identity(run, spec)
             trackers.describe(spec)
             train = spec["train"] | ({"device": device} if device else {})
-            _train(run, train)
+            _train(run, train, spec.get("task", "detect"))
             validation.predict(run, spec["variant"], train["data"], spec["imgsz"], first_device(train))
             environment = spec["identity"]["environment"]
             run.mark_finished({"environment": environment, "nms_time_limit": validation.times_limited(run)})
@@ -90,7 +90,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _train(run: RunFolder, arguments: dict[str, Any]) -> None:
+def _train(run: RunFolder, arguments: dict[str, Any], task: str) -> None:
     snapshot, damaged = snapshots.newest(run)
     for line in damaged:
         print(f"study: {line}")
@@ -99,7 +99,7 @@ def _train(run: RunFolder, arguments: dict[str, Any]) -> None:
             print("study: there is no complete snapshot; the training starts from the beginning")
         shutil.rmtree(run.train, ignore_errors=True)
         snapshots.wipe(run)
-        model = ultralytics_api.model(str(run.model), task="detect")
+        model = ultralytics_api.model(str(run.model), task=task)
         project = run.study.path.name  # trackers read it
         arguments |= {"project": project, "save_dir": str(run.train)}
     elif snapshots.restore_files(run, snapshot):
@@ -126,7 +126,7 @@ def _check_identity(run: RunFolder, spec: dict[str, Any]) -> None:
     here = socket.gethostname()
     for key in ("data", "pretrained"):
         file = spec["train"][key]
-        if isinstance(file, str) and not Path(file).is_file():
+        if isinstance(file, str) and not Path(file).exists():
             raise UserError(
                 f"{key}: {file} is missing on the machine {here}", fix="Put it on every machine that trains"
             )

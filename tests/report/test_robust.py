@@ -19,7 +19,7 @@ from gam_yolo.evaluation import Detections, GroundTruth, read_coco
 from gam_yolo.report import charts, render, run
 from gam_yolo.report.compare import compare
 from gam_yolo.report.gallery import _Box, _place_labels, differing_images
-from gam_yolo.report.predictions import _folder
+from gam_yolo.report.predictions import folder_name
 from gam_yolo.report.protocol import Protocol, write_protocol
 
 from .conftest import DataSet, run_compare
@@ -354,8 +354,8 @@ def test_a_name_is_no_markdown(pair: dict[str, Path], data_set: DataSet, tmp_pat
 
 def test_a_variant_named_as_a_path_names_a_folder() -> None:
     for name in ("../../x", "/etc/x", "..", "a\0b", "x" * 300):
-        assert re.fullmatch(r"[\w-]{1,80}", _folder(name))
-    assert _folder("gam-s0_a") == "gam-s0_a"
+        assert re.fullmatch(r"[\w-]{1,80}", folder_name(name))
+    assert folder_name("gam-s0_a") == "gam-s0_a"
 
 
 # Terminals

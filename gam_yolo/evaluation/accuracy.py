@@ -1,0 +1,99 @@
+"""Accuracy of classifiers: the share of images whose class is the most probable, or among the five most probable.
+
+It is a mean over images of values that are 0 or 1, so the bootstrap has a closed form. With exponential weights the
+variance of the mean of n values is s^2 (n - 1) / (n (n + 1)) for their sample variance s^2. The replicates are scaled
+by sqrt((n + 1) / (n - 1)), which makes it s^2 / n, as for classes in `gam_yolo.evaluation.bootstrap`. They are still
+drawn, so that images and training seeds are crossed by the same formulas as for detectors.
+
+Two classifiers often disagree on few images only, and the variance of their difference is then known from these few. So
+the degrees of freedom of a difference follow from its own values d on the images (their kurtosis, as in Satterthwaite's
+formula): 2 / (sum d^4 / (sum d^2)^2 - 1 / n), which is about n for normal values, and about 2 m where d is 1 or -1 on m
+images and 0 elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from gam_yolo.annotations.classes import LabelledImages, Rankings
+from gam_yolo.annotations.data import Array
+from gam_yolo.evaluation import statistics
+from gam_yolo.evaluation.statistics import Estimate, Samples
+
+__all__ = ["ACCURACY_METRICS", "correct", "difference", "resample"]
+
+ACCURACY_METRICS = ("top1", "top5")
+"""What is measured of a classifier, over all images and for each class."""
+
+
+def correct(truth: LabelledImages, rankings: Rankings) -> Array:
+    """Return 1 where an image is classified correctly and 0 elsewhere, shape (images, `ACCURACY_METRICS`)."""
+    hits = rankings.best == truth.label[:, None]
+    return np.stack([hits[:, 0], hits.any(axis=1)], axis=1).astype(float)
+
+
+def resample(truth: LabelledImages, seeds: Sequence[Rankings], weights: Array) -> Samples:
+    """Measure one variant on the data set and on each replicate of it.
+
+    Args:
+        truth: The images.
+        seeds: The rankings of each training seed.
+        weights: From `draw_weights`; pass the same for all variants, which is what pairs them.
+
+    Returns:
+        Arrays with rows for all images and then for each class; NaN for a class without images.
+    """
+    right = np.stack([correct(truth, seed) for seed in seeds])
+    n_seeds, _, n_metrics = right.shape
+    n_classes, n_columns = len(truth.classes), 1 + weights.shape[1]
+    sums, mass = np.zeros((n_seeds, 1 + n_classes, n_metrics, n_columns)), np.zeros((1 + n_classes, n_columns))
+    images = np.zeros(1 + n_classes, dtype=np.intp)
+    for label in range(n_classes):  # class by class, to hold little at once
+        own = np.flatnonzero(truth.label == label)
+        columns = np.concatenate([np.ones((len(own), 1)), weights[own]], axis=1)
+        sums[:, 1 + label] = np.einsum("snm,nr->smr", right[:, own], columns, optimize=True)
+        mass[1 + label], images[1 + label] = columns.sum(axis=0), len(own)
+    sums[:, 0], mass[0], images[0] = sums[:, 1:].sum(axis=1), mass[1:].sum(axis=0), images.sum()
+    with np.errstate(invalid="ignore"):
+        means = sums / mass[:, None]
+    value, replicates = means[..., 0], means[..., 1:]
+    scale = np.sqrt(np.where(images > 1, (images + 1) / np.maximum(images - 1, 1), 1.0))[:, None, None]
+    replicates = (replicates - replicates.mean(axis=-1, keepdims=True)) * scale + value[..., None]
+    counts = np.repeat(images[:, None], n_metrics, axis=1)
+    return Samples(value=value, replicates=replicates, images=counts, effective=counts.astype(float))
+
+
+def difference(
+    truth: LabelledImages,
+    variant: tuple[Sequence[Rankings], Samples],
+    baseline: tuple[Sequence[Rankings], Samples],
+    level: float = 0.95,
+) -> Estimate:
+    """Estimate variant minus baseline on the same images, with intervals at the given confidence level.
+
+    Args:
+        truth: The images.
+        variant: The rankings of each training seed, and what `resample` returned for them.
+        baseline: The same of the model that is subtracted.
+        level: Confidence level.
+    """
+    ours, theirs = (np.mean([correct(truth, seed) for seed in seeds], axis=0) for seeds, _ in (variant, baseline))
+    values = ours - theirs
+    rows = [values, *(values[truth.label == label] for label in range(len(truth.classes)))]
+    freedom = np.array([_degrees_of_freedom(row) for row in rows])
+    samples = variant[1]
+    # `statistics.difference` takes half the number of images for the degrees of freedom, where that is less.
+    images = np.minimum(samples.images, np.ceil(2 * freedom)).astype(np.intp)
+    return statistics.difference(replace(samples, images=images), baseline[1], level)
+
+
+def _degrees_of_freedom(values: Array) -> Array:
+    """Degrees of freedom of the variance of a mean over the first axis; the number of values where all are equal."""
+    deviations = (values - values.mean(axis=0)) ** 2 if len(values) else np.zeros((1, values.shape[1]))
+    n, squares, fourth = max(1, len(values)), deviations.sum(axis=0), (deviations**2).sum(axis=0)
+    varied = squares > 0
+    inverse = np.divide(fourth, squares**2, out=np.full_like(squares, 2.0 / n), where=varied) - 1 / n
+    return np.where(varied, np.minimum(n, 2 / np.maximum(inverse, 2.0 / n)), n)
