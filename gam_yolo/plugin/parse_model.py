@@ -23,6 +23,7 @@ from gam_yolo import registry, ultralytics_api
 from gam_yolo.arguments import bind, row_error, source
 from gam_yolo.errors import UserError
 from gam_yolo.graph.model import NO_MAP, Graph
+from gam_yolo.training_keys import BlockTraining
 
 __all__ = ["patch", "unavailable"]
 
@@ -85,6 +86,7 @@ def _parse(tasks: ModuleType, build: Callable[[Mapping[str, Any]], Parsed], mode
         raise UserError(
             f"the file has no scale '{scale}'", at=source(model), expected=f"one of {', '.join(map(str, offered))}"
         )
+    BlockTraining.of(model, source(model))  # what is wrong in it is found before a training begins
     graph = Graph.from_rows(model, source(model))
     for error in graph.reference_errors(source(model), _rows(model)):
         raise error
