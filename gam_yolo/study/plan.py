@@ -209,7 +209,8 @@ def _config(variant: Variant, where: str) -> dict[str, Any]:
         if variant.block:
             _, document = place_block(document, variant.block, variant.at, variant.args, variant.feeds, letter)
         measure(document.config, document.name, letter)
-        return only_scale(document.config, letter)
+        keys = variant.block_training if block_sources(document.config) else {}
+        return only_scale({**document.config, **keys}, letter)
     except UserError as error:
         raise UserError(error, at=where) from None
 
