@@ -26,6 +26,7 @@ __all__ = [
     "source",
     "take",
     "with_named",
+    "zero_start",
 ]
 
 MOST_VALUES = 1000
@@ -183,6 +184,23 @@ def bind(name: str, block: type[nn.Module], channels: int, args: Sequence[Any]) 
     except Exception as error:  # a block of the user's own may raise anything
         raise UserError(f"{name} rejects its arguments ({reason(error)})") from error
     return arguments
+
+
+def zero_start(name: str, block: type[nn.Module], args: Sequence[Any]) -> str:
+    """Return what to write in a row of a YAML so that its block starts as the identity and is let in.
+
+    Examples:
+        >>> from gam_yolo.blocks import GAM
+        >>> zero_start("GAM", GAM, [16, {"pool": "max"}])
+        'GAM, [{reduction: 16, pool: max, start: zero, gain: 10}]'
+    """
+    start = {"start": "zero", "gain": 10}
+    _, *keys = inspect.signature(block).parameters
+    if "start" not in keys:  # the forks' names
+        return f"GAM, [{_flow(start)}], and before these the arguments that the warning about the row names"
+    given = list(args)
+    named = given.pop() if given and isinstance(given[-1], dict) else {}
+    return f"{name}, [{_flow({**dict(zip(keys, given, strict=False)), **named, **start})}]"
 
 
 def _without_channels(given: list[Any]) -> list[Any]:

@@ -17,7 +17,7 @@ from gam_yolo import ultralytics_api
 from gam_yolo.discovery import discover
 from gam_yolo.errors import UserError, similar
 
-__all__ = ["BLOCKS", "get", "not_loaded", "register", "similar_block"]
+__all__ = ["BLOCKS", "blocks_in", "get", "not_loaded", "register", "similar_block"]
 
 B = TypeVar("B", bound=type[nn.Module])
 
@@ -39,6 +39,8 @@ _ALIASES = {
     "global": "GAM",
     "globalattentionmechanism": "GAM",
 }
+
+_NO_ROW = re.compile(r"^((module|_orig_mod|student_model|model)\.)+")  # before the row in a module's name
 
 
 @overload
@@ -131,6 +133,25 @@ def get(name: str) -> type[nn.Module]:
         return _registered[name]
     except KeyError:
         raise UserError(f"no block is named '{name}'{not_loaded()}", similar=similar_block(name, _registered)) from None
+
+
+def blocks_in(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the blocks of a model, also those inside other modules; what is inside a block is a part of it.
+
+    Args:
+        model: An Ultralytics model, also wrapped for several GPUs or compiled.
+
+    Returns:
+        The blocks by row and class, such as "row 16 (GAM)", or "row 4.m.0.attention (GAM)" inside row 4.
+    """
+    classes = set(_registered.values())
+    found: dict[str, nn.Module] = {}
+    parts: set[int] = set()
+    for name, module in model.named_modules():
+        if type(module) in classes and id(module) not in parts:
+            found[f"row {re.sub(_NO_ROW, '', name)} ({type(module).__name__})"] = module
+            parts.update(map(id, module.modules()))
+    return found
 
 
 def similar_block(name: str, known: Iterable[str]) -> str:

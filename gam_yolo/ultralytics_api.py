@@ -145,6 +145,13 @@ ASSUMPTIONS = {
             "ultralytics.engine.trainer", "BaseTrainer._setup_train", (), "apply `freeze` to base rows", wrapped=True
         ),
         Assumption("ultralytics.engine.trainer", "BaseTrainer.set_model_attributes", (), "apply `freeze` to base rows"),
+        Assumption(
+            "ultralytics.engine.trainer",
+            "BaseTrainer.build_optimizer",
+            ("model",),
+            "apply `block_lr` and `block_epochs`",
+            wrapped=True,
+        ),
         Assumption("ultralytics.nn.modules.block", "Bottleneck", (), "put blocks inside C2f, C3 and C3k2"),
         Assumption("ultralytics.nn.tasks", "C2fAttn", (), "run the layers that read text"),
         Assumption("ultralytics.nn.tasks", "ImagePoolingAttn", (), "run the layers that read text"),
@@ -178,6 +185,7 @@ ASSUMPTIONS = {
             ("cfg", "img_path", "batch", "data", "mode"),
             "read the labels that a study trains on",
         ),
+        Assumption("ultralytics.data.augment", "LetterBox", ("new_shape",), "fit images into a square"),
         Assumption("ultralytics.utils.downloads", "attempt_download_asset", ("file",), "fetch pretrained weights"),
         Assumption(
             "ultralytics.utils.nms",

@@ -30,14 +30,16 @@ def test_every_block_but_gams_own_names_has_twins() -> None:
 
 
 @pytest.mark.parametrize("path", TWINS, ids=lambda p: p.stem)
-def test_a_twin_differs_from_its_gam_model_in_one_word(path: Path) -> None:
+def test_a_twin_differs_from_its_gam_model_in_the_block_and_its_start(path: Path) -> None:
     block = next(b for b in SCRIPT["BLOCKS"] if f"-{b.lower()}" in path.stem)
     gam = yaml.safe_load(path.with_stem(path.stem.replace(f"-{block.lower()}", "-gam")).read_text("utf-8"))
     twin = yaml.safe_load(path.read_text("utf-8"))
     rows = [row for part in ("backbone", "head") for row in gam[part]]
     changed = [(a, b) for a, b in zip(rows, twin["backbone"] + twin["head"], strict=True) if a != b]
     assert len(changed) == 3
-    assert all(b == [a[0], a[1], block, a[3]] and a[2] == "GAM" for a, b in changed)
+    for a, b in changed:
+        assert a == [-1, 1, "GAM", [{"start": "zero", "gain": 10}]]
+        assert b == [-1, 1, block, []]
     assert {k: v for k, v in gam.items() if k not in {"backbone", "head"}} == {
         k: v for k, v in twin.items() if k not in {"backbone", "head"}
     }

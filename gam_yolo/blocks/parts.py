@@ -282,6 +282,7 @@ class Start(nn.Module):
     centred: bool = False
     residual: bool = False
     factor: float = 1.0
+    hazardous: bool = False
     initial: tuple[tuple[nn.Module, float], ...] = ()
 
     def __init__(
@@ -304,6 +305,8 @@ class Start(nn.Module):
         if not isinstance(residual, bool):
             raise UserError(f"residual is {residual!r}", expected="true or false")
         self.centred, self.residual, self.factor = start == "zero", residual, float(gain)
+        # A random raw gate flips the sign of about half the features; `gam_yolo.plugin.load` warns about it.
+        self.hazardous = raw is not None and start == "default" and not residual
         if self.centred:  # in a tuple, where they do not become children of this module too
             self.initial = (*((layer, 0.0) for layer in last), *([(raw, 1 / gain)] if raw else []))
         self.gain = nn.Parameter(torch.zeros(c, 1, 1)) if start == "identity" else None

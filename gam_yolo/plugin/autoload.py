@@ -30,7 +30,7 @@ PATCHES = {
         "gam_yolo.plugin.parse_model",  # after these: where one of them does not fit, no block is built
         "gam_yolo.plugin.resnet_row",
     ),
-    "ultralytics.engine.trainer": ("gam_yolo.plugin.freeze",),
+    "ultralytics.engine.trainer": ("gam_yolo.plugin.freeze", "gam_yolo.plugin.block_training"),
     "ultralytics.cfg": ("gam_yolo.plugin.entrypoint",),
 }
 """Ultralytics' module -> our modules whose `patch` is called with it once it is imported."""

@@ -27,6 +27,7 @@ from gam_yolo import registry, ultralytics_api
 from gam_yolo.arguments import INSIDE, REPLACES, as_list, bind, is_placed, row_error, source, take
 from gam_yolo.errors import UserError
 from gam_yolo.graph.model import NO_MAP, Graph, Layer
+from gam_yolo.training_keys import BlockTraining
 
 __all__ = ["patch", "unavailable"]
 
@@ -92,6 +93,7 @@ def _parse(
         raise UserError(
             f"the file has no scale '{scale}'", at=source(model), expected=f"one of {', '.join(map(str, offered))}"
         )
+    BlockTraining.of(model, source(model))  # what is wrong in it is found before a training begins
     graph = Graph.from_rows(model, source(model))
     for error in graph.reference_errors(source(model), _rows(model)):
         raise error

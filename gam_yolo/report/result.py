@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from gam_yolo.errors import UserError, brief, similar
 from gam_yolo.evaluation.statistics import Verdict
 from gam_yolo.io import read_json
+from gam_yolo.movement import Movement
 from gam_yolo.report.records import read_record
 from gam_yolo.report.tasks import TASKS, Task, TaskName
 
@@ -208,6 +209,7 @@ class VariantResult:
         cost: What it costs; None without a checkpoint.
         runs: One for each training seed.
         precision_recall: Precision at recall 0, 0.01, ... 1 and IoU 0.5, mean over classes and seeds.
+        movement: How much each block changes its input, mean over seeds; empty without checkpoints or blocks.
     """
 
     name: str
@@ -217,6 +219,7 @@ class VariantResult:
     cost: Cost | None = None
     runs: tuple[RunResult, ...] = ()
     precision_recall: tuple[float, ...] = ()
+    movement: tuple[Movement, ...] = ()
 
     def minus(self, reference: str) -> Differences:
         """Return this variant minus the baseline or the control; those two have no differences to the others.

@@ -15,6 +15,7 @@ from gam_yolo.annotations.images import image_files
 from gam_yolo.annotations.yolo import dataset
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation import Detections, GroundTruth, read_truth
+from gam_yolo.movement import Movement
 from gam_yolo.report import classification
 from gam_yolo.report.classification import Classified
 from gam_yolo.report.comparison import compare_detections
@@ -22,6 +23,7 @@ from gam_yolo.report.cost import measure_costs
 from gam_yolo.report.document import build
 from gam_yolo.report.formatting import printable
 from gam_yolo.report.gallery import differing_images
+from gam_yolo.report.movement import mean_movements, still_notes
 from gam_yolo.report.predictions import Predicted, Settings, collect, find_task
 from gam_yolo.report.render import FILES, write
 from gam_yolo.report.result import Comparison, Cost, Picture, Statistics
@@ -84,6 +86,13 @@ def _evaluate(
     # What follows only decorates the result. Where it fails, a note says so.
     notes: list[str] = []
     costs = _or_note(notes, "The cost could not be measured", partial(_costs, variants, predicted, settings, progress))
+    movements = _or_note(
+        notes,
+        "How far the blocks have moved could not be measured",
+        partial(_movements, variants, predicted, truth, settings),
+    )
+    compared = {name: replace(found, movement=(movements or {}).get(name, ())) for name, found in compared.items()}
+    notes += still_notes(movements or {})
     firsts = {name: seeds[0] for name, seeds in detections.items()}
     pictures = _or_note(notes, "No image could be drawn", partial(_pictures, truth, settings, firsts, notes))
     comparison = build(truth, predicted, costs or {}, references, statistics, settings, compared, notes)
@@ -157,6 +166,15 @@ def _costs(
     sizes = (seeds[0].protocol.imgsz for name, seeds in predicted.items() if name in checkpoints)
     task: TaskName = "detect" if isinstance(next(iter(predicted.values()))[0], Predicted) else "classify"
     return measure_costs(checkpoints, next(sizes) or 640, settings.device, task)
+
+
+def _movements(
+    variants: list[Variant], predicted: dict[str, list[Predicted]], truth: GroundTruth, settings: Settings
+) -> dict[str, tuple[Movement, ...]]:
+    checkpoints = {v.name: v.paths for v in variants if v.paths[0].suffix == ".pt"}
+    sizes = (seeds[0].protocol.imgsz for name, seeds in predicted.items() if name in checkpoints)
+    images = [*_image_files(truth, settings).values()]
+    return mean_movements(checkpoints, images, next(sizes, None) or 640, settings.device) if images else {}
 
 
 def _pictures(

@@ -13,14 +13,16 @@ from gam_yolo.arguments import literal
 from gam_yolo.errors import UserError, brief, similar
 from gam_yolo.io import is_number, read_yaml
 from gam_yolo.resources import STUDIES, shipped, shipped_names
+from gam_yolo.training_keys import KEYS as BLOCK_KEYS
+from gam_yolo.training_keys import BlockTraining
 
 __all__ = ["CONTROL", "Study", "Variant", "read_study"]
 
 CONTROL = "control"
 """The name of the variant that `control:` adds."""
 
-KEYS = ("name", "data", "pretrained", "recipe", "seeds", "baseline", "variants", "control")
-VARIANT_KEYS = ("model", "base", "block", "at", "args", "feeds", "overrides")
+KEYS = ("name", "data", "pretrained", "recipe", "seeds", "baseline", "variants", "control", *BLOCK_KEYS)
+VARIANT_KEYS = ("model", "base", "block", "at", "args", "feeds", "overrides", *BLOCK_KEYS)
 CONTROL_KEYS = ("match_cost", "overrides")
 # What the study itself sets for each run, or what would make a run something other than a training.
 OWN_TRAIN_KEYS = {
@@ -45,6 +47,7 @@ class Variant:
         feeds: Which rows read the block, as `gam-yolo place --feeds`.
         match_cost: The variant whose GFLOPs this one is widened to, or an empty string.
         overrides: Train arguments of this variant alone.
+        block_training: Keys for its model YAML that say how its blocks are trained, see `gam_yolo.training_keys`.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Variant:
     feeds: str = "all"
     match_cost: str = ""
     overrides: dict[str, Any] = field(default_factory=dict)
+    block_training: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ def read_study(study: str | Path) -> Study:
     if not variants:
         raise UserError("'variants' is empty", at=path, expected="at least one")
     recipe = _train_arguments(config.get("recipe", {}), f"{path}, recipe")
-    models = [_variant(key, value, f"{path}, variant {brief(key)}") for key, value in variants.items()]
+    common = _block_training(config, str(path))
+    models = [_variant(key, value, f"{path}, variant {brief(key)}", common) for key, value in variants.items()]
     names = [variant.name for variant in models]
     baseline = _one_of(config, "baseline", names[0], names, str(path))
     if "control" in config:
@@ -139,7 +144,7 @@ def _find(study: str | Path) -> Path:
     return found
 
 
-def _variant(name: Any, value: Any, where: str) -> Variant:
+def _variant(name: Any, value: Any, where: str, common: dict[str, Any]) -> Variant:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise UserError("the name cannot be that of a folder", at=where, expected=NAME_RULE)
     if name == CONTROL:
@@ -147,13 +152,16 @@ def _variant(name: Any, value: Any, where: str) -> Variant:
     config = _mapping(value, where)
     _check_keys(config, VARIANT_KEYS, where)
     overrides = _train_arguments(config.get("overrides", {}), f"{where}, overrides")
+    block_training = {**common, **_block_training(config, where)}
     if ("model" in config) == ("base" in config):
         both = "both 'model' and 'base' are given" if "model" in config else "neither 'model' nor 'base' is given"
         raise UserError(both, at=where, expected="'model' (a YAML), or 'base', 'block' and 'at' (a block to place)")
     if "model" in config:
-        for key in config.keys() - {"model", "overrides"}:
+        for key in config.keys() - {"model", "overrides", *BLOCK_KEYS}:
             raise UserError(f"'{key}' is given with 'model'", at=where, expected="it with 'base'")
-        return Variant(name, _text(config, "model", "a model YAML", where), overrides=overrides)
+        return Variant(
+            name, _text(config, "model", "a model YAML", where), overrides=overrides, block_training=block_training
+        )
     args = config.get("args", [])
     needed = "block" in config or not str(config.get("at")).startswith("remove ")  # `at: remove C2PSA` places none
     return Variant(
@@ -164,7 +172,14 @@ def _variant(name: Any, value: Any, where: str) -> Variant:
         args=args if isinstance(args, list) else [args],
         feeds=_one_of(config, "feeds", "all", ["all", "next"], where),
         overrides=overrides,
+        block_training=block_training,
     )
+
+
+def _block_training(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Check the keys that the models of variants with blocks get, and return those given."""
+    BlockTraining.of(config, where)
+    return {key: literal(config[key]) for key in BLOCK_KEYS if key in config}
 
 
 def _control(value: Any, base: Variant, names: list[str], where: str) -> Variant:

@@ -218,7 +218,8 @@ def _config(variant: Variant, where: str) -> dict[str, Any]:
         elif variant.at:
             config = place_block(document, variant.block, variant.at, variant.args, variant.feeds, letter)[1].config
         measure(config, document.name, letter)
-        return only_scale(config, letter)
+        keys = variant.block_training if block_sources(config) else {}
+        return only_scale({**config, **keys}, letter)
     except UserError as error:
         raise UserError(error, at=where) from None
 

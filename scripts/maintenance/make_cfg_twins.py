@@ -1,4 +1,4 @@
-"""Write copies of cfg/yolo*-gam*.yaml for the other blocks, so that a comparison changes one word.
+"""Write copies of cfg/yolo*-gam*.yaml for the other blocks, with the same rows but for the block's.
 
     python scripts/maintenance/make_cfg_twins.py
 
@@ -43,7 +43,7 @@ def twins() -> dict[Path, str]:
                 f"{title.replace('a GAM block', f'{article} {block} block')}\n"
                 f"# Generated from {source.name} by scripts/maintenance/make_cfg_twins.py, {block} in place of GAM.\n"
                 "# Write arguments between the brackets; docs/blocks.md lists them.\n\n"
-                + re.sub(r"\bGAM\b", block, body)
+                + re.sub(r"\bGAM, \[.*?\]\]", f"{block}, []]", body)
             )
     return found
 

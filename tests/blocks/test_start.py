@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 from ultralytics import YOLO
+from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel, load_checkpoint
 from ultralytics.utils import ROOT
 
@@ -224,6 +225,32 @@ def test_a_pretrained_detector_predicts_as_before_on_real_images(
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-3)
         assert torch.equal(got, want) or rows[0][1] is TENFOLD  # 10 * 0.1 is not 1 in every last bit
         torch.testing.assert_close(model.fuse(verbose=False)(x)[0], want, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("place", ["", "-backbone"])
+def test_the_shipped_gam_models_predict_as_the_pretrained_one_and_learn_in_every_parameter(
+    place: str, shared: Path
+) -> None:
+    """At step 0, with a gain of 10, which rounds; then by the detection loss on the same photographs."""
+    weights = shared / "weights" / "yolov8n.pt"
+    files = sorted((shared / "data" / "coco").rglob("*.jpg"))[:2]
+    x = torch.stack([pil_to_tensor(Image.open(file).convert("RGB").resize((128, 96))) / 255 for file in files])
+    plain: Any = YOLO(weights).model.float().eval()
+    model: Any = YOLO(f"yolov8n-gam{place}.yaml").load(weights).model
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(x)[0], plain(x)[0], rtol=1e-4, atol=1e-3)
+    boxes = {"cls": torch.zeros(2, 1), "bboxes": torch.full((2, 4), 0.5), "batch_idx": torch.arange(2.0)}
+    model.args = get_cfg()
+    optimizer = torch.optim.Adam(model.train().parameters(), lr=0.0001)
+    last = {"channel.2.weight", "channel.2.bias", "spatial.2.bn.weight", "spatial.2.bn.bias"}
+    every = {name for name, _ in GAM(64).named_parameters()} - {"spatial.0.conv.bias", "spatial.2.conv.bias"}
+    for learning in (last, every):  # a bias before a batch norm never has an effect
+        optimizer.zero_grad()
+        model({"img": x, **boxes})[0].sum().backward()
+        for block in (m for m in model.model if isinstance(m, GAM)):
+            found = {name for name, p in block.named_parameters() if p.grad is not None and p.grad.any()}
+            assert found - {"spatial.0.conv.bias", "spatial.2.conv.bias"} == learning
+        optimizer.step()
 
 
 @pytest.mark.parametrize("start", ["zero", "identity"])

@@ -319,6 +319,48 @@ def test_a_block_of_the_same_tensors_and_another_function_starts_new(
     assert all(torch.equal(v, source.model[16].state_dict()[k]) for k, v in state(same.model[16]).items())
 
 
+@pytest.mark.parametrize(
+    ("block", "args", "write"),
+    [
+        ("GAM", [], "GAM, [{start: zero, gain: 10}]"),
+        ("GAM", [16, {"pool": "max"}], "GAM, [{reduction: 16, pool: max, start: zero, gain: 10}]"),
+        ("GAM", [{"preset": "forks"}], "GAM, [{preset: forks, start: zero, gain: 10}]"),
+        ("GAM_Attention", [], "GAM, [{start: zero, gain: 10}], and before these the arguments that the warning"),
+        ("LSKA", [], "LSKA, [{start: zero, gain: 10}]"),
+        ("GAM", [{"start": "zero"}], ""),
+        ("GAM", IDENTITY, ""),
+        ("GAM", [{"gate": "sigmoid"}], ""),
+        ("GAM", [{"preset": "paper"}], ""),
+        ("GAM", [{"residual": True}], ""),
+        ("GAM", [{"channel": False}], ""),
+        ("SE", [], ""),
+    ],
+)
+def test_random_raw_gates_between_pretrained_layers_lead_to_one_warning(
+    block: str, args: list[Any], write: str, weights: dict[str, nn.Module], lines: list[str]
+) -> None:
+    model = build("yolov8n", [15, 18], block, args, nc=80)
+    model.load(weights["yolov8n"])
+    found = [line for line in lines if "a raw gate with random weights" in line]
+    assert len(found) == bool(write)
+    if write:
+        assert f"row 16 ({block}), row 20 ({block}): a raw gate" in found[0]
+        assert f"To lose nothing, write {write}" in found[0]
+        row = found[0].split("write ")[1].split(", and before")[0]
+        name, _, arguments = row.partition(", ")
+        mended = build("yolov8n", [15, 18], name, yaml.safe_load(arguments), nc=80)
+        images = torch.rand(1, 3, 64, 64)
+        mended.load(weights["yolov8n"])
+        torch.testing.assert_close(
+            mended.eval()(images)[0], weights["yolov8n"].float().eval()(images)[0], rtol=1e-4, atol=1e-3
+        )
+    lines.clear()
+    model.load(model)  # as a resumed training does: the gates are not random any more
+    model.load(build("yolov8n", [15, 18], block, args, nc=80), verbose=False)
+    build("yolov8n", [15, 18], block, args).load(nn.Sequential(nn.Conv2d(3, 8, 3)))  # nothing is pretrained
+    assert not any("a raw gate" in line for line in lines)
+
+
 def test_blocks_one_behind_the_other_are_paired_in_their_order() -> None:
     def stacked() -> Any:
         document = load("yolov8.yaml")

@@ -21,6 +21,7 @@ from gam_yolo.errors import UserError
 from gam_yolo.evaluation import measure, read_coco, read_detections
 from gam_yolo.report import cost, predictions, run
 from gam_yolo.report.compare import compare
+from gam_yolo.report.result import Comparison
 from gam_yolo.report.variants import Variant
 
 from .conftest import DataSet, run_compare
@@ -57,6 +58,42 @@ def coco(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     names = json.dumps([c["name"] for c in categories])
     (folder / "data.yaml").write_text(f"path: {folder}\ntrain: images\nval: images\nnames: {names}\n")
     return folder / "data.yaml", folder / "truth.json"
+
+
+def test_the_report_says_how_far_the_blocks_have_moved_and_where_they_have_not(
+    shared: Path, coco: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two seeds of GAM as it starts, and two whose raw gates of row 16 are 1.3 and 1.1 everywhere."""
+    monkeypatch.setattr(cost, "_ROUNDS", 1)
+    weights = shared / "weights" / "yolov8n.pt"
+    paths: dict[str, list[Path]] = {"moved": [], "still": []}
+    for name, gates in (("moved", (1.3, 1.1)), ("still", (1.0, 1.01))):
+        for gate in gates:
+            model = YOLO("yolov8n-gam.yaml").load(weights)
+            torch.nn.init.constant_(model.model.model[16].channel[2].bias, gate / 10)
+            paths[name].append(tmp_path / f"{name} {gate}.pt")
+            model.save(paths[name][-1])
+    found = compare(
+        {"plain": weights, **paths}, data=coco[0], imgsz=64, replicates=100, device="cpu", output=tmp_path / "report"
+    )
+    assert found.variants["plain"].movement == ()
+    blocks = found.variants["moved"].movement
+    assert [m.block for m in blocks] == ["row 16 (GAM)", "row 20 (GAM)", "row 24 (GAM)"]
+    assert (blocks[0].change, blocks[0].low, blocks[0].high) == pytest.approx(
+        (0.2, 1.2, 1.2), rel=3e-3
+    )  # saved in half precision
+    assert blocks[1].change < 5e-4
+    notes = [note for note in found.notes if "still the identity" in note]
+    assert len(notes) == 1
+    still = max(m.change for m in found.variants["still"].movement)
+    assert still == pytest.approx(0.005, rel=0.1)
+    assert notes[0].startswith(f"The blocks of still change their input by at most {100 * still:.2g} %.")
+    assert Comparison.load(tmp_path / "report" / "report.json").variants["moved"].movement == blocks
+    page, text = ((tmp_path / "report" / f"report.{kind}").read_text() for kind in ("html", "md"))
+    assert "| moved | row 16 (GAM) | 20 % | 1.20 to 1.20 |" in text
+    assert f"| still | row 16 (GAM) | {100 * still:.2g} %, still the identity | 1.00 to 1.00 |" in text
+    assert page.count("still the identity</span>") == 5
+    assert "How much the blocks change their input" in page
 
 
 def test_checkpoints_and_run_folders_are_validated_once(

@@ -42,6 +42,28 @@ def own(content: dict[str, Any], data: Path, tmp_path: Path) -> dict[str, Any]:
     return {**content, "data": str(file), "variants": {"plain": {"model": "yolov8n.yaml"}}}
 
 
+@pytest.mark.usefixtures("uncounted")
+def test_keys_for_the_blocks_are_in_the_models_that_have_blocks(
+    content: dict[str, Any], study_of: Write, tmp_path: Path
+) -> None:
+    variants = {
+        "plain": {"model": "yolov8n.yaml"},
+        "gam": {"base": "yolov8n.yaml", "block": "GAM", "at": "p5"},
+        "mine": {"model": "yolov8n-gam.yaml", "block_lr": "1e1", "block_epochs": 2},
+    }
+    before = plan(study_of({**content, "variants": variants}), StudyFolder(tmp_path / "study"))
+    after = plan(study_of({**content, "variants": variants, "block_lr": 3}), StudyFolder(tmp_path / "study"))
+    keys = [[yaml.safe_load(run.model).get(key) for key in ("block_lr", "block_epochs")] for run in after.runs]
+    assert keys == [[None, None], [3, None], [10.0, 2]]
+    same = [run.folder.path == other.folder.path for run, other in zip(before.runs, after.runs, strict=True)]
+    assert same == [True, False, True]
+    for place in ("block_lr", "block_epochs"):
+        variants["mine"][place] = -1
+        with pytest.raises(UserError, match=rf"study\.yaml, variant 'mine': {place} is -1\. Expected a"):
+            study_of({**content, "variants": variants})
+        variants["mine"][place] = 1
+
+
 def planned(own: dict[str, Any], study_of: Write, tmp_path: Path) -> Plan:
     return plan(study_of(own), StudyFolder(tmp_path / "study"))
 

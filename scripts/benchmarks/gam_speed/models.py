@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,19 +38,25 @@ def detectors() -> dict[str, DetectionModel]:
     rows = {
         PLAIN: yaml_model_load("yolov8n.yaml"),
         "YOLOv8n-CBAM": yaml_model_load("yolov8n-cbam.yaml"),
-        OURS: yaml_model_load("yolov8n-gam.yaml"),
+        OURS: _with_rows([]),
     }
     for preset in [preset for preset in PRESETS if preset not in EXISTING]:
-        rows[f"YOLOv8n-GAM {preset}"] = yaml = yaml_model_load("yolov8n-gam.yaml")
-        for row in yaml["head"]:
-            if row[2] == "GAM":
-                row[3] = [{"preset": preset}]
+        rows[f"YOLOv8n-GAM {preset}"] = _with_rows([{"preset": preset}])
     models = {name: DetectionModel(yaml, verbose=False) for name, yaml in rows.items()}
     models[REFERENCE] = copy.deepcopy(models[OURS])
     swap(models[REFERENCE])
     for model in models.values():
         model.args = get_cfg()  # the loss reads its gains there
     return models
+
+
+def _with_rows(args: list[Any]) -> dict[str, Any]:
+    """Return the YAML of YOLOv8n with GAM and these arguments in its rows; the shipped rows start as the identity."""
+    yaml: dict[str, Any] = yaml_model_load("yolov8n-gam.yaml")
+    for row in yaml["head"]:
+        if row[2] == "GAM":
+            row[3] = args
+    return yaml
 
 
 def measure_models(bench: Bench, until: float) -> None:
