@@ -82,11 +82,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
     (gam,) = (module for module in model.model.modules() if isinstance(module, GAM))
     for parameter in gam.parameters():
         nn.init.normal_(parameter, std=0.05)
-    model.model.args = {"imgsz": 160}
-    model.save(path / "gam.pt")
-    plain = YOLO(weights)
-    plain.model.args = {"imgsz": 160}
-    plain.save(path / "plain.pt")
+    for name, saved in (("gam.pt", model), ("plain.pt", YOLO(weights))):
+        saved.save(path / name)
+        content = torch.load(path / name, weights_only=False)
+        torch.save({**content, "train_args": {"imgsz": 160}}, path / name)
     names = sorted((shared / "data/coco/val2017").glob("*.jpg"))[:6]
     (path / "photos").mkdir()
     for name in names:
@@ -223,7 +222,7 @@ def test_what_a_block_is_worth_is_the_map_that_is_lost_without_it(folder: Path, 
         ({"models": []}, "there are no models"),
         ({"images": None}, "there are no images"),
         ({"images": "missing.jpg"}, "missing.jpg cannot be read"),
-        ({"limit": 0}, "limit is 0. Expected 1 or more"),
+        ({"limit": 0}, r"--limit \(in Python limit=\) is 0. Expected 1 or more"),
     ],
 )
 def test_what_cannot_be_looked_at_is_reported(folder: Path, arguments: dict[str, Any], message: str) -> None:
