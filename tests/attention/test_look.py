@@ -56,7 +56,8 @@ def test_the_chance_inside_boxes_is_that_of_all_pairs(seed: int) -> None:
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 5, (7, 9)).astype(np.float32)  # with ties
     boxes = np.array([[10, 5, 60, 40], [80, 60, 300, 90.5]])
-    inside, outside = [], []
+    inside: list[float] = []
+    outside: list[float] = []
     for i, row in enumerate(values):
         for j, value in enumerate(row):
             x, y = (j + 0.5) * 144 / 9, (i + 0.5) * 112 / 7
@@ -88,8 +89,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
         torch.save({**content, "train_args": {"imgsz": 160}}, path / name)
     names = sorted((shared / "data/coco/val2017").glob("*.jpg"))[:6]
     (path / "photos").mkdir()
-    for name in names:
-        Image.open(name).convert("RGB").save(path / "photos" / f"{name.stem} ü.png")
+    for photo in names:
+        Image.open(photo).convert("RGB").save(path / "photos" / f"{photo.stem} ü.png")
     return path
 
 
