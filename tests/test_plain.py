@@ -79,7 +79,7 @@ def test_predictions_without_the_package_are_those_with_it(folder: Path) -> None
     raw, found = json.loads(done.stdout.partition("RESULT")[2])
     model = YOLO(folder / "my best.pt")
     with torch.no_grad():
-        expected = model.model(torch.linspace(0, 1, 3 * 64 * 64).view(1, 3, 64, 64))[0]
+        expected = model.model.forward(torch.linspace(0, 1, 3 * 64 * 64).view(1, 3, 64, 64))[0]
     torch.testing.assert_close(torch.tensor(raw), expected)
     boxes = model.predict(folder / "image.png", conf=0.0, imgsz=64, max_det=5, verbose=False)[0].boxes.data
     # Without the plug-in, the batch norms of blocks are not folded into their convolutions.

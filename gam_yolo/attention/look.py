@@ -128,7 +128,8 @@ def split_arguments(paths: Sequence[str]) -> tuple[list[str], list[str]]:
         >>> split_arguments(["plain=a/best.pt", "b/best.pt", "bus.jpg"])
         (['plain=a/best.pt', 'b/best.pt'], ['bus.jpg'])
     """
-    models, images = [], []
+    models: list[str] = []
+    images: list[str] = []
     for path in paths:
         is_model = path.endswith(".pt") or (Path(path.rpartition("=")[2]) / "weights").is_dir()
         (models if is_model else images).append(path)

@@ -77,8 +77,8 @@ def save_without(checkpoint: Path, paths: Sequence[str], output: Path) -> Path:
 
 def _negative(found: Difference) -> Difference:
     """Return "whole minus without" for "without minus whole"."""
-    low, high = (None if end is None else -end for end in (found.high, found.low))
+    low, high = (None if end is None else 0.0 - end for end in (found.high, found.low))
     words = {"better": "worse", "worse": "better"}
-    value = None if found.value is None else -found.value
+    value = None if found.value is None else 0.0 - found.value  # no negative zero
     verdict = words.get(found.verdict or "", found.verdict)
     return Difference(value, low, high, found.p, found.p_holm, verdict, found.seed_share)  # type: ignore[arg-type]

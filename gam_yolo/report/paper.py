@@ -86,9 +86,8 @@ def _cell(found: Value | Difference) -> str:
     """Write a value and its interval, a difference with its sign, and a star where it is significant."""
     if found.value is None:
         return "--"
-    tested = isinstance(found, Difference)
-    sign = "+" if tested else ""
-    star = r"^{*}" if tested and found.verdict in ("better", "worse") else ""  # type: ignore[union-attr]
+    sign = "+" if isinstance(found, Difference) else ""
+    star = r"^{*}" if isinstance(found, Difference) and found.verdict in ("better", "worse") else ""
     ends = [] if found.low is None or found.high is None else [found.low, found.high]
     span = r"\ [" + r",\,".join(f"{100 * end:{sign}.1f}" for end in ends) + "]" if ends else ""
     return f"${100 * found.value:{sign}.1f}{star}{span}$"
@@ -153,7 +152,7 @@ def _shrink(figure: Figure, scale: float) -> None:
         elif isinstance(artist, Patch):
             _shrink_patch(artist, scale)
         if isinstance(artist, Annotation):
-            artist.xyann = tuple(scale * value for value in artist.xyann)
+            artist.xyann = scale * artist.xyann[0], scale * artist.xyann[1]
             if artist.arrow_patch is not None:
                 _shrink_patch(artist.arrow_patch, scale)
     for axes in figure.axes:  # last, as it also sizes the labels of ticks

@@ -55,8 +55,8 @@ def test_gams_gates_are_what_its_branches_return(preset: str) -> None:
         nn.init.normal_(parameter, std=0.2)
     gates, _ = read_gates(block, X)
     with torch.no_grad():
-        channel = block.channel(X).clone()
-        spatial = block.spatial(channel * X)
+        channel = block.get_submodule("channel")(X).clone()
+        spatial = block.get_submodule("spatial")(channel * X)
     torch.testing.assert_close(gates["channel"], channel)
     torch.testing.assert_close(gates["spatial"], spatial)
 

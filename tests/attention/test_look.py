@@ -56,7 +56,8 @@ def test_the_chance_inside_boxes_is_that_of_all_pairs(seed: int) -> None:
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 5, (7, 9)).astype(np.float32)  # with ties
     boxes = np.array([[10, 5, 60, 40], [80, 60, 300, 90.5]])
-    inside, outside = [], []
+    inside: list[float] = []
+    outside: list[float] = []
     for i, row in enumerate(values):
         for j, value in enumerate(row):
             x, y = (j + 0.5) * 144 / 9, (i + 0.5) * 112 / 7
@@ -82,15 +83,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
     (gam,) = (module for module in model.model.modules() if isinstance(module, GAM))
     for parameter in gam.parameters():
         nn.init.normal_(parameter, std=0.05)
-    model.model.args = {"imgsz": 160}
-    model.save(path / "gam.pt")
-    plain = YOLO(weights)
-    plain.model.args = {"imgsz": 160}
-    plain.save(path / "plain.pt")
+    for name, saved in (("gam.pt", model), ("plain.pt", YOLO(weights))):
+        saved.save(path / name)
+        content = torch.load(path / name, weights_only=False)
+        torch.save({**content, "train_args": {"imgsz": 160}}, path / name)
     names = sorted((shared / "data/coco/val2017").glob("*.jpg"))[:6]
     (path / "photos").mkdir()
-    for name in names:
-        Image.open(name).convert("RGB").save(path / "photos" / f"{name.stem} ü.png")
+    for photo in names:
+        Image.open(photo).convert("RGB").save(path / "photos" / f"{photo.stem} ü.png")
     return path
 
 
@@ -223,7 +223,7 @@ def test_what_a_block_is_worth_is_the_map_that_is_lost_without_it(folder: Path, 
         ({"models": []}, "there are no models"),
         ({"images": None}, "there are no images"),
         ({"images": "missing.jpg"}, "missing.jpg cannot be read"),
-        ({"limit": 0}, "limit is 0. Expected 1 or more"),
+        ({"limit": 0}, r"--limit \(in Python limit=\) is 0. Expected 1 or more"),
     ],
 )
 def test_what_cannot_be_looked_at_is_reported(folder: Path, arguments: dict[str, Any], message: str) -> None:
