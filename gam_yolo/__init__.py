@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from gam_yolo.graph.lint import check as check
     from gam_yolo.graph.place import PlacedModel as PlacedModel
     from gam_yolo.graph.place import place as place
+    from gam_yolo.graph.place import remove_blocks as remove_blocks
     from gam_yolo.graph.transfer import TransferReport as TransferReport
     from gam_yolo.graph.transfer import transfer as transfer
     from gam_yolo.plain import PlainExport as PlainExport
@@ -100,6 +101,7 @@ _PUBLIC = {
     "place": "gam_yolo.graph.place",
     "prepare": "gam_yolo.datasets",
     "register": "gam_yolo.registry",
+    "remove_blocks": "gam_yolo.graph.place",
     "run_study": "gam_yolo.study.run",
     "transfer": "gam_yolo.graph.transfer",
 }

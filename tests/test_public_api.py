@@ -13,7 +13,19 @@ import pytest
 
 import gam_yolo
 
-VERBS = ("blocks", "check", "compare", "export_plain", "look", "place", "prepare", "register", "run_study", "transfer")
+VERBS = (
+    "blocks",
+    "check",
+    "compare",
+    "export_plain",
+    "look",
+    "place",
+    "prepare",
+    "register",
+    "remove_blocks",
+    "run_study",
+    "transfer",
+)
 
 
 def test_dir_lists_every_public_name() -> None:
