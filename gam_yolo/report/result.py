@@ -368,6 +368,9 @@ class Comparison:
         )
         del content["pictures"]
         variants = list(content["variants"].values())
+        for variant in variants:
+            if not variant["movement"]:
+                del variant["movement"]  # as in reports of versions that did not measure it
         return {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **content, "variants": variants}
 
     def to_json(self) -> str:
