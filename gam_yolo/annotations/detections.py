@@ -85,6 +85,7 @@ def _score(record: dict[str, Any], at: str) -> float:
 
 def _images(records: Records, truth: GroundTruth, source: str) -> list[int]:
     """Return the index of each record's image."""
+    by_path = _unique_index([file.replace("\\", "/") for file in truth.files])
     by_name = _unique_index([base_name(file) for file in truth.files])
     by_stem = _unique_index([Path(base_name(file)).stem for file in truth.files])
     by_id = {image_id: i for i, image_id in enumerate(truth.ids)}
@@ -100,9 +101,10 @@ def _images(records: Records, truth: GroundTruth, source: str) -> list[int]:
                 index = by_stem.get(Path(base_name(name)).stem, -1)
         if name is None:
             numbered.append(row)
-        elif index == _SEVERAL:  # in several folders: the id decides, if it is that of an image of this name
+        elif index == _SEVERAL:  # in several folders: these decide, or the id, if it is that of an image of this name
             of_id = _look_up(record.get("image_id"), by_id)
-            index = of_id if of_id >= 0 and base_name(truth.files[of_id]) == base_name(name) else index
+            of_id = of_id if of_id >= 0 and base_name(truth.files[of_id]) == base_name(name) else _SEVERAL
+            index = by_path.get(name.replace("\\", "/"), of_id)
         found.append(index)
     readings = [[_look_up(records[row].get("image_id"), known) for row in numbered] for known in (by_id, by_number)]
     complete = [reading for reading in readings if min(reading, default=0) >= 0]

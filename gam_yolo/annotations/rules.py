@@ -171,9 +171,9 @@ class Tally:
         """Raise a UserError if any image has another frame than its annotation declares, or most boxes another unit."""
         if self.wrong:
             kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(kind for kind, _ in self.wrong).items())
+            number = "1 image differs" if len(self.wrong) == 1 else f"{len(self.wrong)} images differ"
             raise UserError(
-                f"{len(self.wrong)} images differ in shape from their annotation ({kinds}); the first is "
-                f"{self.wrong[0][1]}",
+                f"{number} in shape from the annotation ({kinds}); the first is {self.wrong[0][1]}",
                 at=source,
                 expected="boxes in the frame of the image as it is displayed",
                 fix="Correct the annotations, or save the images with their EXIF rotation applied before annotating",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.classes import is_ranking_file
-from gam_yolo.annotations.images import image_files
+from gam_yolo.annotations.images import base_name, image_files
 from gam_yolo.annotations.yolo import dataset
 from gam_yolo.errors import UserError, similar
 from gam_yolo.evaluation import Detections, GroundTruth, parse_detections, read_detections
@@ -334,6 +334,14 @@ def _validate(
             at=path,
             similar=similar(unknown[0], label_of),
         )
+    alike = Counter(base_name(file) for file in truth.files)
+
+    def in_folders(file: Path) -> str | None:
+        """Name an image with its folders, as the annotations do, where several images have its name."""
+        if alike[file.name] < 2:
+            return None
+        return next((name for name in truth.files if file.parts[-len(p := Path(name).parts) :] == p), None)
+
     seen: list[Any] = []
     base = model._smart_load("validator")
 
@@ -343,6 +351,13 @@ def _validate(
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             seen.append(self)  # `eval_json` is not called where nothing at all was detected
+
+        def pred_to_json(self, predn: Any, pbatch: Any) -> None:
+            known = len(self.jdict)
+            super().pred_to_json(predn, pbatch)
+            if isinstance(pbatch, dict) and (name := in_folders(Path(pbatch["im_file"]))):
+                for record in self.jdict[known:]:
+                    record["file_name"] = name
 
         def eval_json(self, stats: dict[str, Any]) -> dict[str, Any]:
             return stats

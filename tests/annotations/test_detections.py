@@ -180,6 +180,8 @@ def test_a_name_in_several_folders_needs_an_id_of_such_an_image(tmp_path: Path) 
     truth = read_truth(None, coco_file(tmp_path / "truth.json", images, boxes))
     found = records(boxes, file_name=lambda box: Path(names[box["image_id"]]).name)
     assert ap50(truth, read_detections(write(tmp_path, found), truth)) == pytest.approx(1)
+    in_folders = records(boxes, image_id=lambda _: "a", file_name=lambda box: names[box["image_id"]])
+    assert ap50(truth, read_detections(write(tmp_path, in_folders), truth)) == pytest.approx(1)
     for wrong in ("a", 2):  # what Ultralytics writes; the id of another image
         with pytest.raises(UserError, match=r"file names \('a\.jpg'\) are those of several images"):
             read_detections(write(tmp_path, [{**found[0], "image_id": wrong}, *found[1:]]), truth)

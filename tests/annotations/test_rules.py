@@ -160,7 +160,7 @@ def test_images_in_another_frame_are_rejected_with_counts(
     yaml = dataset_yaml(protocol, voc if protocol == "voc" else coco, train="images/val")
     gt = voc if protocol == "voc" else coco / "annotations/instances_val.json"
     for read in (lambda: prepare(yaml), lambda: read_truth(None, gt)):
-        with pytest.raises(UserError, match=rf"1 images differ in shape .*\({kind}\).*a\.jpg: .*annotated as 100 x 80"):
+        with pytest.raises(UserError, match=rf"1 image differs in shape .*\({kind}\).*a\.jpg: .*annotated as 100 x 80"):
             read()
     assert not list((tmp_path / "datasets").iterdir())  # nothing half-prepared
 
