@@ -39,6 +39,12 @@ def compare(
     batch: Annotated[int, typer.Option(help="Images per batch.")] = 16,
     device: Annotated[str, typer.Option(help="Device as Ultralytics names it: 0, cpu, mps.")] = "",
     replicates: Annotated[int, typer.Option(help="Bootstrap samples of the images.")] = 1000,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            help="Images that are not independent: an expression for file names, a CSV file, 'parent', 'none'."
+        ),
+    ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the report and the predictions made.")
     ] = Path("runs/compare"),
@@ -58,6 +64,7 @@ def compare(
         batch=batch,
         device=device,
         replicates=replicates,
+        groups=groups,
         output=output,
         progress=lambda text: out.print(text, style="dim"),
     )

@@ -15,6 +15,10 @@ distance to the other classes, as survey statistics does for strata with one uni
 Introduction to Variance Estimation, section 2.5). It is exact where classes differ by chance only, otherwise too large.
 Both are linear in the metrics, so they hold for a difference of variants as for each variant.
 
+Images that are not independent, such as frames of one video, share a weight: one for each group. Then n_c is the
+effective number of groups, (sum of sizes)^2 / (sum of squared sizes), where the size of a group is its number of images
+with class c. (L. Kish, Survey Sampling, 1965.)
+
 What is estimated is the mean, over the classes present here, of what each would give on average over data sets of as
 many images in which it occurs.
 """
@@ -40,7 +44,7 @@ _UNIT = 2.0**-16  # weights are multiples of it, so that sums are exact and reca
 
 
 def draw_weights(n_images: int, replicates: int, seed: int) -> Array:
-    """Draw positive weights of mean and variance 1 for each image (or group) and replicate, shape (images, replicates)."""
+    """Draw positive weights of mean and variance 1, shape (images, replicates); for groups of images, their number."""
     drawn = np.random.default_rng(seed).standard_exponential((n_images, replicates))
     return np.ceil(drawn / _UNIT) * _UNIT
 
@@ -93,7 +97,7 @@ def resample(
         value=whole[..., 0],
         replicates=whole[..., 1:],
         images=np.concatenate([images[None], by_class]),
-        effective=np.concatenate([effective[None], by_class]),
+        effective=np.concatenate([np.minimum(effective, images)[None], by_class]),
     )
 
 
@@ -112,13 +116,11 @@ def _restore_variance(measured: Array, by_class: Array, first: NDArray[np.intp],
     replicates[0] = over_classes(own)
 
 
-def _presence(
-    truth: GroundTruth, groups: NDArray[np.intp]
-) -> tuple[Array, Array, NDArray[np.intp]]:
+def _presence(truth: GroundTruth, groups: NDArray[np.intp]) -> tuple[Array, Array, NDArray[np.intp]]:
     """Find the groups of images with objects that each metric counts.
 
     Returns:
-        The effective number of groups, shape (`METRICS`,), that of each class, shape (classes, `METRICS`), and the first
+        Effective number of groups, shape (`METRICS`,), that of each class, shape (classes, `METRICS`), and the first
         group of each class.
     """
     none = np.zeros(0, dtype=np.intp)
@@ -143,7 +145,7 @@ def _presence(
 def _effective(
     label: NDArray[np.intp], group: NDArray[np.intp], image: NDArray[np.intp], n_labels: int
 ) -> tuple[Array, NDArray[np.intp]]:
-    """Count, for each label, how many groups of equal size would tell as much as its groups do, by Kish's formula.
+    """Count how many groups of equal size would tell as much as those of each label (Kish's formula).
 
     The size of a group is its number of images with the label. Where each image is a group, it is their number.
 

@@ -62,7 +62,9 @@ class Groups:
         return np.bincount(self.index)
 
 
-def read_groups(spec: GroupSpec, files: Sequence[str], at: str = "groups", others: Collection[str] = ()) -> Groups | None:
+def read_groups(
+    spec: GroupSpec, files: Sequence[str], at: str = "groups", others: Collection[str] = ()
+) -> Groups | None:
     r"""Find the group of each image.
 
     Args:
@@ -120,7 +122,7 @@ def _matched(expression: str, paths: Sequence[str], at: str) -> list[str | None]
     names = list(paths) if "/" in expression else [base_name(path) for path in paths]
     try:
         re.compile(expression)
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603  our own program; the expression is its input
             [sys.executable, "-I", "-S", "-c", _MATCH],
             input=json.dumps([expression, names]),
             capture_output=True,
@@ -129,7 +131,9 @@ def _matched(expression: str, paths: Sequence[str], at: str) -> list[str | None]
             check=True,
         )
     except (re.error, RecursionError, OverflowError) as error:
-        raise UserError(f"{brief(expression)} is not a regular expression ({error})", at=at, expected=EXPECTED) from None
+        raise UserError(
+            f"{brief(expression)} is not a regular expression ({error})", at=at, expected=EXPECTED
+        ) from None
     except subprocess.TimeoutExpired:
         raise UserError(
             f"{brief(expression)} takes longer than {_PATIENCE} s on {len(names)} names",
@@ -155,12 +159,10 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Any, Any]]:
         at = f"{path}, line {number}"
         if len(cells) != 2:
             raise UserError(f"has {len(cells)} cells", at=at, expected="two: the file name or stem, and the group")
-        yield at, *cells
+        yield at, cells[0], cells[1]
 
 
-def _from_rows(
-    rows: Iterable[tuple[str, Any, Any]], paths: Sequence[str], others: Collection[str]
-) -> list[str | None]:
+def _from_rows(rows: Iterable[tuple[str, Any, Any]], paths: Sequence[str], others: Collection[str]) -> list[str | None]:
     """Return the group of each image according to rows of place, image and group."""
     find, elsewhere = _finder(paths), _finder([file.replace("\\", "/") for file in others])
     groups: list[str | None] = [None] * len(paths)
@@ -191,6 +193,8 @@ def _finder(paths: Sequence[str]) -> Callable[[str], list[int]]:
     def find(name: str) -> list[int]:
         tail = "/" + name.replace("\\", "/").removeprefix("./")
         candidates = known.get(tail.rpartition("/")[2], [])
-        return [i for i in candidates if f"/{paths[i]}".endswith(tail) or f"/{paths[i]}".rpartition(".")[0].endswith(tail)]
+        return [
+            i for i in candidates if f"/{paths[i]}".endswith(tail) or f"/{paths[i]}".rpartition(".")[0].endswith(tail)
+        ]
 
     return find

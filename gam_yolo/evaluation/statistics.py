@@ -42,7 +42,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
 from gam_yolo.annotations.data import Array
@@ -135,9 +134,7 @@ def difference(variant: Samples, baseline: Samples, level: float = 0.95, *, pair
     return _estimate([(1.0, variant), (-1.0, baseline)], image_dof, level, [pair] if paired else [variant, baseline])
 
 
-def _estimate(
-    terms: list[tuple[float, Samples]], image_dof: Array, level: float, varying: list[Samples]
-) -> Estimate:
+def _estimate(terms: list[tuple[float, Samples]], image_dof: Array, level: float, varying: list[Samples]) -> Estimate:
     """Estimate a sum of terms; `varying` are the samples whose seeds vary independently of each other."""
     value = np.sum([sign * samples.value.mean(axis=0) for sign, samples in terms], axis=0)
     replicates = np.sum([sign * samples.replicates.mean(axis=0) for sign, samples in terms], axis=0)
@@ -159,7 +156,8 @@ def _estimate(
     share = np.divide(seeds, total, out=np.zeros_like(total), where=total > 0)
 
     def half_width(alpha: Array) -> Array:
-        return np.sqrt(total * critical_squared(alpha, share, image_dof, seed_dof))
+        squared: Array = total * critical_squared(alpha, share, image_dof, seed_dof)
+        return np.sqrt(squared)
 
     # A metric that is the same on all replicates, such as 0, says nothing about other images.
     constant = np.all([np.ptp(samples.replicates, axis=(0, -1)) < _EQUAL for _, samples in terms], axis=0)

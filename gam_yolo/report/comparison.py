@@ -23,6 +23,7 @@ from gam_yolo.evaluation import (
     resample,
     verdict,
 )
+from gam_yolo.evaluation.groups import Groups
 from gam_yolo.report.formatting import signed, signed_span
 from gam_yolo.report.result import MAIN, Difference, Differences, Statistics, Value, VariantResult
 
@@ -40,6 +41,7 @@ def compare_detections(
     references: list[str],
     statistics: Statistics,
     progress: Callable[[str], None],
+    groups: Groups | None = None,
 ) -> dict[str, VariantResult]:
     """Estimate every variant and its difference to each reference.
 
@@ -52,15 +54,16 @@ def compare_detections(
         references: Names of the variants to subtract: the baseline, and a control where there is one.
         statistics: How the comparison is made.
         progress: Called with a line of text at each step.
+        groups: What to resample, if images are not independent.
 
     Returns:
         The variants by name, without their cost and runs.
     """
-    draws = draw_weights(len(truth.ids), statistics.replicates, statistics.seed)
+    draws = draw_weights(len(groups.names if groups else truth.ids), statistics.replicates, statistics.seed)
     samples: dict[str, Samples] = {}
     for name, seeds in variants.items():
         progress(f"{name}: {statistics.replicates} bootstrap replicates of {len(seeds)} seed(s)")
-        samples[name] = resample(truth, seeds, draws)
+        samples[name] = resample(truth, seeds, draws, groups.index if groups else None)
     present = [0, *(1 + np.flatnonzero(np.bincount(truth.label, minlength=len(truth.classes)) > 0))]
     differences: dict[str, dict[str, Differences]] = {name: {} for name in samples}
     for number, reference in enumerate(references, 1):

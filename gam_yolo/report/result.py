@@ -31,6 +31,7 @@ __all__ = [
     "Data",
     "Difference",
     "Differences",
+    "ImageGroups",
     "Panel",
     "Picture",
     "RunResult",
@@ -213,6 +214,23 @@ class VariantResult:
 
 
 @dataclass(frozen=True)
+class ImageGroups:
+    """Groups of images that are not independent, and were resampled instead of images.
+
+    Attributes:
+        by: How they were declared.
+        number: How many there are.
+        largest: Images of the largest group.
+        largest_name: Its name.
+    """
+
+    by: str
+    number: int
+    largest: int
+    largest_name: str
+
+
+@dataclass(frozen=True)
 class Data:
     """The data set that all variants were compared on.
 
@@ -226,6 +244,7 @@ class Data:
         crowds: Number of crowds.
         difficult: Number of difficult objects.
         classes: Class names.
+        groups: Groups of images; None where each image is independent.
     """
 
     yaml: str | None
@@ -237,6 +256,7 @@ class Data:
     crowds: int
     difficult: int
     classes: tuple[str, ...]
+    groups: ImageGroups | None = None
 
 
 @dataclass(frozen=True)
