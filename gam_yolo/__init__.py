@@ -10,6 +10,7 @@ imported before it is needed.
     blocks      list the registered blocks
     prepare     make a dataset ready
     compare     compare trained detectors, with intervals
+    power       say how many seeds and images a difference needs
     run_study   train variants with several seeds, and compare them
     register    add a block of your own
 """
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
     from gam_yolo.registry import BLOCKS as BLOCKS
     from gam_yolo.registry import register as register
     from gam_yolo.report.compare import compare as compare
+    from gam_yolo.report.power import Power as Power
+    from gam_yolo.report.power import power as power
     from gam_yolo.report.result import Comparison as Comparison
     from gam_yolo.study.run import run_study as run_study
 
@@ -82,12 +85,14 @@ _PUBLIC = {
     "Comparison": "gam_yolo.report.result",
     "Finding": "gam_yolo.graph.lint",
     "PlacedModel": "gam_yolo.graph.place",
+    "Power": "gam_yolo.report.power",
     "PreparedDataset": "gam_yolo.datasets",
     "TransferReport": "gam_yolo.graph.transfer",
     "UserError": "gam_yolo.errors",
     "check": "gam_yolo.graph.lint",
     "compare": "gam_yolo.report.compare",
     "place": "gam_yolo.graph.place",
+    "power": "gam_yolo.report.power",
     "prepare": "gam_yolo.datasets",
     "register": "gam_yolo.registry",
     "run_study": "gam_yolo.study.run",

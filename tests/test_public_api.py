@@ -13,7 +13,7 @@ import pytest
 
 import gam_yolo
 
-VERBS = ("blocks", "check", "compare", "place", "prepare", "register", "run_study", "transfer")
+VERBS = ("blocks", "check", "compare", "place", "power", "prepare", "register", "run_study", "transfer")
 
 
 def test_dir_lists_every_public_name() -> None:

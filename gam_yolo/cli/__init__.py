@@ -11,6 +11,7 @@ from gam_yolo.cli.blocks import blocks
 from gam_yolo.cli.compare import compare
 from gam_yolo.cli.console import exit_on_error
 from gam_yolo.cli.graph import check, place, transfer
+from gam_yolo.cli.power import power
 from gam_yolo.cli.prepare import prepare
 from gam_yolo.cli.study import study
 
@@ -23,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # a bug of ours keeps Python's own traceback
 )
-for _command in (blocks, place, check, transfer, prepare, compare, study):
+for _command in (blocks, place, check, transfer, prepare, compare, power, study):
     app.command()(_command)
 
 

@@ -46,7 +46,18 @@ from scipy.special import ndtri, stdtrit
 
 from gam_yolo.annotations.data import Array
 
-__all__ = ["MIN_IMAGES", "Estimate", "Samples", "Verdict", "difference", "estimate", "holm", "verdict"]
+__all__ = [
+    "MIN_IMAGES",
+    "Estimate",
+    "Samples",
+    "Verdict",
+    "critical_squared",
+    "difference",
+    "estimate",
+    "holm",
+    "sum_dof",
+    "verdict",
+]
 
 MIN_IMAGES = 10
 """Below this effective number of images no interval is given: their spread says too little about other images."""
@@ -151,7 +162,7 @@ def _estimate(terms: list[tuple[float, Samples]], image_dof: Array, level: float
     identical = images + seeds < _ROUNDING
     unknown = (samples.effective < MIN_IMAGES) | (identical & (samples.images < _MIN_IDENTICAL))
     images[unknown] = np.nan
-    seed_dof = _sum_dof(by_seeds, [max(1, len(samples.value) - 1) for samples in varying])
+    seed_dof = sum_dof(by_seeds, [max(1, len(samples.value) - 1) for samples in varying])
     total = np.maximum(images - interaction, 0.0) + seeds
     share = np.divide(seeds, total, out=np.zeros_like(total), where=total > 0)
 
@@ -191,7 +202,7 @@ def critical_squared(alpha: Array | float, share: Array, image_dof: Array | floa
     return squared
 
 
-def _sum_dof(variances: Array, dofs: Sequence[int]) -> Array:
+def sum_dof(variances: Array, dofs: Sequence[int]) -> Array:
     """Degrees of freedom of a sum of variances down the first axis: the mean of Welch's two formulas."""
     dof = np.reshape(dofs, (-1, *[1] * (variances.ndim - 1)))
     whole = variances.sum(axis=0) ** 2

@@ -68,7 +68,10 @@ def compare_detections(
     differences: dict[str, dict[str, Differences]] = {name: {} for name in samples}
     for number, reference in enumerate(references, 1):
         others = [name for name in samples if name not in references[:number]]  # each pair once
-        estimates = [difference(samples[name], samples[reference], statistics.level) for name in others]
+        estimates = [
+            difference(samples[name], samples[reference], statistics.level, paired=statistics.pair_seeds)
+            for name in others
+        ]
         for name, found, p in zip(others, estimates, _corrected([e.p for e in estimates]), strict=True):
             cell = partial(_difference, found, p, statistics.level)
             differences[name][reference] = Differences(*_by_class(truth, present, cell))
@@ -127,6 +130,10 @@ def _difference(found: Estimate, p_holm: Array, level: float, i: int, j: int) ->
         p_holm=_number(p_holm[i, j]),
         verdict=verdict(found.value[i, j], p_holm[i, j], level) if tested else None,
         seed_share=_number(share) if found.seeded else None,
+        image_variance=_number(images) if i == 0 else None,
+        seed_variance=_number(seeds) if i == 0 else None,
+        interaction=_number(found.interaction[i, j]) if i == 0 else None,
+        image_dof=_number(found.image_dof[i, j]) if i == 0 else None,
     )
 
 

@@ -80,6 +80,10 @@ class Difference:
         p_holm: The same, corrected by Holm's rule; None where the difference is not tested.
         verdict: What follows from `p_holm`; None where the difference is not tested.
         seed_share: The training seeds' share of the variance; None with one seed.
+        image_variance: Variance between sets of images; this and what follows is None where there is no interval.
+        seed_variance: Variance between training seeds.
+        interaction: The part of the images' variance that is the seeds' different response to the images.
+        image_dof: Degrees of freedom of the images' variance.
     """
 
     value: float | None
@@ -89,6 +93,10 @@ class Difference:
     p_holm: float | None
     verdict: Verdict | None
     seed_share: float | None
+    image_variance: float | None = None
+    seed_variance: float | None = None
+    interaction: float | None = None
+    image_dof: float | None = None
 
 
 @dataclass(frozen=True)
@@ -288,6 +296,7 @@ class Statistics:
         seed: Seed of the random draws.
         interval: The kind of interval, in words.
         correction: The correction for several tests, in words.
+        pair_seeds: Whether differences are taken seed by seed.
     """
 
     replicates: int = 1000
@@ -295,6 +304,7 @@ class Statistics:
     seed: int = 0
     interval: str = "Bayesian image bootstrap, paired, corrected for classes on few images; Student's factor over seeds"
     correction: str = "Holm"
+    pair_seeds: bool = False
 
 
 @dataclass(frozen=True)
