@@ -47,6 +47,8 @@ T = TypeVar("T")
 SCHEMA, SCHEMA_VERSION = "gam-yolo/comparison", 1
 """Name and version of the layout of `report.json`."""
 
+_ADDED = {"groups", "pair_seeds", "image_variance", "seed_variance", "interaction", "image_dof"}
+
 MAIN = "AP"
 """The metric the headline is about: COCO's mean AP over IoU 0.50 to 0.95."""
 
@@ -367,7 +369,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `report.json`."""
-        content = asdict(replace(self, pictures=()))
+        content = asdict(replace(self, pictures=()), dict_factory=_without_absent)
         del content["pictures"]
         variants = list(content["variants"].values())
         return {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **content, "variants": variants}
@@ -451,6 +453,11 @@ class Comparison:
         from gam_yolo.report.tables import html
 
         return html(self)
+
+
+def _without_absent(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Leave out the keys that were added later and say nothing, so that an old report is written as it was."""
+    return {key: value for key, value in items if key not in _ADDED or not (value is None or value is False)}
 
 
 def _look_up(known: Mapping[str, T], name: str, what: str) -> T:

@@ -110,7 +110,7 @@ def detected(scenario: Scenario, rng: np.random.Generator, images: int, seeds: i
 def run(scenario: Scenario, simulations: int, pilots: int) -> dict[str, Any]:
     """Simulate one scenario."""
     rng = np.random.default_rng([scenario.images, scenario.seeds, int(1000 * scenario.shift)])
-    runs = -(-simulations // AT_ONCE)
+    runs = 4 * -(-simulations // AT_ONCE)
     estimates = [scenario.simulate(rng, scenario.images, scenario.seeds, AT_ONCE) for _ in range(runs)]
     many = [noise for estimated in estimates for noise in noises(estimated, scenario)]
     fields = ("images", "both", "seeds", "images_dof", "seeds_dof")
@@ -165,8 +165,8 @@ def run(scenario: Scenario, simulations: int, pilots: int) -> dict[str, Any]:
 def main() -> None:
     """Run all scenarios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--simulations", type=int, default=2000)
-    parser.add_argument("--pilots", type=int, default=100)
+    parser.add_argument("--simulations", type=int, default=1500)
+    parser.add_argument("--pilots", type=int, default=60)
     parser.add_argument("--output", type=Path, help="JSON file for the results")
     arguments = parser.parse_args()
     results = []
