@@ -187,7 +187,7 @@ class Power:
         level: Confidence level of the intervals.
         comparisons: How many variants are compared with the baseline.
         images: Number of images planned.
-        groups: Number of groups of images, where images are not independent: then the answer counts groups, too.
+        groups: Number of groups of the pilot's images, where these are not independent.
         seeds: Training seeds planned for each variant.
         noise: The variances of the pilot, pooled over its differences to the baseline.
         seeds_needed: Seeds needed on that number of images, for each of 80 % and 90 % power.
@@ -209,7 +209,7 @@ class Power:
 
     def __str__(self) -> str:
         tested = f"{self.comparisons} variants compared by Holm's rule, " if self.comparisons > 1 else ""
-        unit = f"images (in groups as large as those of the {self.groups} of the pilot)" if self.groups else "images"
+        unit = "images, in groups as those of the pilot" if self.groups else "images"
         lines = [
             f"To detect a difference of {self.detect:g} points of {METRIC_NAMES[self.metric]} "
             f"({tested}{100 * self.level:g} % confidence), with a power of {' or '.join(f'{p:.0%}' for p in POWERS)}:",

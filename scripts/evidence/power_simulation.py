@@ -7,17 +7,17 @@ that are common to all detectors, to the seeds of a variant, and of one seed alo
 metric is AR100, whose replicates have a closed form (`group_coverage.samples`, to which a test holds the evaluator
 equal); intervals and p-values are those of `gam_yolo.evaluation`.
 
-First the three variances are found, from many pilots. `Plan` then names the seeds for the images of the pilot, and the
-images for its seeds. Comparisons of these sizes are simulated, and those counted whose interval excludes zero on the
-right side. Then single pilots name a number each from their own variances: how many detections that number gives, and
-how often the named interval holds the right number.
+First the variances are found: that of the seeds is known, the others are means over many pilots. `Plan` then names the
+seeds for the images of the pilot, and the images for its seeds. Comparisons of these sizes are simulated, and those
+counted whose interval excludes zero on the right side. Then single pilots name a number each from their own variances:
+how many detections that number gives, and how often the named interval holds the right number.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,14 @@ class Scenario:
         """The true difference."""
         wide = np.sqrt(1 + self.shift**2)
         return float(ndtr((THRESHOLD + self.gain) / wide) - ndtr(THRESHOLD / wide))
+
+    @property
+    def seed_variance(self) -> float:
+        """The variance that seeds add to a difference, with one seed of each variant."""
+        nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+        values = [ndtr(THRESHOLD + gain + self.shift * nodes) for gain in (0.0, self.gain)]
+        means = [np.average(value, weights=weights) for value in values]
+        return float(sum(np.average((v - m) ** 2, weights=weights) for v, m in zip(values, means, strict=True)))
 
     def simulate(self, rng: np.random.Generator, images: int, seeds: int, simulations: int) -> Estimate:
         """Compare the variants in so many data sets at once."""
@@ -110,15 +118,15 @@ def detected(scenario: Scenario, rng: np.random.Generator, images: int, seeds: i
 def run(scenario: Scenario, simulations: int, pilots: int) -> dict[str, Any]:
     """Simulate one scenario."""
     rng = np.random.default_rng([scenario.images, scenario.seeds, int(1000 * scenario.shift)])
-    runs = 4 * -(-simulations // AT_ONCE)
-    estimates = [scenario.simulate(rng, scenario.images, scenario.seeds, AT_ONCE) for _ in range(runs)]
-    many = [noise for estimated in estimates for noise in noises(estimated, scenario)]
-    fields = ("images", "both", "seeds", "images_dof", "seeds_dof")
-    known = Noise(*(float(np.mean([getattr(one, key) for one in many])) for key in fields))
-    # What one pilot says of the seeds is cut off at zero. The variance over all pilots is not.
-    spread = np.concatenate([estimated.value for estimated in estimates]).var(ddof=1)
-    by_images = float(np.mean([estimated.image_variance for estimated in estimates]))
-    known = replace(known, seeds=max(0.0, float(spread) - by_images) * scenario.seeds)
+    runs = -(-simulations // AT_ONCE)
+    many = [
+        noise
+        for _ in range(runs)
+        for noise in noises(scenario.simulate(rng, scenario.images, scenario.seeds, AT_ONCE), scenario)
+    ]
+    images, both, dof = np.mean([(one.images, one.both, one.images_dof) for one in many], axis=0).tolist()
+    # The seeds' variance is exact, because each pilot's estimate is cut off at zero.
+    known = Noise(images, both, scenario.seed_variance, images_dof=dof, seeds_dof=2.0 * (scenario.seeds - 1))
     plan = Plan(scenario.difference, LEVEL, scenario.images, scenario.images, scenario.seeds)
     row: dict[str, Any] = {
         "scenario": scenario.name,
@@ -146,13 +154,14 @@ def run(scenario: Scenario, simulations: int, pilots: int) -> dict[str, Any]:
         held, rates = [], []
         for noise in many[:pilots]:
             found = need(noise, 0.8, noise.redrawn(scenario.seeds, 256))
-            low, number, high = (np.inf if n is None else n for n in (found.low, found.number, found.high))
-            held.append(low <= right <= high)
-            if np.isfinite(number):
-                size = (1.0, int(number)) if what == "seeds" else (number / scenario.images, scenario.seeds)
-                rates.append(known.detection(scenario.difference, *size, LEVEL))
-            else:
+            low, high = (np.inf if n is None else n for n in (found.low, found.high))
+            held.append(bool(low <= right <= high))
+            if (number := found.number) is None:
                 rates.append(np.nan)
+            elif what == "seeds":
+                rates.append(known.detection(scenario.difference, 1.0, number, LEVEL))
+            else:
+                rates.append(known.detection(scenario.difference, number / scenario.images, scenario.seeds, LEVEL))
         row[f"{what}, by single pilots"] = {
             "pilots": len(held),
             "interval_held": round(100 * float(np.mean(held)), 1),
@@ -162,20 +171,36 @@ def run(scenario: Scenario, simulations: int, pilots: int) -> dict[str, Any]:
     return row
 
 
+def lines(result: dict[str, Any]) -> list[str]:
+    """Write one scenario as rows of the table, one for each number named."""
+    rows = []
+    for what in ("seeds", "images"):
+        pilots = result.get(f"{what}, by single pilots", {})
+        for power in (80, 90):
+            if found := result.get(f"{what} for {power} %"):
+                cells = [result["scenario"], result["difference"], f"{found['number']} {what} for {power} %"]
+                cells += [found["named"], found["detected"]]
+                last = [pilots.get(key, "-") if power == 80 else "" for key in ("mean_detection", "interval_held")]
+                rows.append(f"| {' | '.join(map(str, [*cells, *last]))} |")
+    return rows
+
+
 def main() -> None:
     """Run all scenarios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=1500)
-    parser.add_argument("--pilots", type=int, default=60)
+    parser.add_argument("--pilots", type=int, default=40)
     parser.add_argument("--output", type=Path, help="JSON file for the results")
     arguments = parser.parse_args()
+    print("| simulation | difference, points | named | predicted, % | detected, % | by one pilot, % | interval, % |")
+    print("|" + " --- |" * 7)
     results = []
     for scenario in SCENARIOS:
         results.append(run(scenario, arguments.simulations, arguments.pilots))
-        print(json.dumps(results[-1]), flush=True)
+        print("\n".join(lines(results[-1])), flush=True)
         if arguments.output:
-            lines = ",\n".join(json.dumps(result, separators=(",", ":")) for result in results)
-            arguments.output.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+            text = ",\n".join(json.dumps(result, separators=(",", ":")) for result in results)
+            arguments.output.write_text(f"[\n{text}\n]\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

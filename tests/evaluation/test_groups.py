@@ -75,9 +75,8 @@ def test_a_group_counts_as_its_number_of_copies_of_one_image() -> None:
     tripled = replace(tripled, **fields)
     weights = draw_weights(40, 300, 1)
     alone = difference(resample(truth, [detectors[1]], weights), resample(truth, [detectors[0]], weights))
-    grouped = difference(
-        *(resample(tripled, [repeated(found)], weights, copies) for found in (detectors[1], detectors[0]))
-    )
+    first, second = (resample(tripled, [repeated(found)], weights, copies) for found in detectors[:2])
+    grouped = difference(second, first)
     for part in ("value", "low", "high", "p"):
         np.testing.assert_allclose(getattr(grouped, part)[:, AR], getattr(alone, part)[:, AR], rtol=1e-9)
 

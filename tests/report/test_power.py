@@ -123,7 +123,7 @@ def test_what_a_report_lacks_is_said(data_set: DataSet, tmp_path: Path) -> None:
         power(found, metric="mAP")
     for wrong in ({"detect": 0}, {"seeds": 1}, {"images": -5}, {"comparisons": math.nan}):
         with pytest.raises(UserError, match=f"--{next(iter(wrong))} .* is "):
-            power(found, **wrong)  # type: ignore[arg-type]
+            power(found, **wrong)
     with pytest.raises(UserError, match=r"has no report\.json\. Expected the folder of a comparison or study"):
         power(tmp_path.parent)
 
