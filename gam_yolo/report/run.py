@@ -75,14 +75,14 @@ def _evaluate(
 ) -> Comparison:
     with ultralytics_api.quiet():  # its notes are the report's
         truth = read_truth(settings.data, gt, settings.split)
-    files = _image_files(truth, settings)
+    notes: list[str] = []
+    files = _or_note(notes, "No image could be drawn", partial(_image_files, truth, settings)) or {}
     declared, groups = declared_groups(settings, truth, files)
     predicted = collect(variants, truth, settings, cache, progress)
     references = [variants[0].name, *([control] if control else [])]
     detections = {name: [seed.detections for seed in seeds] for name, seeds in predicted.items()}
     compared = compare_detections(truth, detections, references, statistics, progress, groups)
     # What follows only decorates the result. Where it fails, a note says so.
-    notes: list[str] = []
     if not declared:
         warnings = partial(undeclared_groups, truth, files, listing)
         notes += _or_note(notes, "Images could not be searched for groups", lambda: list(warnings())) or []

@@ -46,7 +46,8 @@ def test_a_pilot_says_what_the_study_detects(data_set: DataSet, tmp_path: Path) 
 
 
 def test_seeds_are_paired_only_where_all_variants_have_them(tmp_path: Path) -> None:
-    content, said = study(tmp_path, "pair_seeds: true\n"), []
+    said: list[str] = []
+    content = study(tmp_path, "pair_seeds: true\n")
     assert not study(tmp_path, "").pair_seeds
     runs = [SimpleNamespace(variant=v, seed=s, finished=True) for s in (0, 1) for v in "ab"]
     assert _statistics(SimpleNamespace(study=content, runs=runs), said.append).pair_seeds  # type: ignore[arg-type]
