@@ -22,11 +22,14 @@ PAIRS = r"^(\d*)\d\.jpg"  # images 10 to 19 are a group; 1 to 9 have none
 
 
 def variants(data_set: DataSet) -> dict[str, list[Path]]:
-    return {name: [data_set.predictions(name, skill, s) for s in (1, 2)] for name, skill in (("a", 0.5), ("b", 0.8))}
+    return {
+        name: [data_set.predictions(f"grouped-{name}", skill, s) for s in (1, 2)]
+        for name, skill in (("a", 0.5), ("b", 0.8))
+    }
 
 
 def test_the_command_resamples_groups_and_says_so(data_set: DataSet, tmp_path: Path) -> None:
-    named = [f"{name}={data_set.folder / name}-s[12].json" for name in variants(data_set)]
+    named = [f"{name}={data_set.folder}/grouped-{name}-s[12].json" for name in variants(data_set)]
     table = tmp_path / "groups.csv"
     table.write_text("image,group\n" + "".join(f"{i}.jpg,{i // 4}\n" for i in range(1, 61)))
     options = ["--gt", data_set.truth, "--replicates", 100]

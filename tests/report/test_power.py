@@ -116,7 +116,9 @@ def test_what_a_report_lacks_is_said(data_set: DataSet, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(json.dumps(old))
     with pytest.raises(UserError, match=r"does not record the variances of its differences\. Run compare or the study"):
         power(tmp_path)
-    single = compare({n: data_set.predictions(n, s, 5) for n, s in (("a", 0.5), ("b", 0.9))}, gt=data_set.truth)
+    single = compare(
+        {n: data_set.predictions(f"single-{n}", s, 5) for n, s in (("a", 0.5), ("b", 0.9))}, gt=data_set.truth
+    )
     with pytest.raises(UserError, match=r"one training seed, so the seeds' variance is not known\. Expected two"):
         power(single)
     with pytest.raises(UserError, match=r"there is no metric 'mAP'"):
