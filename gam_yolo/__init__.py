@@ -11,6 +11,7 @@ imported before it is needed.
     prepare     make a dataset ready
     compare     compare trained detectors, with intervals
     look        see what the attention blocks of trained detectors do
+    power       say how many seeds and images a difference needs
     run_study   train variants with several seeds, and compare them
     export_plain  write a module that loads a checkpoint without this package
     register    add a block of your own
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
     from gam_yolo.registry import BLOCKS as BLOCKS
     from gam_yolo.registry import register as register
     from gam_yolo.report.compare import compare as compare
+    from gam_yolo.report.power import Power as Power
+    from gam_yolo.report.power import power as power
     from gam_yolo.report.result import Comparison as Comparison
     from gam_yolo.study.run import run_study as run_study
 
@@ -91,6 +94,7 @@ _PUBLIC = {
     "LookResult": "gam_yolo.attention.result",
     "PlacedModel": "gam_yolo.graph.place",
     "PlainExport": "gam_yolo.plain",
+    "Power": "gam_yolo.report.power",
     "PreparedDataset": "gam_yolo.datasets",
     "TransferReport": "gam_yolo.graph.transfer",
     "UserError": "gam_yolo.errors",
@@ -99,6 +103,7 @@ _PUBLIC = {
     "export_plain": "gam_yolo.plain",
     "look": "gam_yolo.attention.look",
     "place": "gam_yolo.graph.place",
+    "power": "gam_yolo.report.power",
     "prepare": "gam_yolo.datasets",
     "register": "gam_yolo.registry",
     "remove_blocks": "gam_yolo.graph.place",

@@ -20,6 +20,7 @@ VERBS = (
     "export_plain",
     "look",
     "place",
+    "power",
     "prepare",
     "register",
     "remove_blocks",

@@ -13,6 +13,7 @@ from gam_yolo.cli.console import exit_on_error
 from gam_yolo.cli.export import export_plain
 from gam_yolo.cli.graph import check, place, transfer
 from gam_yolo.cli.look import look
+from gam_yolo.cli.power import power
 from gam_yolo.cli.prepare import prepare
 from gam_yolo.cli.study import study
 
@@ -25,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # a bug of ours keeps Python's own traceback
 )
-for _command in (blocks, place, check, transfer, prepare, compare, look, study, export_plain):
+for _command in (blocks, place, check, transfer, prepare, compare, look, power, study, export_plain):
     app.command()(_command)
 
 

@@ -42,6 +42,12 @@ def compare(
     batch: Annotated[int, typer.Option(help="Images per batch.")] = 16,
     device: Annotated[str, typer.Option(help="Device as Ultralytics names it: 0, cpu, mps.")] = "",
     replicates: Annotated[int, typer.Option(help="Bootstrap samples of the images.")] = 1000,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            help="Images that are not independent: an expression for file names, a CSV file, 'parent', 'none'."
+        ),
+    ] = None,
     latex: Annotated[
         bool, typer.Option("--latex", help="Write a LaTeX table, and the charts as PDF and SVG, for a paper.")
     ] = False,
@@ -65,6 +71,7 @@ def compare(
         batch=batch,
         device=device,
         replicates=replicates,
+        groups=groups,
         output=output,
         progress=lambda text: out.print(text, style="dim"),
     )

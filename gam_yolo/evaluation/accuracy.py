@@ -62,8 +62,8 @@ def resample(truth: LabelledImages, seeds: Sequence[Rankings], weights: Array) -
     value, replicates = means[..., 0], means[..., 1:]
     scale = np.sqrt(np.where(images > 1, (images + 1) / np.maximum(images - 1, 1), 1.0))[:, None, None]
     replicates = (replicates - replicates.mean(axis=-1, keepdims=True)) * scale + value[..., None]
-    counts = np.repeat(images[:, None], n_metrics, axis=1)
-    return Samples(value=value, replicates=replicates, images=counts, effective=counts.astype(float))
+    counts = np.repeat(images[:, None], n_metrics, axis=1).astype(float)
+    return Samples(value=value, replicates=replicates, images=counts, effective=counts)
 
 
 def difference(
@@ -71,6 +71,8 @@ def difference(
     variant: tuple[Sequence[Rankings], Samples],
     baseline: tuple[Sequence[Rankings], Samples],
     level: float = 0.95,
+    *,
+    paired: bool = False,
 ) -> Estimate:
     """Estimate variant minus baseline on the same images, with intervals at the given confidence level.
 
@@ -79,6 +81,7 @@ def difference(
         variant: The rankings of each training seed, and what `resample` returned for them.
         baseline: The same of the model that is subtracted.
         level: Confidence level.
+        paired: As in `statistics.difference`.
     """
     ours, theirs = (np.mean([correct(truth, seed) for seed in seeds], axis=0) for seeds, _ in (variant, baseline))
     values = ours - theirs
@@ -86,8 +89,8 @@ def difference(
     freedom = np.array([_degrees_of_freedom(row) for row in rows])
     samples = variant[1]
     # `statistics.difference` takes half the number of images for the degrees of freedom, where that is less.
-    images = np.minimum(samples.images, np.ceil(2 * freedom)).astype(np.intp)
-    return statistics.difference(replace(samples, images=images), baseline[1], level)
+    images = np.minimum(samples.images, np.ceil(2 * freedom))
+    return statistics.difference(replace(samples, images=images), baseline[1], level, paired=paired)
 
 
 def _degrees_of_freedom(values: Array) -> Array:

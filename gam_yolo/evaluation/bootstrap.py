@@ -15,6 +15,10 @@ distance to the other classes, as survey statistics does for strata with one uni
 Introduction to Variance Estimation, section 2.5). It is exact where classes differ by chance only, otherwise too large.
 Both are linear in the metrics, so they hold for a difference of variants as for each variant.
 
+Images that are not independent, such as frames of one video, share a weight: one for each group. Then n_c is the
+effective number of groups, (sum of sizes)^2 / (sum of squared sizes), where the size of a group is its number of images
+with class c. (L. Kish, Survey Sampling, 1965.)
+
 What is estimated is the mean, over the classes present here, of what each would give on average over data sets of as
 many images in which it occurs.
 """
@@ -40,7 +44,7 @@ _UNIT = 2.0**-16  # weights are multiples of it, so that sums are exact and reca
 
 
 def draw_weights(n_images: int, replicates: int, seed: int) -> Array:
-    """Draw positive weights of mean and variance 1 for each image and replicate, shape (images, replicates)."""
+    """Draw positive weights of mean and variance 1, shape (images, replicates); for groups of images, their number."""
     drawn = np.random.default_rng(seed).standard_exponential((n_images, replicates))
     return np.ceil(drawn / _UNIT) * _UNIT
 
@@ -66,16 +70,21 @@ def measure(truth: GroundTruth, detections: Detections, weights: Array) -> Array
     return np.concatenate([over_classes(per_class)[None], per_class])
 
 
-def resample(truth: GroundTruth, seeds: Sequence[Detections], weights: Array) -> Samples:
+def resample(
+    truth: GroundTruth, seeds: Sequence[Detections], weights: Array, groups: NDArray[np.intp] | None = None
+) -> Samples:
     """Measure one variant on the data set and on each replicate of it.
 
     Args:
         truth: The objects.
         seeds: The detections of each training seed.
         weights: From `draw_weights`; pass the same for all variants, which is what pairs them.
+        groups: The row of `weights` of each image, shape (images,): images of one group share a weight, and wherever
+            images are counted, groups are. By default each image is its own group.
     """
-    columns = np.concatenate([np.ones((len(truth.ids), 1)), weights], axis=1)
-    images, by_class, first = _presence(truth)
+    groups = np.arange(len(truth.ids)) if groups is None else groups
+    columns = np.concatenate([np.ones((len(truth.ids), 1)), weights[groups]], axis=1)
+    images, by_class, first = _presence(truth, groups)
     measured = []
     for detections in seeds:
         found = measure(truth, detections, columns)
@@ -88,16 +97,17 @@ def resample(truth: GroundTruth, seeds: Sequence[Detections], weights: Array) ->
         value=whole[..., 0],
         replicates=whole[..., 1:],
         images=np.concatenate([images[None], by_class]),
-        effective=np.concatenate([effective[None], by_class]),
+        effective=np.concatenate([np.minimum(effective, images)[None], by_class]),
     )
 
 
-def _restore_variance(measured: Array, by_class: NDArray[np.intp], first: NDArray[np.intp], weights: Array) -> None:
+def _restore_variance(measured: Array, by_class: Array, first: NDArray[np.intp], weights: Array) -> None:
     """Replace the replicates, in place, by ones with the variance that classes on few images hide; see the module."""
     value, replicates = measured[..., 0], measured[..., 1:]
     own = replicates[1:]
     own -= own.mean(axis=-1, keepdims=True)
-    own *= np.sqrt(np.where(by_class > 1, (by_class + 1) / np.maximum(by_class - 1, 1), 1.0))[..., None]
+    several = by_class > 1
+    own *= np.sqrt(np.where(several, (by_class + 1) / np.where(several, by_class - 1, 1), 1.0))[..., None]
     classes = (by_class > 0).sum(axis=0)
     alone = np.nonzero((by_class == 1) & (classes > 1))
     distance = (value[1:] - value[0]) * np.sqrt(classes / np.maximum(classes - 1, 1))
@@ -106,26 +116,52 @@ def _restore_variance(measured: Array, by_class: NDArray[np.intp], first: NDArra
     replicates[0] = over_classes(own)
 
 
-def _presence(truth: GroundTruth) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """Find the images with objects that each metric counts.
+def _presence(truth: GroundTruth, groups: NDArray[np.intp]) -> tuple[Array, Array, NDArray[np.intp]]:
+    """Find the groups of images with objects that each metric counts.
 
     Returns:
-        The number of images, shape (`METRICS`,), that of each class, shape (classes, `METRICS`), and the first image of
-        each class.
+        Effective number of groups, shape (`METRICS`,), that of each class, shape (classes, `METRICS`), and the first
+        group of each class.
     """
     none = np.zeros(0, dtype=np.intp)
     nothing = Detections("", none, none, np.zeros((0, 4)), np.zeros(0))
-    images = np.zeros(len(METRICS), dtype=np.intp)
-    by_class, first = np.zeros((2, len(truth.classes), len(METRICS)), dtype=np.intp)
+    images = np.zeros(len(METRICS))
+    by_class = np.zeros((len(truth.classes), len(METRICS)))
+    first = np.zeros(by_class.shape, dtype=np.intp)
     areas = list(AREAS)
     coco, voc = match_coco(truth, nothing), match_voc(truth, nothing)
     for column, metric in enumerate(METRICS):
         area = next((i for i, name in enumerate(areas) if metric[2:] == name[0]), 0)
         table = coco if metric in COCO_METRICS else voc
         counted = table.counted[:, area]
-        pairs = np.unique(np.stack([table.object_label[counted], table.object_image[counted]]), axis=1)
-        labels, begin, times = np.unique(pairs[0], return_index=True, return_counts=True)
-        images[column] = len(np.unique(pairs[1]))
-        by_class[labels, column] = times
-        first[labels, column] = pairs[1, begin]
+        image = table.object_image[counted]
+        images[column] = _effective(np.zeros(len(image), dtype=np.intp), groups[image], image, 1)[0][0]
+        by_class[:, column], first[:, column] = _effective(
+            table.object_label[counted], groups[image], image, len(truth.classes)
+        )
     return images, by_class, first
+
+
+def _effective(
+    label: NDArray[np.intp], group: NDArray[np.intp], image: NDArray[np.intp], n_labels: int
+) -> tuple[Array, NDArray[np.intp]]:
+    """Count how many groups of equal size would tell as much as those of each label (Kish's formula).
+
+    The size of a group is its number of images with the label. Where each image is a group, it is their number.
+
+    Args:
+        label: Of each object.
+        group: Likewise.
+        image: Likewise.
+        n_labels: Number of labels.
+
+    Returns:
+        That number and the first group of each label.
+    """
+    members = np.unique(np.stack([label, group, image]), axis=1)[:2]
+    (label, group), size = np.unique(members, axis=1, return_counts=True)
+    total, squares = (np.bincount(label, size**power, n_labels) for power in (1, 2))
+    first = np.zeros(n_labels, dtype=np.intp)
+    present, begin = np.unique(label, return_index=True)
+    first[present] = group[begin]
+    return total**2 / np.maximum(squares, 1), first

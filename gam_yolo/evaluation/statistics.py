@@ -42,12 +42,22 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
 from gam_yolo.annotations.data import Array
 
-__all__ = ["MIN_IMAGES", "Estimate", "Samples", "Verdict", "difference", "estimate", "holm", "verdict"]
+__all__ = [
+    "MIN_IMAGES",
+    "Estimate",
+    "Samples",
+    "Verdict",
+    "critical_squared",
+    "difference",
+    "estimate",
+    "holm",
+    "sum_dof",
+    "verdict",
+]
 
 MIN_IMAGES = 10
 """Below this effective number of images no interval is given: their spread says too little about other images."""
@@ -69,13 +79,13 @@ class Samples:
     Attributes:
         value: Shape (seeds, ...); NaN where a metric does not exist.
         replicates: Shape (seeds, ..., replicates); the same replicate has the same images for every seed and variant.
-        images: How many images hold an object that the metric counts, shape (...).
+        images: How many images (or groups of them) hold an object that the metric counts, shape (...).
         effective: How many images, equally distributed over the classes, would tell as much; shape (...).
     """
 
     value: Array
     replicates: Array
-    images: NDArray[np.intp]
+    images: Array
     effective: Array
 
 
@@ -91,6 +101,9 @@ class Estimate:
         p: Two-sided p-value against zero.
         image_variance: The variance of the estimate between sets of images (V); NaN without an interval.
         seed_variance: The variance between training seeds (S - I); 0 where each variant has one seed only.
+        interaction: The part of both that is the seeds' different response to the images (I).
+        image_dof: Degrees of freedom of V.
+        seed_dof: Degrees of freedom of S.
         seeded: Whether every variant in the estimate has more than one seed. If not, the estimate and its interval are
             about these trained weights, not about the architecture.
     """
@@ -101,6 +114,9 @@ class Estimate:
     p: Array
     image_variance: Array
     seed_variance: Array
+    interaction: Array
+    image_dof: Array
+    seed_dof: Array
     seeded: bool
 
 
@@ -110,24 +126,34 @@ def estimate(variant: Samples, level: float = 0.95) -> Estimate:
     The interval is for the mean over data sets of as many images. Interpolated precision is biased upwards on few
     objects, and so a little higher there than on a very large set. In a difference that cancels.
     """
-    plain = _estimate([(1.0, variant)], variant.effective / 2, level)
+    plain = _estimate([(1.0, variant)], variant.effective / 2, level, [variant])
     return replace(plain, low=np.maximum(plain.low, 0.0), high=np.minimum(plain.high, 1.0))
 
 
-def difference(variant: Samples, baseline: Samples, level: float = 0.95) -> Estimate:
-    """Estimate variant minus baseline on the same images, with intervals at the given confidence level."""
+def difference(variant: Samples, baseline: Samples, level: float = 0.95, *, paired: bool = False) -> Estimate:
+    """Estimate variant minus baseline on the same images, with intervals at the given confidence level.
+
+    Args:
+        variant: Its metrics.
+        baseline: The metrics to subtract.
+        level: Confidence level.
+        paired: Whether seed i of one has something in common with seed i of the other, such as the order of the
+            training data. The seeds' variance is then that of the differences, seed by seed.
+    """
     image_dof = np.minimum(variant.images / 2, variant.effective)
-    return _estimate([(1.0, variant), (-1.0, baseline)], image_dof, level)
+    pair = replace(variant, value=variant.value - baseline.value, replicates=variant.replicates - baseline.replicates)
+    return _estimate([(1.0, variant), (-1.0, baseline)], image_dof, level, [pair] if paired else [variant, baseline])
 
 
-def _estimate(terms: list[tuple[float, Samples]], image_dof: Array, level: float) -> Estimate:
+def _estimate(terms: list[tuple[float, Samples]], image_dof: Array, level: float, varying: list[Samples]) -> Estimate:
+    """Estimate a sum of terms; `varying` are the samples whose seeds vary independently of each other."""
     value = np.sum([sign * samples.value.mean(axis=0) for sign, samples in terms], axis=0)
     replicates = np.sum([sign * samples.replicates.mean(axis=0) for sign, samples in terms], axis=0)
     image_dof = 1 / (1 / np.maximum(image_dof, 1) + 1 / replicates.shape[-1])  # the replicates are finite, too
     images = replicates.var(axis=-1, ddof=1)
-    by_seeds = np.zeros((len(terms), *value.shape))
+    by_seeds = np.zeros((len(varying), *value.shape))
     interaction = np.zeros_like(value)
-    for part, (_, samples) in zip(by_seeds, terms, strict=True):
+    for part, samples in zip(by_seeds, varying, strict=True):
         if (k := len(samples.value)) > 1:
             part[:] = samples.value.var(axis=0, ddof=1) / k
             interaction += _interaction(samples.replicates) / k
@@ -136,14 +162,12 @@ def _estimate(terms: list[tuple[float, Samples]], image_dof: Array, level: float
     identical = images + seeds < _ROUNDING
     unknown = (samples.effective < MIN_IMAGES) | (identical & (samples.images < _MIN_IDENTICAL))
     images[unknown] = np.nan
-    seed_dof = _sum_dof(by_seeds, [max(1, len(samples.value) - 1) for _, samples in terms])
+    seed_dof = sum_dof(by_seeds, [max(1, len(samples.value) - 1) for samples in varying])
     total = np.maximum(images - interaction, 0.0) + seeds
     share = np.divide(seeds, total, out=np.zeros_like(total), where=total > 0)
 
     def half_width(alpha: Array) -> Array:
-        normal = ndtri(alpha / 2) ** 2
-        excess = [stdtrit(dof, alpha / 2) ** 2 - normal for dof in (image_dof, seed_dof)]
-        squared: Array = total * (normal + excess[0] * (1 - share) ** 1.75 + excess[1] * share**1.75)
+        squared: Array = total * critical_squared(alpha, share, image_dof, seed_dof)
         return np.sqrt(squared)
 
     # A metric that is the same on all replicates, such as 0, says nothing about other images.
@@ -156,11 +180,29 @@ def _estimate(terms: list[tuple[float, Samples]], image_dof: Array, level: float
         p=_invert(half_width, np.abs(value)),
         image_variance=images,
         seed_variance=np.where(unknown, np.nan, np.maximum(seeds - interaction, 0.0)),
+        interaction=np.where(unknown, np.nan, interaction),
+        image_dof=image_dof,
+        seed_dof=seed_dof,
         seeded=all(len(samples.value) > 1 for _, samples in terms),
     )
 
 
-def _sum_dof(variances: Array, dofs: Sequence[int]) -> Array:
+def critical_squared(alpha: Array | float, share: Array, image_dof: Array | float, seed_dof: Array | float) -> Array:
+    """Return the square of the half-width of a 1 - alpha interval, in units of the variance T; see the module.
+
+    Args:
+        alpha: The chance that the interval misses the truth.
+        share: The seeds' share of T.
+        image_dof: Degrees of freedom of the images' part.
+        seed_dof: Degrees of freedom of the seeds' part.
+    """
+    normal = ndtri(alpha / 2) ** 2
+    by_images, by_seeds = (stdtrit(dof, alpha / 2) ** 2 - normal for dof in (image_dof, seed_dof))
+    squared: Array = normal + by_images * (1 - share) ** 1.75 + by_seeds * share**1.75
+    return squared
+
+
+def sum_dof(variances: Array, dofs: Sequence[int]) -> Array:
     """Degrees of freedom of a sum of variances down the first axis: the mean of Welch's two formulas."""
     dof = np.reshape(dofs, (-1, *[1] * (variances.ndim - 1)))
     whole = variances.sum(axis=0) ** 2

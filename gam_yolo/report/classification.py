@@ -132,7 +132,7 @@ def compare_rankings(
 
     def subtract(name: str, reference: str) -> Estimate:
         ours, theirs = ((variants[key], samples[key]) for key in (name, reference))
-        return accuracy.difference(truth, ours, theirs, statistics.level)
+        return accuracy.difference(truth, ours, theirs, statistics.level, paired=statistics.pair_seeds)
 
     counts = np.bincount(truth.label, minlength=len(truth.classes))
     return compare_samples(samples, subtract, references, statistics, CLASSIFY, truth.classes, counts)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from gam_yolo.errors import UserError, brief, similar
+from gam_yolo.evaluation.groups import GroupSpec
 from gam_yolo.report.predictions import Settings
 from gam_yolo.report.result import Comparison, Statistics
 from gam_yolo.report.run import run
@@ -14,7 +15,7 @@ from gam_yolo.report.variants import Paths, find_variants, name_arguments
 __all__ = ["compare"]
 
 MIN_REPLICATES = 100  # fewer say too little of a variance
-_KINDS = {str: "a string", Path: "a Path", int: "a whole number", type(None): "None"}
+_KINDS = {str: "a string", Path: "a Path", int: "a whole number", Mapping: "a mapping", type(None): "None"}
 
 
 def compare(
@@ -28,6 +29,7 @@ def compare(
     batch: int = 16,
     device: str = "",
     replicates: int = 1000,
+    groups: GroupSpec = None,
     output: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Comparison:
@@ -46,6 +48,9 @@ def compare(
         batch: Images per batch of the validation.
         device: Where to validate, as Ultralytics names it: "0", "cpu", "mps"; "" for its choice.
         replicates: Bootstrap samples of the images.
+        groups: Which images are not independent, such as frames of one video: groups are resampled then. A regular
+            expression whose first group in the file name is the group, a CSV file of images and groups, a mapping of
+            these, "parent" for the folder of each image, or "none". By default, what the dataset YAML says.
         output: Folder for the report and the predictions; None to write nothing.
         progress: Called with a line of text at each step.
 
@@ -87,6 +92,7 @@ def compare(
         ("batch", batch, (int,)),
         ("device", device, (str,)),
         ("replicates", replicates, (int,)),
+        ("groups", groups, (str, Path, Mapping, type(None))),
         ("output", output, (str, Path, type(None))),
     ):
         if not isinstance(value, kinds) or isinstance(value, bool):
@@ -101,7 +107,7 @@ def compare(
         )
     if replicates < MIN_REPLICATES:
         raise UserError(f"--replicates (in Python replicates=) is {replicates}", expected=f"{MIN_REPLICATES} or more")
-    settings = Settings(str(data) if data is not None else None, split, imgsz, batch, device)
+    settings = Settings(str(data) if data is not None else None, split, imgsz, batch, device, groups)
     truth = Path(gt) if gt is not None else None
     if data is None and split != "val" and truth is not None and truth.is_file():
         raise UserError(

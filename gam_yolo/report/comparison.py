@@ -24,6 +24,7 @@ from gam_yolo.evaluation import (
     resample,
     verdict,
 )
+from gam_yolo.evaluation.groups import Groups
 from gam_yolo.report.formatting import signed, signed_span
 from gam_yolo.report.result import Difference, Differences, Statistics, Value, VariantResult
 from gam_yolo.report.tasks import DETECT, Task
@@ -42,6 +43,7 @@ def compare_detections(
     references: list[str],
     statistics: Statistics,
     progress: Callable[[str], None],
+    groups: Groups | None = None,
 ) -> dict[str, VariantResult]:
     """Estimate every detector and its difference to each reference.
 
@@ -51,19 +53,20 @@ def compare_detections(
         references: Names of the variants to subtract: the baseline, and a control where there is one.
         statistics: How the comparison is made.
         progress: Called with a line of text at each step.
+        groups: What to resample, if images are not independent.
 
     Returns:
         The variants by name, without their cost and runs.
     """
-    draws = draw_weights(len(truth.ids), statistics.replicates, statistics.seed)
+    draws = draw_weights(len(groups.names if groups else truth.ids), statistics.replicates, statistics.seed)
     samples: dict[str, Samples] = {}
     for name, seeds in variants.items():
         progress(f"{name}: {statistics.replicates} bootstrap replicates of {len(seeds)} seed(s)")
-        samples[name] = resample(truth, seeds, draws)
+        samples[name] = resample(truth, seeds, draws, groups.index if groups else None)
     counts = np.bincount(truth.label, minlength=len(truth.classes))
 
     def subtract(name: str, reference: str) -> Estimate:
-        return difference(samples[name], samples[reference], statistics.level)
+        return difference(samples[name], samples[reference], statistics.level, paired=statistics.pair_seeds)
 
     return compare_samples(samples, subtract, references, statistics, DETECT, truth.classes, counts)
 
@@ -159,6 +162,10 @@ def _difference(found: Estimate, p_holm: Array, level: float, main: int, i: int,
         p_holm=_number(p_holm[i, j]),
         verdict=verdict(found.value[i, j], p_holm[i, j], level) if tested else None,
         seed_share=_number(share) if found.seeded else None,
+        image_variance=_number(images) if i == 0 else None,
+        seed_variance=_number(seeds) if i == 0 else None,
+        interaction=_number(found.interaction[i, j]) if i == 0 else None,
+        image_dof=_number(found.image_dof[i, j]) if i == 0 else None,
     )
 
 

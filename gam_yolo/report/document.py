@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -12,10 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from gam_yolo.evaluation import GroundTruth, match_coco, over_classes, precision_curve
+from gam_yolo.evaluation.groups import Groups
 from gam_yolo.evaluation.matching import MAX_DETECTIONS
+from gam_yolo.evaluation.statistics import MIN_IMAGES
 from gam_yolo.io import file_sha256, read_yaml
 from gam_yolo.report.comparison import headline
 from gam_yolo.report.formatting import points
+from gam_yolo.report.groups import describe_groups
 from gam_yolo.report.predictions import Predicted, Settings
 from gam_yolo.report.protocol import Protocol
 from gam_yolo.report.result import (
@@ -38,6 +41,7 @@ __all__ = ["build", "common_protocol", "describe_run", "package_versions"]
 _OFTEN_EMPTY = 0.05  # of the images with objects; YOLOv8n at confidence 0.001 has detections on all of COCO's
 _APART, _LEAST_APART = 0.06, 0.035  # about twice the largest distance seen, and just above it where scores are low
 _COLUMNS = {"AP": MAP, "AP50": MAP50, "top1": TOP1, "top5": TOP5}
+_GROUPED = Statistics().interval.replace("image bootstrap", "bootstrap of groups of images")
 _PACKAGES = ("gam-yolo", "ultralytics", "torch", "numpy", "scipy", "pycocotools")
 
 
@@ -50,6 +54,7 @@ def build(
     settings: Settings,
     compared: Mapping[str, VariantResult],
     notes: Sequence[str] = (),
+    groups: Groups | None = None,
 ) -> Comparison:
     """Assemble the result, without pictures.
 
@@ -62,6 +67,7 @@ def build(
         settings: What the user chose.
         compared: What `compare_detections` returned.
         notes: What else a reader has to know.
+        groups: The groups of images that were resampled.
     """
     variants = {
         name: replace(
@@ -78,7 +84,7 @@ def build(
     return Comparison(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         headline=headline(compared, references[0], truth, statistics.level),
-        notes=(*_doubts(variants, truth), *truth.notes, *_notes(truth, predicted), *notes),
+        notes=(*_doubts(variants, truth), *truth.notes, *_notes(truth, predicted), *notes, *_group_notes(groups)),
         baseline=references[0],
         control=references[1] if len(references) > 1 else None,
         data=Data(
@@ -91,9 +97,10 @@ def build(
             crowds=int(truth.crowd.sum()),
             difficult=int(truth.difficult.sum()),
             classes=truth.classes,
+            groups=describe_groups(groups),
         ),
         protocol=common_protocol([p.protocol for seeds in predicted.values() for p in seeds]),
-        statistics=statistics,
+        statistics=replace(statistics, interval=_GROUPED) if groups else statistics,
         versions=package_versions(),
         variants=variants,
     )
@@ -175,6 +182,20 @@ def _notes(truth: GroundTruth, predicted: Mapping[str, list[Predicted]]) -> list
             "medium and large are by the area of the box. Against original annotations the numbers differ slightly."
         )
     return notes
+
+
+def _group_notes(groups: Groups | None) -> Iterator[str]:
+    """Say that groups were resampled, and whether they are enough."""
+    found = describe_groups(groups)
+    if groups is None or found is None:
+        return
+    yield (
+        f"Groups of images were resampled instead of images: {found.number} groups of {len(groups.index)} images, by "
+        f"{found.by}. The largest, '{found.largest_name}', has {found.largest} images."
+    )
+    equal = groups.sizes.sum() ** 2 / (groups.sizes**2).sum()
+    if equal < MIN_IMAGES:
+        yield f"They tell as much as {equal:.1f} groups of equal size. There are intervals from {MIN_IMAGES} on."
 
 
 def _nms_stops(weights: Path) -> int:

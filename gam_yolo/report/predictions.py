@@ -23,6 +23,7 @@ from gam_yolo.annotations.images import base_name, image_files
 from gam_yolo.annotations.yolo import dataset
 from gam_yolo.errors import UserError, similar
 from gam_yolo.evaluation import Detections, GroundTruth, parse_detections, read_detections
+from gam_yolo.evaluation.groups import GroupSpec
 from gam_yolo.file_digests import FileDigests
 from gam_yolo.identity import checkpoint_code_digest, environment
 from gam_yolo.io import file_sha256, is_number, text_sha256, write
@@ -65,6 +66,7 @@ class Settings:
         imgsz: Image size in pixels; None for the size the checkpoints were trained at.
         batch: Images per batch.
         device: Device in Ultralytics' notation, "" for its choice.
+        groups: Which images are not independent; None for what the dataset YAML says.
 
     Raises:
         UserError: A number is not positive.
@@ -75,6 +77,7 @@ class Settings:
     imgsz: int | None
     batch: int
     device: str
+    groups: GroupSpec = None
 
     def __post_init__(self) -> None:
         for name, value in (("imgsz", self.imgsz), ("batch", self.batch)):

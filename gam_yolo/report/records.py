@@ -76,6 +76,8 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         _expect(value in inner, value, where, f"one of {', '.join(inner)}")
     elif isinstance(kind, type) and is_dataclass(kind):
         return value if isinstance(value, kind) else _dataclass(kind, value, where)
+    elif kind is bool:
+        _expect(isinstance(value, bool), value, where, "true or false")
     elif kind is int:
         _expect(isinstance(value, int) and not isinstance(value, bool), value, where, "a whole number")
     elif kind is float:

@@ -181,7 +181,7 @@ def plan_charts(comparison: Comparison) -> dict[str, Callable[[], charts.Chart]]
     return result
 
 
-def _plan_detection(variants: Sequence[VariantResult]) -> dict[str, Callable[[], str]]:
+def _plan_detection(variants: Sequence[VariantResult]) -> dict[str, Callable[[], charts.Chart]]:
     """Gather what the charts show that only detectors have."""
     recall = [i / 100 for i in range(101)]
     curves = [charts.Line(variant.name, recall, variant.precision_recall, i) for i, variant in enumerate(variants)]

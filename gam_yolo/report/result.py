@@ -33,6 +33,7 @@ __all__ = [
     "Data",
     "Difference",
     "Differences",
+    "ImageGroups",
     "Panel",
     "Picture",
     "RunResult",
@@ -50,6 +51,9 @@ SCHEMA, SCHEMA_VERSION = "gam-yolo/comparison", 1
 
 _ABSENT = {"detect": {"task", "top1", "top5"}, "classify": {"AP", "AP50", "precision_recall"}}
 """What `report.json` leaves out, by task; without `task` it is of detectors, as the first version was."""
+
+_ADDED = {"groups", "pair_seeds", "image_variance", "seed_variance", "interaction", "image_dof"}
+"""What `report.json` leaves out where it says nothing, so that an old report is written as it was."""
 
 MAIN = "AP"
 """The metric the headline is about: COCO's mean AP over IoU 0.50 to 0.95."""
@@ -84,6 +88,10 @@ class Difference:
         p_holm: The same, corrected by Holm's rule; None where the difference is not tested.
         verdict: What follows from `p_holm`; None where the difference is not tested.
         seed_share: The training seeds' share of the variance; None with one seed.
+        image_variance: Variance between sets of images; this and what follows is None where there is no interval.
+        seed_variance: Variance between training seeds.
+        interaction: The part of the images' variance that is the seeds' different response to the images.
+        image_dof: Degrees of freedom of the images' variance.
     """
 
     value: float | None
@@ -93,6 +101,10 @@ class Difference:
     p_holm: float | None
     verdict: Verdict | None
     seed_share: float | None
+    image_variance: float | None = None
+    seed_variance: float | None = None
+    interaction: float | None = None
+    image_dof: float | None = None
 
 
 @dataclass(frozen=True)
@@ -231,6 +243,23 @@ class VariantResult:
 
 
 @dataclass(frozen=True)
+class ImageGroups:
+    """Groups of images that are not independent, and were resampled instead of images.
+
+    Attributes:
+        by: How they were declared.
+        number: How many there are.
+        largest: Images of the largest group.
+        largest_name: Its name.
+    """
+
+    by: str
+    number: int
+    largest: int
+    largest_name: str
+
+
+@dataclass(frozen=True)
 class Data:
     """The data set that all variants were compared on.
 
@@ -244,6 +273,7 @@ class Data:
         crowds: Number of crowds.
         difficult: Number of difficult objects.
         classes: Class names.
+        groups: Groups of images; None where each image is independent.
     """
 
     yaml: str | None
@@ -255,6 +285,7 @@ class Data:
     crowds: int
     difficult: int
     classes: tuple[str, ...]
+    groups: ImageGroups | None = None
 
 
 @dataclass(frozen=True)
@@ -286,6 +317,7 @@ class Statistics:
         seed: Seed of the random draws.
         interval: The kind of interval, in words.
         correction: The correction for several tests, in words.
+        pair_seeds: Whether differences are taken seed by seed.
     """
 
     replicates: int = 1000
@@ -293,6 +325,7 @@ class Statistics:
     seed: int = 0
     interval: str = "Bayesian image bootstrap, paired, corrected for classes on few images; Student's factor over seeds"
     correction: str = "Holm"
+    pair_seeds: bool = False
 
 
 @dataclass(frozen=True)
@@ -364,7 +397,12 @@ class Comparison:
         """Return the content of `report.json`."""
         absent = _ABSENT[self.task]
         content = asdict(
-            replace(self, pictures=()), dict_factory=lambda items: {k: v for k, v in items if k not in absent}
+            replace(self, pictures=()),
+            dict_factory=lambda items: {
+                key: value
+                for key, value in items
+                if key not in absent and not (key in _ADDED and (value is None or value is False))
+            },
         )
         del content["pictures"]
         variants = list(content["variants"].values())

@@ -23,6 +23,7 @@ from gam_yolo.report.cost import measure_costs
 from gam_yolo.report.document import build
 from gam_yolo.report.formatting import printable
 from gam_yolo.report.gallery import differing_images
+from gam_yolo.report.groups import declared_groups, undeclared_groups
 from gam_yolo.report.movement import mean_movements, still_notes
 from gam_yolo.report.predictions import Predicted, Settings, collect, find_task
 from gam_yolo.report.render import FILES, write
@@ -61,8 +62,9 @@ def run(
     if folder is None:
         with TemporaryDirectory(prefix="gam-yolo-") as cache:
             return _evaluate(variants, gt, control, settings, statistics, Path(cache), progress)
+    listing = folder / "near-duplicates.csv"
     with _output(folder):
-        comparison = _evaluate(variants, gt, control, settings, statistics, folder / "predictions", progress)
+        comparison = _evaluate(variants, gt, control, settings, statistics, folder / "predictions", progress, listing)
         return write(comparison, folder)
 
 
@@ -74,17 +76,23 @@ def _evaluate(
     statistics: Statistics,
     cache: Path,
     progress: Callable[[str], None],
+    listing: Path | None = None,
 ) -> Comparison:
     if find_task(variants) == "classify":
         return _evaluate_classifiers(variants, gt, control, settings, statistics, cache, progress)
     with ultralytics_api.quiet():  # its notes are the report's
         truth = read_truth(settings.data, gt, settings.split)
+    notes: list[str] = []
+    files = _or_note(notes, "No image could be drawn", partial(_image_files, truth, settings)) or {}
+    declared, groups = declared_groups(settings, truth, files)
     predicted = collect(variants, truth, settings, cache, progress)
     references = [variants[0].name, *([control] if control else [])]
     detections = {name: [seed.detections for seed in seeds] for name, seeds in predicted.items()}
-    compared = compare_detections(truth, detections, references, statistics, progress)
+    compared = compare_detections(truth, detections, references, statistics, progress, groups)
     # What follows only decorates the result. Where it fails, a note says so.
-    notes: list[str] = []
+    if not declared:
+        warnings = partial(undeclared_groups, truth, files, listing)
+        notes += _or_note(notes, "Images could not be searched for groups", lambda: list(warnings())) or []
     costs = _or_note(notes, "The cost could not be measured", partial(_costs, variants, predicted, settings, progress))
     movements = _or_note(
         notes,
@@ -94,8 +102,8 @@ def _evaluate(
     compared = {name: replace(found, movement=(movements or {}).get(name, ())) for name, found in compared.items()}
     notes += still_notes(movements or {})
     firsts = {name: seeds[0] for name, seeds in detections.items()}
-    pictures = _or_note(notes, "No image could be drawn", partial(_pictures, truth, settings, firsts, notes))
-    comparison = build(truth, predicted, costs or {}, references, statistics, settings, compared, notes)
+    pictures = _or_note(notes, "No image could be drawn", partial(_pictures, truth, files, firsts, notes))
+    comparison = build(truth, predicted, costs or {}, references, statistics, settings, compared, notes, groups)
     return replace(comparison, pictures=pictures or ())
 
 
@@ -108,6 +116,11 @@ def _evaluate_classifiers(
     cache: Path,
     progress: Callable[[str], None],
 ) -> Comparison:
+    if settings.groups is not None:
+        raise UserError(
+            "--groups (in Python groups=) is given for classifiers",
+            fix="Leave it out: groups are resampled for detectors only",
+        )
     truth = classification.read_truth(variants, gt, settings)
     classified = classification.collect(variants, truth, settings, cache, progress)
     references = [variants[0].name, *([control] if control else [])]
@@ -178,10 +191,9 @@ def _movements(
 
 
 def _pictures(
-    truth: GroundTruth, settings: Settings, firsts: dict[str, Detections], notes: list[str]
+    truth: GroundTruth, files: dict[int, Path], firsts: dict[str, Detections], notes: list[str]
 ) -> tuple[Picture, ...]:
     """Draw the images on which the first seed of each variant differs most from the baseline's."""
-    files = _image_files(truth, settings)
     baseline, *others = firsts.items()
     found = [differing_images(truth, files, baseline, other) for other in others]
     failed = {name: reason for _, reasons in found for name, reason in reasons.items()}

@@ -21,7 +21,19 @@ __all__ = ["CONTROL", "Study", "Variant", "read_study"]
 CONTROL = "control"
 """The name of the variant that `control:` adds."""
 
-KEYS = ("name", "data", "pretrained", "recipe", "seeds", "baseline", "variants", "control", *BLOCK_KEYS)
+KEYS = (
+    "name",
+    "data",
+    "pretrained",
+    "recipe",
+    "seeds",
+    "baseline",
+    "variants",
+    "control",
+    "pair_seeds",
+    "pilot",
+    *BLOCK_KEYS,
+)
 VARIANT_KEYS = ("model", "base", "block", "at", "args", "feeds", "overrides", *BLOCK_KEYS)
 CONTROL_KEYS = ("match_cost", "overrides")
 # What the study itself sets for each run, or what would make a run something other than a training.
@@ -74,6 +86,8 @@ class Study:
         seeds: One training of each variant for each of these.
         baseline: The variant that the others are compared with.
         variants: In the order of the file, the cost-matched control last.
+        pair_seeds: Whether the report compares variants seed by seed, because equal seeds share the order of the data.
+        pilot: A report that says beforehand what the study will be able to detect, or an empty string.
     """
 
     path: Path
@@ -84,6 +98,8 @@ class Study:
     seeds: tuple[int, ...]
     baseline: str
     variants: tuple[Variant, ...]
+    pair_seeds: bool = False
+    pilot: str = ""
 
 
 def read_study(study: str | Path) -> Study:
@@ -128,6 +144,8 @@ def read_study(study: str | Path) -> Study:
         seeds=_seeds(config.get("seeds"), path),
         baseline=baseline,
         variants=tuple(models),
+        pair_seeds=_flag(config, "pair_seeds", str(path)),
+        pilot=_text(config, "pilot", "a report.json or its folder", str(path)) if "pilot" in config else "",
     )
 
 
@@ -249,6 +267,13 @@ def _one_of(config: Mapping[str, Any], key: str, default: Any, names: list[str],
             similar=similar(str(value), names),
         )
     return str(value)
+
+
+def _flag(config: Mapping[str, Any], key: str, where: str) -> bool:
+    value = config.get(key, False)
+    if not isinstance(value, bool):
+        raise UserError(f"'{key}' is {brief(value)}", at=where, expected="true or false")
+    return value
 
 
 def _text(config: Mapping[str, Any], key: str, expected: str, where: str) -> str:

@@ -21,7 +21,7 @@ from gam_yolo.study.scheduler import FINISHED, WAITING, Job, Launcher, execute
 from gam_yolo.study.validation import BATCH
 
 if TYPE_CHECKING:
-    from gam_yolo.report.result import Comparison
+    from gam_yolo.report.result import Comparison, Statistics
 
 __all__ = ["plan_study", "run_study"]
 
@@ -128,6 +128,28 @@ def _summary(planned: Plan, folder: StudyFolder) -> Iterator[str]:
     yield f"{len(planned.runs)} runs in {folder.path}, {finished} of them finished"
     yield f"GFLOPs: {', '.join(f'{name} {cost:.2f}' for name, cost in planned.gflops.items())}"
     yield from planned.notes
+    yield from _outlook(planned, folder)
+
+
+def _outlook(planned: Plan, folder: StudyFolder) -> Iterator[str]:
+    """Say what the study will be able to detect, from its pilot, or from its own report so far."""
+    from gam_yolo.report.power import power
+
+    study, seeds = planned.study, len(planned.study.seeds)
+    pilot = Path(study.pilot) if study.pilot else folder.report / "report.json"
+    if seeds < 2 or not (study.pilot or pilot.is_file()):
+        return
+    try:
+        found = power(pilot, seeds=seeds, comparisons=len(study.variants) - 1 or None)
+    except UserError as error:
+        if study.pilot:
+            raise UserError(error, at=f"{study.path}, key 'pilot'") from None
+        return
+    often, mostly = found.detectable
+    yield (
+        f"By the noise in {pilot}, {seeds} seeds on its {found.images} images detect a difference of {often:.1f} "
+        f"points of mAP 50-95 in 80 % of such studies, and of {mostly:.1f} points in 90 %"
+    )
 
 
 class _Watch:
@@ -146,7 +168,6 @@ class _Watch:
 
 def _compare(planned: Plan, folder: StudyFolder, device: str, say: Progress) -> Comparison | None:
     """Report on all finished runs of the whole plan, whichever were chosen this time."""
-    from gam_yolo.report.comparison import Statistics
     from gam_yolo.report.predictions import Settings
     from gam_yolo.report.run import run as report
     from gam_yolo.report.variants import Variant
@@ -170,7 +191,21 @@ def _compare(planned: Plan, folder: StudyFolder, device: str, say: Progress) -> 
     variants = [Variant(name, tuple(weights[name])) for name in names]
     settings = Settings(str(planned.data), "val", planned.runs[0].spec["imgsz"], BATCH, device)
     control = CONTROL if CONTROL in weights else None
-    comparison = report(variants, None, control, settings, Statistics(), folder.report, say)
+    comparison = report(variants, None, control, settings, _statistics(planned, say), folder.report, say)
     say(comparison.headline)
     say(f"The report is {folder.report / 'report.html'}")
     return comparison
+
+
+def _statistics(planned: Plan, say: Progress) -> Statistics:
+    """Return how to compare: seed by seed where the study file says so and every variant has the same seeds."""
+    from gam_yolo.report.result import Statistics
+
+    seeds = defaultdict(list)
+    for run in planned.runs:
+        if run.finished:
+            seeds[run.variant].append(run.seed)
+    complete = len({tuple(found) for found in seeds.values()}) == 1
+    if planned.study.pair_seeds and not complete:
+        say("pair_seeds: the variants do not have the same finished seeds yet, so the report does not pair them")
+    return Statistics(pair_seeds=planned.study.pair_seeds and complete)
