@@ -150,6 +150,7 @@ def read_by_ultralytics(data: dict[str, Any], split: str) -> YOLODataset:
     [
         ("voc-local", "GAM_YOLO_VOC", "VOC2007", 4574, 328, 0),
         ("bccd-local", "GAM_YOLO_BCCD", "BCCD", 4888, 0, 2),
+        ("neu-local", "GAM_YOLO_NEU", "NEU-DET", 4126, 79, 0),
     ],
 )
 def test_real_voc_folders(
