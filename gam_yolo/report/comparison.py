@@ -26,7 +26,7 @@ from gam_yolo.evaluation import (
 from gam_yolo.report.formatting import signed, signed_span
 from gam_yolo.report.result import MAIN, Difference, Differences, Statistics, Value, VariantResult
 
-__all__ = ["Statistics", "compare_detections", "headline"]
+__all__ = ["Statistics", "compare_detections", "headline", "listed"]
 
 T = TypeVar("T")
 
@@ -124,6 +124,7 @@ def _difference(found: Estimate, p_holm: Array, level: float, i: int, j: int) ->
         p_holm=_number(p_holm[i, j]),
         verdict=verdict(found.value[i, j], p_holm[i, j], level) if tested else None,
         seed_share=_number(share) if found.seeded else None,
+        error=_number(math.sqrt(images + seeds)),
     )
 
 
@@ -169,15 +170,14 @@ def headline(variants: Mapping[str, VariantResult], baseline: str, truth: Ground
         show = "show" if len(named) > 1 else "shows"
         values = [found.value for _, _, found in alike if found.value is not None]
         extent = f" (by {signed(min(values))} to {signed(max(values))} points)" if brief else ""
-        parts.append(f"{_listed(named)} {show} no detectable difference from {baseline} in mAP{extent}")
+        parts.append(f"{listed(named)} {show} no detectable difference from {baseline} in mAP{extent}")
     if nothing:
-        who = (
-            f"neither {baseline} nor {nothing[0]}" if len(nothing) == 1 else f"none of {_listed([baseline, *nothing])}"
-        )
+        who = f"neither {baseline} nor {nothing[0]}" if len(nothing) == 1 else f"none of {listed([baseline, *nothing])}"
         unsure.append(f"{who} finds any object (mAP 0.0), so there is no interval for a difference")
     said = "; ".join(parts + unsure)
     return (said if parts else said[:1].upper() + said[1:]) + f", on {len(truth.ids)} images."
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Write names as a list in a sentence."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -19,7 +19,7 @@ from gam_yolo.report.records import map_text
 from gam_yolo.report.result import MAIN, Comparison, Difference, Value, VariantResult
 from gam_yolo.report.tables import csv_text
 
-__all__ = ["FILES", "draw_charts", "markdown", "page", "write"]
+__all__ = ["FILES", "draw_charts", "environment", "markdown", "page", "write", "write_texts"]
 
 FILES = ("report.json", "report.csv", "report.md", "report.html")
 """The files of a report."""
@@ -44,12 +44,21 @@ def write(comparison: Comparison, folder: Path) -> Comparison:
     comparison = replace(comparison, notes=(*comparison.notes, *failed))
     shown = map_text(comparison, printable)
     content = (comparison.to_json(), csv_text(shown), markdown(shown), _page(shown, drawn))
+    write_texts(folder, dict(zip(FILES, content, strict=True)))
+    return comparison
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write files in a folder, which is made if it does not exist; all are replaced, or none.
+
+    Raises:
+        UserError: They cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace_together(folder, dict(zip(FILES, content, strict=True)))
+        _replace_together(folder, texts)
     except OSError as error:
         raise UserError(f"the report cannot be written ({error.strerror})", at=error.filename or folder) from None
-    return comparison
 
 
 def _replace_together(folder: Path, texts: Mapping[str, str]) -> None:
@@ -77,7 +86,7 @@ def _replace_together(folder: Path, texts: Mapping[str, str]) -> None:
 def markdown(comparison: Comparison) -> str:
     """Return the text of `report.md`."""
     shown = map_text(comparison, lambda text: formatting.markdown(printable(text)))
-    return _environment().get_template("report.md.j2").render(report=shown, names=METRIC_NAMES)
+    return environment().get_template("report.md.j2").render(report=shown, names=METRIC_NAMES)
 
 
 def page(comparison: Comparison) -> str:
@@ -88,11 +97,12 @@ def page(comparison: Comparison) -> str:
 
 def _page(comparison: Comparison, drawn: Mapping[str, str]) -> str:
     safe = {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704  ours, escaped there
-    return _environment().get_template("report.html.j2").render(report=comparison, names=METRIC_NAMES, charts=safe)
+    return environment().get_template("report.html.j2").render(report=comparison, names=METRIC_NAMES, charts=safe)
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Return the templates of reports, with their filters."""
+    result = Environment(
         loader=PackageLoader("gam_yolo.report"),
         autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
@@ -100,8 +110,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     ways = ("points", "span", "signed", "signed_span", "in_full", "signed_in_full", "short_path")
-    environment.filters.update({name: getattr(formatting, name) for name in ways}, colour=charts.colour)
-    return environment
+    result.filters.update({name: getattr(formatting, name) for name in ways}, colour=charts.colour)
+    return result
 
 
 def draw_charts(comparison: Comparison) -> tuple[dict[str, str], list[str]]:

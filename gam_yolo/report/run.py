@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ def run(
     statistics: Statistics,
     folder: Path | None,
     progress: Callable[[str], None],
+    notes: Sequence[str] = (),
 ) -> Comparison:
     """Compare variants and write the report.
 
@@ -49,6 +50,7 @@ def run(
         statistics: How to compare.
         folder: Where the report goes, and in its `predictions` the predictions made on the way; None to write nothing.
         progress: Called with a line of text at each step.
+        notes: What else a reader of the report has to know.
 
     Raises:
         UserError: An input cannot be read, results must not be compared, or the report cannot be written.
@@ -58,7 +60,7 @@ def run(
             return _evaluate(variants, gt, control, settings, statistics, Path(cache), progress)
     with _output(folder):
         comparison = _evaluate(variants, gt, control, settings, statistics, folder / "predictions", progress)
-        return write(comparison, folder)
+        return write(replace(comparison, notes=(*notes, *comparison.notes)), folder)
 
 
 def _evaluate(
