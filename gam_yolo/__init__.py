@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from gam_yolo.registry import BLOCKS as BLOCKS
     from gam_yolo.registry import register as register
     from gam_yolo.report.compare import compare as compare
+    from gam_yolo.report.overall import StudyResult as StudyResult
     from gam_yolo.report.result import Comparison as Comparison
     from gam_yolo.study.run import run_study as run_study
 
@@ -83,6 +84,7 @@ _PUBLIC = {
     "Finding": "gam_yolo.graph.lint",
     "PlacedModel": "gam_yolo.graph.place",
     "PreparedDataset": "gam_yolo.datasets",
+    "StudyResult": "gam_yolo.report.overall",
     "TransferReport": "gam_yolo.graph.transfer",
     "UserError": "gam_yolo.errors",
     "check": "gam_yolo.graph.lint",

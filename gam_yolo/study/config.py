@@ -314,7 +314,7 @@ def _check_keys(config: Mapping[Any, Any], keys: Iterable[str], where: str) -> N
     keys = list(keys)
     for key in config:
         if key not in keys:
-            shown = f"one of {', '.join(keys)}" if len(keys) < 12 else "a train argument of Ultralytics"
+            shown = f"one of {', '.join(keys)}" if len(keys) < 40 else "a train argument of Ultralytics"
             raise UserError(f"there is no key {brief(key)}", at=where, expected=shown, similar=similar(str(key), keys))
 
 
