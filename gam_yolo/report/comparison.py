@@ -124,7 +124,6 @@ def _difference(found: Estimate, p_holm: Array, level: float, i: int, j: int) ->
         p_holm=_number(p_holm[i, j]),
         verdict=verdict(found.value[i, j], p_holm[i, j], level) if tested else None,
         seed_share=_number(share) if found.seeded else None,
-        error=_number(math.sqrt(images + seeds)),
     )
 
 

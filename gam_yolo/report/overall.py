@@ -174,7 +174,7 @@ def summarize(name: str, datasets: Mapping[str, Comparison], notes: Sequence[str
         family = {}
         for variant in variants:
             own = {key: _difference(comparison, variant, reference) for key, comparison in datasets.items()}
-            known = {key: d for key, d in own.items() if d and None not in (d.value, d.low, d.high, d.error)}
+            known = {key: d for key, d in own.items() if d and None not in (d.value, d.low, d.high)}
             if len(known) > 1:
                 family[variant] = _over(known, level)
             if any(own.values()) and len(known) < len(datasets):
@@ -210,13 +210,15 @@ def _difference(comparison: Comparison, variant: str, reference: str) -> Differe
 
 
 def _over(known: Mapping[str, Difference], level: float) -> Overall:
-    rows = [(d.value or 0.0, d.error or 0.0, ((d.high or 0.0) - (d.low or 0.0)) / 2) for d in known.values()]
-    return replace(over_datasets(*zip(*rows, strict=True), level), datasets=tuple(known))
+    values = [d.value or 0.0 for d in known.values()]
+    halves = [((d.high or 0.0) - (d.low or 0.0)) / 2 for d in known.values()]
+    return replace(over_datasets(values, halves, level), datasets=tuple(known))
 
 
 def _headline(found: Mapping[str, Mapping[str, Overall]], baseline: str, level: float, datasets: int) -> str:
     """Return the result in one sentence."""
-    clear, alike = [], []
+    clear: list[str] = []
+    alike: list[str] = []
     for variant, overall in sorted(
         ((variant, own[baseline]) for variant, own in found.items() if baseline in own),
         key=lambda pair: pair[1].verdict == "no detectable difference",

@@ -79,7 +79,6 @@ class Difference:
         p_holm: The same, corrected by Holm's rule; None where the difference is not tested.
         verdict: What follows from `p_holm`; None where the difference is not tested.
         seed_share: The training seeds' share of the variance; None with one seed.
-        error: The standard error; None where it is not known.
     """
 
     value: float | None
@@ -89,7 +88,6 @@ class Difference:
     p_holm: float | None
     verdict: Verdict | None
     seed_share: float | None
-    error: float | None = None
 
 
 @dataclass(frozen=True)

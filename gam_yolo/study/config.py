@@ -19,8 +19,8 @@ __all__ = ["CONTROL", "Study", "Variant", "read_studies", "read_study"]
 CONTROL = "control"
 """The name of the variant that `control:` adds."""
 
-KEYS = ("name", "data", "pretrained", "recipe", "seeds", "baseline", "variants", "control")
-KEYS += ("datasets", "hypothesis", "smallest_difference")
+SUMMARY_KEYS = ("datasets", "hypothesis", "smallest_difference")
+KEYS = ("name", "data", "pretrained", "recipe", "seeds", "baseline", "variants", "control", *SUMMARY_KEYS)
 DATASET_KEYS = ("data", "pretrained", "recipe")
 REPORT = "report"  # the folder of the report, next to those of the data sets
 VARIANT_KEYS = ("model", "base", "block", "at", "args", "feeds", "overrides")
@@ -185,11 +185,12 @@ def read_studies(study: str | Path) -> tuple[Study, ...]:
 def _datasets(config: Mapping[str, Any], path: Path) -> dict[str, tuple[Mapping[str, Any], str]]:
     """Return what the file says of each data set by name, and where it says so."""
     if "datasets" not in config:
-        listed = config.get("data") if isinstance(config.get("data"), list) else [config.get("data")]
+        data = config.get("data")
+        listed: list[Any] = data if isinstance(data, list) else [data]
         if len(listed) == 1:
             return {"": ({"data": listed[0]}, str(path))}
         where = f"{path}, key 'data'"
-        given = [(_stem(data, where), {"data": data}, where) for data in listed]
+        given = [(_stem(one, where), {"data": one}, where) for one in listed]
     elif "data" in config:
         raise UserError("both 'data' and 'datasets' are given", at=path, expected="one of them")
     else:

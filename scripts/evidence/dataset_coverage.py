@@ -86,7 +86,7 @@ def coverage(
     new = rng.normal(0, tau, studies)
     rows = []
     for i in range(studies):
-        overall = over_datasets(values[:, i], errors[:, i], halves[:, i])
+        overall = over_datasets(values[:, i].tolist(), halves[:, i].tolist())
         mean, half = paule_mandel(values[:, i], errors[:, i] ** 2)
         predicted = np.nan
         if overall.new_low is not None and overall.new_high is not None:

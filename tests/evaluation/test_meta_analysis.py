@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_1samp
+from scipy.stats import norm, ttest_1samp
 
 from gam_yolo.evaluation.meta_analysis import over_datasets
 
@@ -16,7 +16,7 @@ VALUES = [0.031, -0.012, 0.054, 0.002]
 
 def test_data_sets_that_vary_more_than_their_errors_are_a_sample_for_students_test() -> None:
     errors = [0.004, 0.006, 0.002, 0.01]
-    found = over_datasets(VALUES, errors, [2 * e for e in errors], 0.9)
+    found = over_datasets(VALUES, [norm.ppf(0.95) * e for e in errors], 0.9)
     theirs = ttest_1samp(VALUES, 0)
     low, high = theirs.confidence_interval(0.9)
     assert (found.low, found.high, found.p) == pytest.approx((low, high, theirs.pvalue))
@@ -24,11 +24,11 @@ def test_data_sets_that_vary_more_than_their_errors_are_a_sample_for_students_te
     assert found.tau**2 + np.mean(np.square(errors)) == pytest.approx(np.var(VALUES, ddof=1))
     assert found.i2 == pytest.approx(found.tau**2 / np.var(VALUES, ddof=1))
     # The mean of independent estimates has a quarter of the root of their summed squares.
-    assert found.here_high - found.value == pytest.approx(2 * np.sqrt(np.square(errors).sum()) / 4)
+    assert found.here_high - found.value == pytest.approx(norm.ppf(0.95) * np.sqrt(np.square(errors).sum()) / 4)
 
 
 def test_data_sets_that_agree_by_chance_get_an_interval_of_their_errors() -> None:
-    found = over_datasets([0.01, 0.0101, 0.0099], [0.02] * 3, [0.04] * 3)
+    found = over_datasets([0.01, 0.0101, 0.0099], [norm.ppf(0.975) * 0.02] * 3)
     assert (found.tau, found.i2) == (0, 0)
     assert found.high - found.value == pytest.approx(4.302653 * 0.02 / 3**0.5)  # t for 2 degrees of freedom
     assert found.new_high is not None
@@ -36,13 +36,13 @@ def test_data_sets_that_agree_by_chance_get_an_interval_of_their_errors() -> Non
 
 
 def test_two_data_sets_have_students_factor_of_one_degree_of_freedom_and_say_nothing_of_a_third() -> None:
-    found = over_datasets([0.01, 0.03], [0.001, 0.001], [0.002, 0.002])
+    found = over_datasets([0.01, 0.03], [0.002, 0.002])
     assert found.high - found.value == pytest.approx(12.706205 * 0.01)
     assert found.new_low is found.new_high is None
 
 
 def test_variants_that_do_the_same_everywhere_do_not_differ() -> None:
-    found = over_datasets([0.0, 0.0], [0.0, 0.0], [0.0, 0.0])
+    found = over_datasets([0.0, 0.0], [0.0, 0.0])
     assert (found.value, found.low, found.high, found.p, found.i2) == (0, 0, 0, 1, 0)
 
 
