@@ -1,8 +1,8 @@
 """A difference over several data sets, for the few data sets that a study has.
 
 Data set i estimates its own true difference, d_i, with an interval of half-width h_i. Its error variance v_i is taken
-as (h_i / z)², with the normal quantile z. This includes Student's factor for few seeds, which makes it cautious. True differences vary between data sets
-with the variance tau² (random effects). Every data set counts the same:
+as (h_i / z)², with the normal quantile z. This includes Student's factor for few seeds, which makes it cautious. True
+differences vary between data sets with the variance tau² (random effects). Every data set counts the same:
 
     mean = sum of d_i / k,    S = max(sample variance of d_i, mean of v_i),    tau² = S - mean of v_i
 
