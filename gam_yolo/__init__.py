@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from gam_yolo.registry import BLOCKS as BLOCKS
     from gam_yolo.registry import register as register
     from gam_yolo.report.compare import compare as compare
+    from gam_yolo.report.overall import StudyResult as StudyResult
     from gam_yolo.report.power import Power as Power
     from gam_yolo.report.power import power as power
     from gam_yolo.report.result import Comparison as Comparison
@@ -96,6 +97,7 @@ _PUBLIC = {
     "PlainExport": "gam_yolo.plain",
     "Power": "gam_yolo.report.power",
     "PreparedDataset": "gam_yolo.datasets",
+    "StudyResult": "gam_yolo.report.overall",
     "TransferReport": "gam_yolo.graph.transfer",
     "UserError": "gam_yolo.errors",
     "check": "gam_yolo.graph.lint",

@@ -60,7 +60,8 @@ NOT_RUN = {
     r"pip install|python3? -m venv": "installs: .ci/run does so",
     r"-m pytest": "this very test run",
     r"torchrun|--ray ": "needs more than one machine",
-    r"benchmark_gam\.py|transfer_voc\.py|study (?:voc|bccd|cifar)[\w-]*\.yaml": "takes from minutes to hours",
+    r"benchmark_gam\.py|transfer_voc\.py|dataset_coverage\.py": "takes minutes",
+    r"study (?:voc|bccd|cifar)[\w-]*\.yaml": "takes from minutes to hours",
 }
 """Regular expressions of commands that are parsed instead of run, each with the reason."""
 

@@ -105,7 +105,7 @@ def test_a_users_typed_program_passes_a_strict_type_checker(tmp_path: Path) -> N
         "levels: list[str] = [finding.level for finding in gam_yolo.check('yolov8n.yaml')]\n"
         "result = gam_yolo.compare({'plain': 'a.json', 'gam': ['b.json', 'c.json']}, gt='truth.json')\n"
         "gain: float | None = result.variants['gam'].minus('plain')['AP'].value\n"
-        "study: gam_yolo.Comparison | None = gam_yolo.run_study('demo.yaml', workers=1)\n"
+        "study: gam_yolo.Comparison | gam_yolo.StudyResult | None = gam_yolo.run_study('demo.yaml', workers=1)\n"
         "block = gam_yolo.GAM(64)\n"
     )
     pytest.importorskip("mypy")

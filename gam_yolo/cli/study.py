@@ -26,7 +26,8 @@ def study(
     file: Annotated[str, typer.Argument(help="A study file, or the name of a shipped one, such as demo.yaml.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; train nothing, write nothing.")] = False,
     only: Annotated[
-        list[str] | None, typer.Option(help="Train only these runs: 'gam', 'gam-s0', '*-s0'; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Train only these runs: 'gam', 'gam-s0', '*-s0', 'voc/gam', 'voc'; may be repeated."),
     ] = None,
     workers: Annotated[
         int, typer.Option(min=0, help="Trainings at a time; 0 for one per GPU. They share the GPUs in turn.")
@@ -38,7 +39,10 @@ def study(
         str, typer.Option(help="Train on a Ray cluster: 'auto' or its address. All nodes must see --project.")
     ] = "",
 ) -> None:
-    """Train every variant of a study with every seed, and report. Run the same command again to resume."""
+    """Train every variant of a study with every seed on each data set, and report.
+
+    Run the same command again to resume.
+    """
     from gam_yolo.study.run import plan_study, run_study
 
     out = console()
@@ -82,7 +86,7 @@ class _Screen:
 def _print_plan(plan: Plan, out: Console) -> None:
     table = Table("run", "GFLOPs", "epochs", "folder", "")
     for run in plan.runs:
-        cost = f"{plan.gflops[run.variant]:.2f}"
+        cost = f"{plan.gflops[run.label]:.2f}"
         table.add_row(run.name, cost, str(run.epochs), run.folder.path.name, "finished" if run.finished else "")
     out.print(table)
     for note in plan.notes:

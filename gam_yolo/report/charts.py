@@ -29,6 +29,7 @@ __all__ = [
     "colour",
     "curves",
     "forest",
+    "forest_groups",
     "scatter",
     "stand_in",
 ]
@@ -67,7 +68,10 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its interval, if it has one, and the variant it belongs to (for its colour)."""
+    """A value with its interval, if it has one, and the variant it belongs to (for its colour).
+
+    A pooled value is one over several others, and is drawn as a diamond.
+    """
 
     label: str
     value: float
@@ -75,6 +79,7 @@ class Interval:
     high: float | None
     variant: int
     note: str = ""
+    pooled: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,18 +140,32 @@ def colour(variant: int) -> str:
 
 def forest(title: str, rows: Sequence[Interval], unit: str) -> Chart:
     """Draw differences with their intervals around a line at zero."""
+    return forest_groups(title, [("", rows)], unit)
+
+
+def forest_groups(title: str, groups: Sequence[tuple[str, Sequence[Interval]]], unit: str) -> Chart:
+    """Draw groups of differences with their intervals around a line at zero, each group under its name."""
+    lines: list[tuple[str, Interval | None]] = []
+    for name, rows in groups:
+        lines += ([(name, None)] if name else []) + [(row.label, row) for row in rows]
 
     def draw(axes: Axes) -> None:
-        for i, row in enumerate(rows):
-            _point(axes, row.value, i, row, across=True)
-            axes.annotate(
-                row.note, (1, i), (10, 0), ("axes fraction", "data"), "offset points", va="center", color=_SOFT
-            )
         axes.axvline(0, color=_INK, linewidth=1.4)
+        for i, (_, row) in enumerate(lines):
+            if row:
+                (_diamond if row.pooled else _point)(axes, row.value, i, row, across=True)
+                axes.annotate(
+                    row.note, (1, i), (10, 0), ("axes fraction", "data"), "offset points", va="center", color=_SOFT
+                )
         axes.set_xlabel(unit)
-        _name_rows(axes, [(i, row.label) for i, row in enumerate(rows)], len(rows) - 0.4)
+        _name_rows(axes, [(i, label) for i, (label, _) in enumerate(lines)], len(lines) - 0.4)
+        for label, (_, row) in zip(axes.get_yticklabels(), lines, strict=True):
+            label.set_fontweight("bold" if row is None or row.pooled else "normal")
 
-    return Chart(title, "; ".join(f"{r.label} {_spoken(r)}" for r in rows), 28 * len(rows) + 60, draw)
+    said = "; ".join(
+        f"{name}: " * bool(name) + ", ".join(f"{r.label} {_spoken(r)}" for r in rows) for name, rows in groups
+    )
+    return Chart(title, said, 28 * len(lines) + 60, draw)
 
 
 def bars(title: str, groups: Sequence[tuple[str, Sequence[Interval]]], unit: str) -> Chart:
@@ -232,6 +251,11 @@ def _number(variant: int) -> int:
 def _point(axes: Axes, x: float, y: float, row: Interval, across: bool) -> None:
     _whisker(axes, x, y, row, _colour(row), across)
     axes.plot(x, y, "o", color=_colour(row), markersize=10)
+
+
+def _diamond(axes: Axes, x: float, y: float, row: Interval, across: bool) -> None:  # noqa: ARG001  # as `_point`
+    ends = (x if row.low is None else row.low, x if row.high is None else row.high)
+    axes.fill((ends[0], x, ends[1], x), (y, y - 0.3, y, y + 0.3), color=_colour(row))
 
 
 def _whisker(axes: Axes, x: float, y: float, row: Interval, colour: str, across: bool) -> None:

@@ -29,7 +29,7 @@ from gam_yolo.report.formatting import signed, signed_span
 from gam_yolo.report.result import Difference, Differences, Statistics, Value, VariantResult
 from gam_yolo.report.tasks import DETECT, Task
 
-__all__ = ["Statistics", "compare_detections", "compare_samples", "headline"]
+__all__ = ["Statistics", "compare_detections", "compare_samples", "headline", "listed"]
 
 T = TypeVar("T")
 
@@ -217,15 +217,14 @@ def headline(
         show = "show" if len(named) > 1 else "shows"
         values = [found.value for _, _, found in alike if found.value is not None]
         extent = f" (by {signed(min(values))} to {signed(max(values))} points)" if brief else ""
-        parts.append(f"{_listed(named)} {show} no detectable difference from {baseline} in {task.short}{extent}")
+        parts.append(f"{listed(named)} {show} no detectable difference from {baseline} in {task.short}{extent}")
     if nothing:
-        who = (
-            f"neither {baseline} nor {nothing[0]}" if len(nothing) == 1 else f"none of {_listed([baseline, *nothing])}"
-        )
+        who = f"neither {baseline} nor {nothing[0]}" if len(nothing) == 1 else f"none of {listed([baseline, *nothing])}"
         unsure.append(f"{who} {task.nothing} ({task.short} 0.0), so there is no interval for a difference")
     said = "; ".join(parts + unsure)
     return (said if parts else said[:1].upper() + said[1:]) + f", on {len(truth.ids)} images."
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Write names as a list in a sentence."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gam_yolo.evaluation.meta_analysis import Overall
     from gam_yolo.report.result import Difference, Value
 
 __all__ = [
@@ -78,7 +79,7 @@ def span(found: Value | Difference) -> str:
     return "" if found.low is None else f"{points(found.low)} to {points(found.high)}"
 
 
-def signed_span(found: Value | Difference) -> str:
+def signed_span(found: Value | Difference | Overall) -> str:
     """Write the interval of a difference; nothing where there is none."""
     return "" if found.low is None else f"{signed(found.low)} to {signed(found.high)}"
 
@@ -88,7 +89,7 @@ def in_full(found: Value | Difference) -> str:
     return _bracketed(points(found.value), span(found))
 
 
-def signed_in_full(found: Value | Difference) -> str:
+def signed_in_full(found: Value | Difference | Overall) -> str:
     """Write a difference and, where there is one, its interval in brackets."""
     return _bracketed(signed(found.value), signed_span(found))
 

@@ -18,7 +18,16 @@ from gam_yolo.report.records import map_text
 from gam_yolo.report.result import Comparison, Difference, Value, VariantResult
 from gam_yolo.report.tables import csv_text
 
-__all__ = ["FILES", "draw_charts", "markdown", "page", "plan_charts", "write"]
+__all__ = [
+    "FILES",
+    "draw_charts",
+    "environment",
+    "markdown",
+    "page",
+    "plan_charts",
+    "write",
+    "write_texts",
+]
 
 FILES = ("report.json", "report.csv", "report.md", "report.html")
 """The files of a report."""
@@ -43,12 +52,21 @@ def write(comparison: Comparison, folder: Path) -> Comparison:
     comparison = replace(comparison, notes=(*comparison.notes, *failed))
     shown = map_text(comparison, printable)
     content = (comparison.to_json(), csv_text(shown), markdown(shown), _page(shown, drawn))
+    write_texts(folder, dict(zip(FILES, content, strict=True)))
+    return comparison
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write files in a folder, which is made if it does not exist; all are replaced, or none.
+
+    Raises:
+        UserError: They cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace_together(folder, dict(zip(FILES, content, strict=True)))
+        _replace_together(folder, texts)
     except OSError as error:
         raise UserError(f"the report cannot be written ({error.strerror})", at=error.filename or folder) from None
-    return comparison
 
 
 def _replace_together(folder: Path, texts: Mapping[str, str]) -> None:
@@ -76,7 +94,7 @@ def _replace_together(folder: Path, texts: Mapping[str, str]) -> None:
 def markdown(comparison: Comparison) -> str:
     """Return the text of `report.md`."""
     shown = map_text(comparison, lambda text: formatting.markdown(printable(text)))
-    return _environment().get_template("report.md.j2").render(report=shown, names=_names(comparison))
+    return environment().get_template("report.md.j2").render(report=shown, names=_names(comparison))
 
 
 def page(comparison: Comparison) -> str:
@@ -87,9 +105,7 @@ def page(comparison: Comparison) -> str:
 
 def _page(comparison: Comparison, drawn: Mapping[str, str]) -> str:
     safe = {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704  ours, escaped there
-    return (
-        _environment().get_template("report.html.j2").render(report=comparison, names=_names(comparison), charts=safe)
-    )
+    return environment().get_template("report.html.j2").render(report=comparison, names=_names(comparison), charts=safe)
 
 
 def _names(comparison: Comparison) -> dict[str, str]:
@@ -97,8 +113,9 @@ def _names(comparison: Comparison) -> dict[str, str]:
     return {metric: METRIC_NAMES[metric] for metric in comparison.about.metrics}
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Return the templates of reports, with their filters."""
+    result = Environment(
         loader=PackageLoader("gam_yolo.report"),
         autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
@@ -106,8 +123,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     ways = ("points", "span", "gflops", "signed", "signed_span", "in_full", "signed_in_full", "short_path")
-    environment.filters.update({name: getattr(formatting, name) for name in ways}, colour=charts.colour)
-    return environment
+    result.filters.update({name: getattr(formatting, name) for name in ways}, colour=charts.colour)
+    return result
 
 
 def draw_charts(comparison: Comparison) -> tuple[dict[str, str], list[str]]:

@@ -44,6 +44,7 @@ def run(
     statistics: Statistics,
     folder: Path | None,
     progress: Callable[[str], None],
+    notes: Sequence[str] = (),
 ) -> Comparison:
     """Compare variants and write the report.
 
@@ -55,6 +56,7 @@ def run(
         statistics: How to compare.
         folder: Where the report goes, and in its `predictions` the predictions made on the way; None to write nothing.
         progress: Called with a line of text at each step.
+        notes: What else a reader of the report has to know.
 
     Raises:
         UserError: An input cannot be read, results must not be compared, or the report cannot be written.
@@ -65,7 +67,7 @@ def run(
     listing = folder / "near-duplicates.csv"
     with _output(folder):
         comparison = _evaluate(variants, gt, control, settings, statistics, folder / "predictions", progress, listing)
-        return write(comparison, folder)
+        return write(replace(comparison, notes=(*notes, *comparison.notes)), folder)
 
 
 def _evaluate(

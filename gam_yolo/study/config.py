@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from gam_yolo.resources import STUDIES, shipped, shipped_names
 from gam_yolo.training_keys import KEYS as BLOCK_KEYS
 from gam_yolo.training_keys import BlockTraining
 
-__all__ = ["CONTROL", "Study", "Variant", "read_study"]
+__all__ = ["CONTROL", "Study", "Variant", "read_studies", "read_study"]
 
 CONTROL = "control"
 """The name of the variant that `control:` adds."""
 
+SUMMARY_KEYS = ("datasets", "hypothesis", "smallest_difference")
 KEYS = (
     "name",
     "data",
@@ -32,8 +33,11 @@ KEYS = (
     "control",
     "pair_seeds",
     "pilot",
+    *SUMMARY_KEYS,
     *BLOCK_KEYS,
 )
+DATASET_KEYS = ("data", "pretrained", "recipe")
+REPORT = "report"  # the folder of the report, next to those of the data sets
 VARIANT_KEYS = ("model", "base", "block", "at", "args", "feeds", "overrides", *BLOCK_KEYS)
 CONTROL_KEYS = ("match_cost", "overrides")
 # What the study itself sets for each run, or what would make a run something other than a training.
@@ -75,7 +79,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Study:
-    """The content of a study file.
+    """The content of a study file, for one data set.
 
     Attributes:
         path: The file.
@@ -88,6 +92,9 @@ class Study:
         variants: In the order of the file, the cost-matched control last.
         pair_seeds: Whether the report compares variants seed by seed, because equal seeds share the order of the data.
         pilot: A report that says beforehand what the study will be able to detect, or an empty string.
+        dataset: Name of the data set where the file has several, otherwise an empty string.
+        hypothesis: What the user expects, for the report.
+        smallest_difference: The smallest difference that matters to the user, in points, for the report.
     """
 
     path: Path
@@ -100,20 +107,56 @@ class Study:
     variants: tuple[Variant, ...]
     pair_seeds: bool = False
     pilot: str = ""
+    dataset: str = ""
+    hypothesis: str = ""
+    smallest_difference: float | None = None
+
+    @property
+    def title(self) -> str:
+        """The study's name in trackers, with that of the data set where there are several."""
+        return f"{self.name}-{self.dataset}" if self.dataset else self.name
+
+    @property
+    def where(self) -> str:
+        """The place of the data set in the file, for error messages."""
+        return f"{self.path}, data set '{self.dataset}'" if self.dataset else f"{self.path}, key 'data'"
+
+    @property
+    def notes(self) -> list[str]:
+        """What the report repeats of the file."""
+        notes = [f"Hypothesis, as the study file states it: {self.hypothesis}"] if self.hypothesis else []
+        if least := self.smallest_difference:
+            notes.append(f"The smallest difference of interest is {least:g} point{'s' if least != 1 else ''}.")
+        return notes
 
 
 def read_study(study: str | Path) -> Study:
-    """Read and check a study file.
+    """Read and check a study file of one data set.
 
     Args:
         study: Its path, or the bare name of a shipped one; a file of that name here takes precedence.
 
     Raises:
-        UserError: The file cannot be read, is not YAML, or a key or value in it is wrong.
+        UserError: As `read_studies`; or it has several data sets.
 
     Examples:
         >>> read_study("demo.yaml").seeds
         (0, 1)
+    """
+    first, *others = read_studies(study)
+    if others:
+        raise UserError(f"has {1 + len(others)} data sets", at=first.path, expected="one")
+    return first
+
+
+def read_studies(study: str | Path) -> tuple[Study, ...]:
+    """Read and check a study file; return one study for each of its data sets.
+
+    Args:
+        study: As in `read_study`.
+
+    Raises:
+        UserError: The file cannot be read, is not YAML, or a key or value in it is wrong.
     """
     path = _find(study)
     config = _mapping(read_yaml(path, "a study file"), str(path))
@@ -128,25 +171,79 @@ def read_study(study: str | Path) -> Study:
     if not variants:
         raise UserError("'variants' is empty", at=path, expected="at least one")
     recipe = _train_arguments(config.get("recipe", {}), f"{path}, recipe")
-    common = _block_training(config, str(path))
-    models = [_variant(key, value, f"{path}, variant {brief(key)}", common) for key, value in variants.items()]
+    for_all = _block_training(config, str(path))
+    models = [_variant(key, value, f"{path}, variant {brief(key)}", for_all) for key, value in variants.items()]
     names = [variant.name for variant in models]
     baseline = _one_of(config, "baseline", names[0], names, str(path))
     if "control" in config:
         base = next(variant for variant in models if variant.name == baseline)
         models.append(_control(config["control"], base, names, f"{path}, control"))
-    return Study(
+    sets = _datasets(config, path)
+    common = Study(
         path=path,
         name=name,
-        data=_text(config, "data", "a dataset YAML, or a folder of classes", str(path)),
-        pretrained=_pretrained(config.get("pretrained", False), path),
+        data="",
+        pretrained=_pretrained(config.get("pretrained", False), str(path)),
         recipe=recipe,
         seeds=_seeds(config.get("seeds"), path),
         baseline=baseline,
         variants=tuple(models),
         pair_seeds=_flag(config, "pair_seeds", str(path)),
         pilot=_text(config, "pilot", "a report.json or its folder", str(path)) if "pilot" in config else "",
+        hypothesis=" ".join(_text(config, "hypothesis", "a text", str(path)).split()) if "hypothesis" in config else "",
+        smallest_difference=_smallest_difference(config, path),
     )
+    several = len(sets) > 1
+    return tuple(
+        replace(
+            common,
+            dataset=key if several else "",
+            data=_text(own, "data", "a dataset YAML, or a folder of classes", where),
+            pretrained=_pretrained(own.get("pretrained", common.pretrained), where),
+            recipe={**common.recipe, **_train_arguments(own.get("recipe", {}), f"{where}, recipe")},
+        )
+        for key, (own, where) in sets.items()
+    )
+
+
+def _datasets(config: Mapping[str, Any], path: Path) -> dict[str, tuple[Mapping[str, Any], str]]:
+    """Return what the file says of each data set by name, and where it says so."""
+    if "datasets" not in config:
+        data = config.get("data")
+        listed: list[Any] = data if isinstance(data, list) else [data]
+        if len(listed) == 1:
+            return {"": ({"data": listed[0]}, str(path))}
+        where = f"{path}, key 'data'"
+        given = [(_stem(one, where), {"data": one}, where) for one in listed]
+    elif "data" in config:
+        raise UserError("both 'data' and 'datasets' are given", at=path, expected="one of them")
+    else:
+        named = _mapping(config["datasets"], f"{path}, datasets")
+        given = [(key, value, f"{path}, data set {brief(key)}") for key, value in named.items()]
+    if not given:
+        raise UserError("there is no data set", at=path, expected="at least one")
+    sets: dict[str, tuple[Mapping[str, Any], str]] = {}
+    for key, value, where in given:
+        if not isinstance(key, str) or not NAME.fullmatch(key) or key == REPORT:
+            raise UserError(f"the name {brief(key)} cannot be that of a folder", at=where, expected=NAME_RULE)
+        if key in sets:
+            raise UserError(f"two data sets have the name '{key}'", at=where, fix="Name them with 'datasets:'")
+        _check_keys(_mapping(value, where), DATASET_KEYS, where)
+        sets[key] = value, where
+    return sets
+
+
+def _stem(data: Any, where: str) -> str:
+    """Return the name of a data set that is not named: that of its YAML."""
+    return Path(_text({"data": data}, "data", "dataset YAMLs", where)).stem
+
+
+def _smallest_difference(config: Mapping[str, Any], path: Path) -> float | None:
+    value = config.get("smallest_difference")
+    if "smallest_difference" in config and not (is_number(value) and 0 < value < 100):
+        expected = "points of the main metric, between 0 and 100"
+        raise UserError(f"'smallest_difference' is {brief(value)}", at=path, expected=expected)
+    return value
 
 
 def _find(study: str | Path) -> Path:
@@ -228,11 +325,11 @@ def _train_arguments(value: Any, where: str) -> dict[str, Any]:
     return arguments
 
 
-def _pretrained(value: Any, path: Path) -> str | bool:
+def _pretrained(value: Any, where: str) -> str | bool:
     if value is False or (isinstance(value, str) and value.endswith(".pt")):
         return value
     expected = "a checkpoint (.pt), or false to train from scratch"
-    raise UserError(f"'pretrained' is {brief(value)}", at=path, expected=expected)
+    raise UserError(f"'pretrained' is {brief(value)}", at=where, expected=expected)
 
 
 def _seeds(value: Any, path: Path) -> tuple[int, ...]:
@@ -253,7 +350,7 @@ def _check_keys(config: Mapping[Any, Any], keys: Iterable[str], where: str) -> N
     keys = list(keys)
     for key in config:
         if key not in keys:
-            shown = f"one of {', '.join(keys)}" if len(keys) < 12 else "a train argument of Ultralytics"
+            shown = f"one of {', '.join(keys)}" if len(keys) < 40 else "a train argument of Ultralytics"
             raise UserError(f"there is no key {brief(key)}", at=where, expected=shown, similar=similar(str(key), keys))
 
 

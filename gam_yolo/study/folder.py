@@ -12,6 +12,12 @@
     snapshots/        to resume from; removed when the run has finished
     finished.json     the mark, written last
     failed.json       why the last attempt failed
+
+A study of several data sets has such a folder, without the lock, for each of them, and beside these:
+
+<study>/
+  .lock               as above
+  report/             the summary over the data sets
 """
 
 from __future__ import annotations
@@ -47,6 +53,10 @@ class StudyFolder:
     def report(self) -> Path:
         """The folder of the report."""
         return self.path / "report"
+
+    def dataset(self, name: str) -> StudyFolder:
+        """Return the folder of a data set; this one where the study has only one, without a name."""
+        return StudyFolder(self.path / name)
 
     @property
     def predictions(self) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from gam_yolo.study.control import gflops, only_scale, widened
 from gam_yolo.study.data import Data, find_yaml, needs_preparation, read_data, unprepared
 from gam_yolo.study.folder import RunFolder, StudyFolder
 
-__all__ = ["Plan", "Run", "devices", "first_device", "identify", "plan"]
+__all__ = ["Plan", "Run", "devices", "first_device", "identify", "merged", "plan"]
 
 # What does not change the result, or only as two equal trainings differ. Everything else is in the identity.
 NEUTRAL = ("device", "workers", "plots", "verbose", "save_period", "save_txt", "save_conf", "save_crop", "show")
@@ -36,6 +36,7 @@ class Run:
     """One training.
 
     Attributes:
+        dataset: Name of its data set where the study has several, otherwise an empty string.
         variant: Name of its variant.
         seed: Its seed.
         folder: Its folder.
@@ -44,6 +45,7 @@ class Run:
         spec: What `run.json` says.
     """
 
+    dataset: str
     variant: str
     seed: int
     folder: RunFolder
@@ -54,7 +56,12 @@ class Run:
     @property
     def name(self) -> str:
         """What progress tables and `--only` call it."""
-        return f"{self.variant}-s{self.seed}"
+        return f"{self.label}-s{self.seed}"
+
+    @property
+    def label(self) -> str:
+        """The same without the seed."""
+        return f"{self.dataset}/{self.variant}" if self.dataset else self.variant
 
     @property
     def finished(self) -> bool:
@@ -76,45 +83,55 @@ class Plan:
     """The runs of a study.
 
     Attributes:
-        study: What the study file says.
         runs: Seed by seed, each with all variants, so that an interrupted study compares what it has.
-        data: The dataset YAML's path.
-        gflops: What each variant's model costs for one image at the recipe's size.
+        gflops: What the model costs for one image at the recipe's size, by `Run.label`.
         notes: What a reader of the plan must know: how models were changed, why a run is trained again.
     """
 
-    study: Study
     runs: tuple[Run, ...]
-    data: Path
     gflops: dict[str, float]
     notes: tuple[str, ...]
 
     def only(self, patterns: Sequence[str]) -> Plan:
-        """Return the plan with those runs alone whose name or variant matches a pattern; all where there is none.
+        """Return the plan with those runs alone that a pattern names; all runs where there is no pattern.
+
+        A pattern can name data sets, variants, or both as `Run.label` does; with or without the seed.
 
         Raises:
             UserError: A pattern matches no run.
         """
         for pattern in patterns:
             if not any(_matches(run, pattern) for run in self.runs):
-                variants = list(self.gflops)
+                known = list(self.gflops)
                 raise UserError(
                     f"no run of the study matches '{pattern}'",
                     at="--only",
-                    expected=f"one of {', '.join(variants)}, or a pattern such as '*-s0'",
-                    similar=similar(pattern, variants),
+                    expected=f"one of {', '.join(known)}, or a pattern such as '*-s0'",
+                    similar=similar(pattern, [*known, *{run.dataset for run in self.runs}]),
                 )
         return replace(
             self, runs=tuple(run for run in self.runs if not patterns or any(_matches(run, p) for p in patterns))
         )
 
 
+def merged(plans: Iterable[Plan]) -> Plan:
+    """Return the plans of several data sets as one, seed by seed."""
+    plans = list(plans)
+    runs = [run for one in plans for run in one.runs]
+    order = list(dict.fromkeys(run.seed for run in runs))
+    return Plan(
+        tuple(sorted(runs, key=lambda run: order.index(run.seed))),
+        {label: cost for one in plans for label, cost in one.gflops.items()},
+        tuple(note for one in plans for note in one.notes),
+    )
+
+
 def plan(study: Study, folder: StudyFolder, *, dry_run: bool = False) -> Plan:
     """Build every variant's model, read the data, and name each run by what determines its result.
 
     Args:
-        study: What the study file says.
-        folder: The study's folder.
+        study: What the study file says of one data set.
+        folder: The data set's folder.
         dry_run: Write nothing and run no code from a file: no `activation:`, no `download:`, no pickle. Otherwise the
             dataset is prepared and the pretrained weights are downloaded where they are missing. Where a dry run
             cannot know the folders for that reason, they end in "?", and the notes say why.
@@ -125,7 +142,8 @@ def plan(study: Study, folder: StudyFolder, *, dry_run: bool = False) -> Plan:
     unknown: list[str] = []
     data = _data(study, folder, dry_run, unknown)
     pretrained, weights = _pretrained(study, dry_run, unknown)
-    notes = [f"The folders of the runs are not known yet: {reason}." for reason in unknown]
+    prefix = f"{study.dataset}/" if study.dataset else ""
+    notes = [f"The folders of the runs {prefix}* are not known yet: {reason}." for reason in unknown]
     models: dict[str, dict[str, Any]] = {}
     costs: dict[str, float] = {}
     for variant in study.variants:
@@ -136,7 +154,9 @@ def plan(study: Study, folder: StudyFolder, *, dry_run: bool = False) -> Plan:
         size = _imgsz({**study.recipe, **variant.overrides})
         if variant.match_cost:
             try:
-                config, note = widened(config, costs[variant.match_cost], size, variant.name, weights, data.task)
+                config, note = widened(
+                    config, costs[variant.match_cost], size, prefix + variant.name, weights, data.task
+                )
             except UserError as error:
                 raise UserError(error, at=study.path) from None
             notes.append(note)
@@ -151,12 +171,12 @@ def plan(study: Study, folder: StudyFolder, *, dry_run: bool = False) -> Plan:
             identity = {} if unknown else identify(train, models[variant.name], data.parts)
             place = folder.run(variant.name, seed, "?" if unknown else text_sha256(identity))
             text = yaml.safe_dump(models[variant.name], sort_keys=False, default_flow_style=None, width=120)
-            spec = {"study": study.name, "variant": variant.name, "seed": seed, "imgsz": _imgsz(train)}
+            spec = {"study": study.title, "variant": variant.name, "seed": seed, "imgsz": _imgsz(train)}
             spec |= {"task": data.task, "train": train, "identity": identity}
-            runs.append(Run(variant.name, seed, place, text, train, spec))
+            runs.append(Run(study.dataset, variant.name, seed, place, text, train, spec))
     if not unknown:
         notes += filter(None, map(_why_again, runs))
-    return Plan(study, tuple(runs), data.yaml, costs, tuple(notes))
+    return Plan(tuple(runs), {prefix + name: cost for name, cost in costs.items()}, tuple(notes))
 
 
 def identify(train: Mapping[str, Any], model: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,7 +211,8 @@ def first_device(train: Mapping[str, Any]) -> str:
 
 
 def _matches(run: Run, pattern: str) -> bool:
-    return fnmatch.fnmatch(run.name, pattern) or fnmatch.fnmatch(run.variant, pattern)
+    names = (run.name, run.label, f"{run.variant}-s{run.seed}", run.variant, run.dataset)
+    return any(fnmatch.fnmatch(name, pattern) for name in names if name)
 
 
 def _why_again(run: Run) -> str:
@@ -241,7 +262,7 @@ def _data(study: Study, folder: StudyFolder, dry_run: bool, unknown: list[str]) 
             return unprepared(found)
         return read_data(found, folder, prepare=False)
     except UserError as error:
-        raise UserError(error, at=f"{study.path}, key 'data'") from None
+        raise UserError(error, at=study.where) from None
 
 
 def _pretrained(study: Study, dry_run: bool, unknown: list[str]) -> tuple[Path | None, Any]:
@@ -252,7 +273,7 @@ def _pretrained(study: Study, dry_run: bool, unknown: list[str]) -> tuple[Path |
     if not dry_run:
         found = found or ultralytics_api.download_checkpoint(study.pretrained)
         if not found.is_file():
-            where = f"{study.path}, key 'pretrained'"
+            where = study.where if study.dataset else f"{study.path}, key 'pretrained'"
             raise UserError(f"there is no file {study.pretrained}", at=where, expected="a checkpoint")
         return found.resolve(), ultralytics_api.model(found).model
     why = "is not here"

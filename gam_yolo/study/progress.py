@@ -56,14 +56,14 @@ def seconds_left(jobs: Sequence[Job]) -> float | None:
     by_variant = defaultdict(list)
     for job in jobs:
         if seconds := far[id(job)].seconds:
-            by_variant[job.run.variant].append(seconds)
+            by_variant[job.run.label].append(seconds)
     if not by_variant:
         return None
     overall = fmean(fmean(values) for values in by_variant.values())
     left = 0.0
     for job in jobs:
         if job.state in {"waiting", "queued", "running"}:
-            known = by_variant.get(job.run.variant)
+            known = by_variant.get(job.run.label)
             left += (far[id(job)].of - far[id(job)].done) * (fmean(known) if known else overall)
     return left / max(1, sum(job.state == "running" for job in jobs))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +13,15 @@ from filelock import FileLock, Timeout
 from gam_yolo import ultralytics_api
 from gam_yolo.errors import UserError
 from gam_yolo.study import local, ray_cluster
-from gam_yolo.study.config import CONTROL, Study, read_study
+from gam_yolo.study.config import CONTROL, Study, read_studies
 from gam_yolo.study.folder import StudyFolder
-from gam_yolo.study.plan import Plan, first_device, plan
+from gam_yolo.study.plan import Plan, first_device, merged, plan
 from gam_yolo.study.progress import duration, seconds_left
 from gam_yolo.study.scheduler import FINISHED, WAITING, Job, Launcher, execute
 from gam_yolo.study.validation import BATCH
 
 if TYPE_CHECKING:
+    from gam_yolo.report.overall import StudyResult
     from gam_yolo.report.result import Comparison, Statistics
 
 __all__ = ["plan_study", "run_study"]
@@ -42,9 +43,9 @@ def plan_study(study: str | Path | Study, *, only: Sequence[str] = (), project: 
     Raises:
         UserError: The study file, a model or the data cannot be read.
     """
-    content, folder = _open(study, project)
+    studies, folder = _open(study, project)
     with _file_errors(folder):
-        return plan(content, folder, dry_run=True).only(only)
+        return merged(plan(one, folder.dataset(one.dataset), dry_run=True) for one in studies).only(only)
 
 
 def run_study(
@@ -56,47 +57,56 @@ def run_study(
     ray: str = "",
     progress: Progress | None = None,
     watch: Callable[[Sequence[Job]], None] | None = None,
-) -> Comparison | None:
-    """Train every variant of a study with every seed, and compare them.
+) -> Comparison | StudyResult | None:
+    """Train every variant of a study with every seed on each of its data sets, and compare them.
 
-    Called again, it resumes: finished runs are kept, interrupted trainings continue from their newest snapshot. A run
-    whose code, data, arguments or environment have changed is trained as a new run, and `progress` says what changed.
+    All data sets are prepared and checked before the first training. Called again, it resumes: finished runs are kept,
+    interrupted trainings continue from their newest snapshot. A run whose code, data, arguments or environment have
+    changed is trained as a new run, and `progress` says what changed.
 
     Args:
         study: A study file, the bare name of a shipped one such as `demo.yaml`, or what `read_study` returns.
         workers: Trainings at a time; 0 for one per GPU. They share the GPUs in turn.
-        only: Train only these runs: names or patterns such as `gam`, `gam-s0`, `*-s0`. Empty for all.
+        only: Train only these runs: names or patterns such as `gam`, `gam-s0`, `*-s0`, or with the name of a data set
+            `voc`, `voc/gam`. Empty for all.
         project: The folder for studies; by default `study` in Ultralytics' `runs_dir`.
         ray: Train on the Ray cluster at this address, or `auto`. All its nodes must see `project`.
         progress: Called with a line of text at each step.
         watch: Called with all runs and their states twice a second while they are trained.
 
     Returns:
-        The comparison of all finished runs, as `gam_yolo.compare` returns it; None before the baseline and another
-        variant have a finished run. Failed runs are left out.
+        With one data set: the comparison of all finished runs, as `gam_yolo.compare` returns it; None before the
+        baseline and another variant have a finished run. With several: the comparison on each data set and the
+        differences over all; None before two data sets have a comparison. Failed runs are left out.
 
     Raises:
         UserError: The study cannot be read or planned, another process carries it out, or the disk is full.
     """
-    content, folder = _open(study, project)
+    studies, folder = _open(study, project)
     say = progress or (lambda _: None)
     with _file_errors(folder), contextlib.ExitStack() as stack:
         folder.path.mkdir(parents=True, exist_ok=True)
         stack.enter_context(FileLock(folder.lock, timeout=0))
         with _launcher(ray, workers, say) as launcher:
-            planned = plan(content, folder)
-            chosen = planned.only(only)
-            for line in _summary(chosen, folder):
+            plans = [plan(one, folder.dataset(one.dataset)) for one in studies]
+            chosen = merged(plans).only(only)
+            for line in _summary(studies, chosen, folder):
                 say(line)
             jobs = [Job(run, state=FINISHED if run.finished else WAITING) for run in chosen.runs]
             execute(jobs, launcher, say, _Watch(say, watch))
-        return _compare(planned, folder, "" if ray else first_device(planned.runs[0].train), say)
+        compared = {
+            one.dataset: _compare(
+                one, planned, folder.dataset(one.dataset), "" if ray else first_device(planned.runs[0].train), say
+            )
+            for one, planned in zip(studies, plans, strict=True)
+        }
+        return compared[""] if "" in compared else _over_datasets(studies[0], compared, folder, say)
 
 
-def _open(study: str | Path | Study, project: str | Path | None) -> tuple[Study, StudyFolder]:
-    content = study if isinstance(study, Study) else read_study(study)
+def _open(study: str | Path | Study, project: str | Path | None) -> tuple[tuple[Study, ...], StudyFolder]:
+    studies = (study,) if isinstance(study, Study) else read_studies(study)
     base = Path(project) if project else ultralytics_api.runs_folder() / "study"
-    return content, StudyFolder(base.resolve() / content.name)
+    return studies, StudyFolder(base.resolve() / studies[0].name)
 
 
 @contextlib.contextmanager
@@ -123,19 +133,20 @@ def _launcher(ray: str, workers: int, say: Progress) -> contextlib.AbstractConte
     return contextlib.nullcontext(local.Local(workers or max(1, len(gpus)), gpus))
 
 
-def _summary(planned: Plan, folder: StudyFolder) -> Iterator[str]:
+def _summary(studies: Sequence[Study], planned: Plan, folder: StudyFolder) -> Iterator[str]:
     finished = sum(run.finished for run in planned.runs)
     yield f"{len(planned.runs)} runs in {folder.path}, {finished} of them finished"
     yield f"GFLOPs: {', '.join(f'{name} {cost:.2f}' for name, cost in planned.gflops.items())}"
     yield from planned.notes
-    yield from _outlook(planned, folder)
+    for study in studies:
+        yield from _outlook(study, folder.dataset(study.dataset))
 
 
-def _outlook(planned: Plan, folder: StudyFolder) -> Iterator[str]:
+def _outlook(study: Study, folder: StudyFolder) -> Iterator[str]:
     """Say what the study will be able to detect, from its pilot, or from its own report so far."""
     from gam_yolo.report.power import power
 
-    study, seeds = planned.study, len(planned.study.seeds)
+    seeds, where = len(study.seeds), f"{study.dataset}: " if study.dataset else ""
     pilot = Path(study.pilot) if study.pilot else folder.report / "report.json"
     if seeds < 2 or not (study.pilot or pilot.is_file()):
         return
@@ -147,8 +158,8 @@ def _outlook(planned: Plan, folder: StudyFolder) -> Iterator[str]:
         return
     often, mostly = found.detectable
     yield (
-        f"By the noise in {pilot}, {seeds} seeds on its {found.images} images detect a difference of {often:.1f} "
-        f"points of mAP 50-95 in 80 % of such studies, and of {mostly:.1f} points in 90 %"
+        f"{where}By the noise in {pilot}, {seeds} seeds on its {found.images} images detect a difference of "
+        f"{often:.1f} points of mAP 50-95 in 80 % of such studies, and of {mostly:.1f} points in 90 %"
     )
 
 
@@ -166,13 +177,14 @@ class _Watch:
             self._watch(jobs)
 
 
-def _compare(planned: Plan, folder: StudyFolder, device: str, say: Progress) -> Comparison | None:
-    """Report on all finished runs of the whole plan, whichever were chosen this time."""
+def _compare(study: Study, planned: Plan, folder: StudyFolder, device: str, say: Progress) -> Comparison | None:
+    """Report on all finished runs on one data set, whichever were chosen this time."""
     from gam_yolo.report.predictions import Settings
     from gam_yolo.report.run import run as report
     from gam_yolo.report.variants import Variant
 
-    baseline = planned.study.baseline
+    baseline = study.baseline
+    where = f"{study.dataset}: " if study.dataset else ""
     weights: dict[str, list[Path]] = defaultdict(list)
     for run in planned.runs:
         if run.finished:
@@ -183,21 +195,23 @@ def _compare(planned: Plan, folder: StudyFolder, device: str, say: Progress) -> 
                     "times, so its best.pt may be of another epoch"
                 )
     if baseline not in weights or len(weights) < 2:
-        say("no report yet: it needs a finished run of the baseline and of another variant")
+        say(f"{where}no report yet: it needs a finished run of the baseline and of another variant")
         return None
     if missing := [run.name for run in planned.runs if not run.finished]:
-        say(f"the report is without {', '.join(missing)}")
+        say(f"{where}the report is without {', '.join(missing)}")
     names = sorted(weights, key=lambda name: name != baseline)  # the others are compared with the first
     variants = [Variant(name, tuple(weights[name])) for name in names]
-    settings = Settings(str(planned.data), "val", planned.runs[0].spec["imgsz"], BATCH, device)
+    settings = Settings(planned.runs[0].train["data"], "val", planned.runs[0].spec["imgsz"], BATCH, device)
     control = CONTROL if CONTROL in weights else None
-    comparison = report(variants, None, control, settings, _statistics(planned, say), folder.report, say)
-    say(comparison.headline)
+    comparison = report(
+        variants, None, control, settings, _statistics(study, planned, say), folder.report, say, study.notes
+    )
+    say(f"{where}{comparison.headline}")
     say(f"The report is {folder.report / 'report.html'}")
     return comparison
 
 
-def _statistics(planned: Plan, say: Progress) -> Statistics:
+def _statistics(study: Study, planned: Plan, say: Progress) -> Statistics:
     """Return how to compare: seed by seed where the study file says so and every variant has the same seeds."""
     from gam_yolo.report.result import Statistics
 
@@ -206,6 +220,25 @@ def _statistics(planned: Plan, say: Progress) -> Statistics:
         if run.finished:
             seeds[run.variant].append(run.seed)
     complete = len({tuple(found) for found in seeds.values()}) == 1
-    if planned.study.pair_seeds and not complete:
+    if study.pair_seeds and not complete:
         say("pair_seeds: the variants do not have the same finished seeds yet, so the report does not pair them")
-    return Statistics(pair_seeds=planned.study.pair_seeds and complete)
+    return Statistics(pair_seeds=study.pair_seeds and complete)
+
+
+def _over_datasets(
+    study: Study, compared: Mapping[str, Comparison | None], folder: StudyFolder, say: Progress
+) -> StudyResult | None:
+    """Report on the differences over the data sets that have a comparison."""
+    from gam_yolo.report.overall import summarize
+
+    found = {name: comparison for name, comparison in compared.items() if comparison}
+    if len(found) < 2:
+        say("no summary yet: it needs the reports of two data sets")
+        return None
+    if missing := [name for name in compared if name not in found]:
+        say(f"the summary is without {', '.join(missing)}")
+    result = summarize(study.name, found, study.notes)
+    page = result.save(folder.report)
+    say(result.headline)
+    say(f"The summary is {page}")
+    return result

@@ -100,8 +100,7 @@ def _train(run: RunFolder, arguments: dict[str, Any], task: str) -> None:
         shutil.rmtree(run.train, ignore_errors=True)
         snapshots.wipe(run)
         model = ultralytics_api.model(str(run.model), task=task)
-        project = run.study.path.name  # trackers read it
-        arguments |= {"project": project, "save_dir": str(run.train)}
+        arguments |= {"project": run.spec()["study"], "save_dir": str(run.train)}  # trackers read the project
     elif snapshots.restore_files(run, snapshot):
         print(f"study: the training had ended with {snapshot.name}")
         ultralytics_api.get("strip_optimizer")(run.best)

@@ -18,7 +18,7 @@ from gam_yolo.errors import UserError
 from gam_yolo.evaluation import Detections, GroundTruth, read_coco
 from gam_yolo.report import charts, render, run
 from gam_yolo.report.compare import compare
-from gam_yolo.report.gallery import _Box, _place_labels, differing_images
+from gam_yolo.report.gallery import Box, _place_labels, differing_images
 from gam_yolo.report.predictions import folder_name
 from gam_yolo.report.protocol import Protocol, write_protocol
 
@@ -191,7 +191,7 @@ def test_pictures_are_ordered_by_objects_found(tmp_path: Path) -> None:
 
 def test_a_label_hides_no_neighbouring_box() -> None:
     large, small = (10.0, 100.0, 80.0, 60.0), (12.0, 88.0, 10.0, 10.0)  # the small one where the label would be
-    boxes = [_Box(place, "aeroplane", (0, 0, 0)) for place in (large, small)]
+    boxes = [Box(place, "aeroplane", (0, 0, 0)) for place in (large, small)]
     labels = _place_labels(boxes, [(0.0, 0.0, 50.0, 10.0)] * 2, (380, 380))
     assert labels
     for (left, top, right, bottom), own in labels:
@@ -201,7 +201,7 @@ def test_a_label_hides_no_neighbouring_box() -> None:
             assert box is own or max(width, 0) * max(height, 0) <= 0.1 * w * h
     alone = _place_labels(boxes[:1], [(0.0, 0.0, 50.0, 10.0)], (380, 380))
     assert [label for label, _ in alone] == [(10.0, 86.0, 64.0, 100.0)]
-    crowd = [_Box((10.0 + i, 10.0 + i, 12.0, 12.0), "cat", (0, 0, 0)) for i in range(20)]
+    crowd = [Box((10.0 + i, 10.0 + i, 12.0, 12.0), "cat", (0, 0, 0)) for i in range(20)]
     assert len(_place_labels(crowd, [(0.0, 0.0, 20.0, 10.0)] * 20, (380, 380))) < 10
 
 

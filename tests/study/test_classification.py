@@ -69,7 +69,7 @@ def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Com
     assert {path for path in folder.rglob("*") if path.is_file()} == before
     lines: list[str] = []
     found = run_study(place / "classes.yaml", project=place, progress=lines.append)
-    assert found is not None, lines
+    assert isinstance(found, Comparison), lines
     runs = {run.name: run.folder for run in planned.runs}
     assert all(run.finished for run in runs.values())  # the dry run knew the folders
     return found, {name: [runs[f"{name}-s{seed}"].best for seed in (0, 1)] for name in ("plain", "gam")}

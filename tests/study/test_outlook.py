@@ -31,18 +31,17 @@ def test_a_pilot_says_what_the_study_detects(data_set: DataSet, tmp_path: Path) 
     }
     pilot = compare(named, gt=data_set.truth, replicates=100)
     folder = StudyFolder(tmp_path / "study")
-    planned: Any = SimpleNamespace(study=study(tmp_path, ""))
-    assert not list(_outlook(planned, folder))
+    assert not list(_outlook(study(tmp_path, ""), folder))
     pilot.save(tmp_path / "pilot")
     expected = power(pilot, seeds=4, comparisons=1).detectable
     for content in (study(tmp_path, f"pilot: {tmp_path / 'pilot'}\n"), study(tmp_path, "")):
-        (line,) = _outlook(SimpleNamespace(study=content), folder)  # type: ignore[arg-type]
+        (line,) = _outlook(content, folder)
         assert f"4 seeds on its 60 images detect a difference of {expected[0]:.1f} points" in line
         assert f"and of {expected[1]:.1f} points in 90 %" in line
         pilot.save(folder.report)  # the second time, it is the study's own report
-    planned = SimpleNamespace(study=study(tmp_path, "pilot: nowhere.json\n"))
+    content = study(tmp_path, "pilot: nowhere.json\n")
     with pytest.raises(UserError, match=r"s\.yaml, key 'pilot': nowhere\.json"):
-        list(_outlook(planned, folder))
+        list(_outlook(content, folder))
 
 
 def test_seeds_are_paired_only_where_all_variants_have_them(tmp_path: Path) -> None:
@@ -50,10 +49,10 @@ def test_seeds_are_paired_only_where_all_variants_have_them(tmp_path: Path) -> N
     content = study(tmp_path, "pair_seeds: true\n")
     assert not study(tmp_path, "").pair_seeds
     runs = [SimpleNamespace(variant=v, seed=s, finished=True) for s in (0, 1) for v in "ab"]
-    assert _statistics(SimpleNamespace(study=content, runs=runs), said.append).pair_seeds  # type: ignore[arg-type]
+    assert _statistics(content, SimpleNamespace(runs=runs), said.append).pair_seeds  # type: ignore[arg-type]
     runs[-1].finished = False
     assert not said
-    assert not _statistics(SimpleNamespace(study=content, runs=runs), said.append).pair_seeds  # type: ignore[arg-type]
+    assert not _statistics(content, SimpleNamespace(runs=runs), said.append).pair_seeds  # type: ignore[arg-type]
     assert "does not pair them" in said[0]
     with pytest.raises(UserError, match=r"'pair_seeds' is 'maybe'\. Expected true or false"):
         study(tmp_path, "pair_seeds: maybe\n")

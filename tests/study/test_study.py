@@ -130,7 +130,7 @@ def test_the_function_returns_what_the_command_reports(undisturbed: list[Run]) -
     of_command = Comparison.load(study.report / "report.json")
     said: list[str] = []
     of_function = run_study(file, project=project, progress=said.append)
-    assert of_function is not None
+    assert isinstance(of_function, Comparison)
     assert of_function.headline in said
     assert " ".join(of_function.headline.split()) in " ".join(done.stdout.split())
 
