@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-import torch
 import wrapt
 from torch import nn
 
@@ -23,6 +22,7 @@ from gam_yolo import registry, ultralytics_api
 from gam_yolo.arguments import bind, row_error, source
 from gam_yolo.errors import UserError
 from gam_yolo.graph.model import NO_MAP, Graph
+from gam_yolo.meta import meta_device
 
 __all__ = ["patch", "unavailable"]
 
@@ -60,7 +60,7 @@ def patch(tasks: ModuleType) -> None:
                 raise
             from gam_yolo.graph.shapes import failing_row
 
-            with torch.device("meta"), ultralytics_api.quiet():
+            with meta_device(), ultralytics_api.quiet():
                 found = failing_row(model, lambda part: _parse(tasks, build, part), error)
             raise found from error
 
@@ -103,7 +103,7 @@ def _parse(tasks: ModuleType, build: Callable[[Mapping[str, Any]], Parsed], mode
     probe, final = _copied(model), _copied(model)
     for layer in blocks:
         _rows(probe)[layer.index][2:] = [STAND_IN, []]
-    with torch.device("meta"), ultralytics_api.quiet():
+    with meta_device(), ultralytics_api.quiet():
         layers, _ = build(probe)
 
     channels: dict[int, int] = {}
