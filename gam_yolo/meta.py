@@ -120,7 +120,7 @@ def _without_images(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dic
     if not isinstance(found, Tensor) or not found.ndim or found.shape[0]:
         return None
     shape = (first.shape[0], *found.shape[1:])
-    if func in _PRODUCTS or func is _T.matmul or len(shape) != first.ndim or first.is_contiguous():
+    if func in _PRODUCTS | {_T.matmul, _T.amax, _T.mean} or len(shape) != first.ndim or first.is_contiguous():
         return first.new_empty(shape)
     order = sorted(range(first.ndim), key=first.stride, reverse=True)  # the result is laid out as the operand is
     return first.new_empty([shape[d] for d in order]).permute([order.index(d) for d in range(first.ndim)])

@@ -49,8 +49,8 @@ def _table(entries: list[describe.BlockInfo], where: str) -> Table:
 
 def _details(e: describe.BlockInfo, where: str, width: int) -> Iterator[str]:
     def wrapped(text: str, margin: str = "  ") -> str:
-        indents = {"initial_indent": margin, "subsequent_indent": margin + "  "}
-        return fill(text, max(width, 30), break_on_hyphens=False, **indents)
+        deeper = margin + "  "
+        return fill(text, max(width, 30), initial_indent=margin, subsequent_indent=deeper, break_on_hyphens=False)
 
     yield wrapped(f"{e.name}: {e.description}", "")
     yield wrapped(f"source: {e.source}")

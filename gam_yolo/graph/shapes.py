@@ -167,7 +167,8 @@ def _from_base(model: dict[str, Any], graph: Graph, channels: int) -> list[Shape
         shape = shapes[layer.sources[0]]
         if shape is None or layer.many:
             raise ValueError
-        _keep(layer.module, registry.get(layer.module), json.dumps(layer.args), shape)
+        block = registry.get(layer.module)
+        _keep(layer.module, block, json.dumps(layer.args), shape)  # type: ignore[arg-type]  # a class can be hashed
         shapes.append(shape)
     return shapes
 
