@@ -165,7 +165,7 @@ def _count(block: type[nn.Module], channels: int, size: int, **arguments: Any) -
 
     parameters = macs = None
     try:
-        with meta_device() as shapes:
+        with meta_device() as shapes, torch.no_grad():
             built = block(channels, **arguments).eval()
             parameters = sum(p.numel() for p in built.parameters())
             image = torch.empty(1, channels, size, size)
@@ -175,7 +175,7 @@ def _count(block: type[nn.Module], channels: int, size: int, **arguments: Any) -
         if not shapes.complete:  # the block calls functions that may hide products
             from torch.utils.flop_counter import FlopCounterMode
 
-            with torch.device("meta"), FlopCounterMode(display=False) as counter:
+            with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
                 built(image)
             macs = counter.get_total_flops() // 2
     except Exception as error:  # a block of the user's own may raise anything

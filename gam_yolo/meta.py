@@ -21,13 +21,13 @@ from torch.overrides import TorchFunctionMode
 __all__ = ["Shapes", "meta_device"]
 
 _T = torch.Tensor
-_PRODUCTS = {F.conv1d, F.conv2d, F.linear}
+_PRODUCTS: set[Any] = {F.conv1d, F.conv2d, F.linear}
 """Multiply a map of images and a weight."""
 
-_JOIN = {_T.add, _T.sub, _T.mul, _T.div, _T.matmul, torch.cat, torch.stack}
+_JOIN: set[Any] = {_T.add, _T.sub, _T.mul, _T.div, _T.matmul, torch.cat, torch.stack}
 """Take several maps of the same images."""
 
-_BY_IMAGE: set[Callable[..., Any]] = {
+_BY_IMAGE: set[Any] = {
     *_PRODUCTS, *_JOIN, F.adaptive_avg_pool2d, F.avg_pool2d, F.batch_norm, F.gelu, F.group_norm, F.hardswish,
     F.interpolate, F.layer_norm, F.max_pool2d, F.relu, F.silu, F.softmax, _T.amax, _T.mean, _T.sigmoid, _T.softmax,
     _T.square,
@@ -54,7 +54,7 @@ class Shapes(TorchFunctionMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        super().__init__()
         self.macs = 0
         self.complete = True
 
