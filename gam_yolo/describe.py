@@ -165,13 +165,13 @@ def _count(block: type[nn.Module], channels: int, size: int, **arguments: Any) -
 
     parameters = macs = None
     try:
-        with meta_device() as shapes, torch.no_grad():
+        with meta_device():
             built = block(channels, **arguments).eval()
-            parameters = sum(p.numel() for p in built.parameters())
+        parameters = sum(p.numel() for p in built.parameters())
+        with meta_device() as shapes, torch.no_grad():
             image = torch.empty(1, channels, size, size)
-            before = shapes.macs
             built(image)
-            macs = shapes.macs - before
+        macs = shapes.macs
         if not shapes.complete:  # the block calls functions that may hide products
             from torch.utils.flop_counter import FlopCounterMode
 
