@@ -24,13 +24,13 @@ _T = torch.Tensor
 _PRODUCTS: set[Any] = {F.conv1d, F.conv2d, F.linear}
 """Multiply a map of images and a weight."""
 
-_JOIN: set[Any] = {_T.add, _T.sub, _T.mul, _T.div, _T.matmul, torch.cat, torch.stack}
+_JOIN: set[Any] = {_T.add, _T.sub, _T.mul, _T.div, _T.matmul, torch.cat, torch.lerp, torch.stack}
 """Take several maps of the same images."""
 
 _BY_IMAGE: set[Any] = {
-    *_PRODUCTS, *_JOIN, F.adaptive_avg_pool2d, F.avg_pool2d, F.batch_norm, F.gelu, F.group_norm, F.hardswish,
-    F.interpolate, F.layer_norm, F.max_pool2d, F.relu, F.silu, F.softmax, _T.amax, _T.mean, _T.sigmoid, _T.softmax,
-    _T.square,
+    *_PRODUCTS, *_JOIN, F.adaptive_avg_pool2d, F.avg_pool2d, F.batch_norm, F.channel_shuffle, F.gelu, F.group_norm,
+    F.hardswish, F.interpolate, F.layer_norm, F.max_pool2d, F.relu, F.silu, F.softmax, _T.amax, _T.mean, _T.sigmoid,
+    _T.softmax, _T.square,
 }  # fmt: skip
 """Treat each image, one entry of dimension 0, by itself."""
 
@@ -39,8 +39,8 @@ _INITIALISE = {value for name, value in vars(init).items() if name.endswith("_")
 
 _FREE = {
     "__get__", "_set_grad_enabled", "chunk", "contiguous", "device", "dim", "empty", "fill_", "flatten",
-    "is_contiguous", "ones", "permute", "reshape", "result_type", "size", "split", "squeeze", "tensor", "transpose",
-    "unsqueeze", "view", "zero_", "zeros",
+    "is_contiguous", "ones", "permute", "reshape", "result_type", "size", "split", "squeeze", "t", "tensor", "to",
+    "transpose", "unsqueeze", "view", "zero_", "zeros",
 }  # fmt: skip
 """Other functions without a multiply-add."""
 

@@ -39,6 +39,8 @@ CALLS: dict[str, Made] = {
     "gate per channel": lambda: image(*X) * image(2, 6, 1, 1),
     "scale per channel": lambda: image(*X) * image(6, 1, 1),
     "one image by several": lambda: image(1, 6, 9, 8) * image(*X),
+    "mixture": lambda: torch.lerp(image(*X), image(*X), image(6, 1, 1)),
+    "shuffle": lambda: F.channel_shuffle(image(*X), 3),
     "number": lambda: (2 - image(*X)) / 3,
     "rows of images": lambda: image(2, 3, 4) @ image(2, 4, 5),
     "transposed rows": lambda: image(2, 3, 4).transpose(1, 2) @ image(2, 3, 5),
