@@ -7,11 +7,11 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from gam_yolo.blocks.forks import FEWEST_CHANNELS
 from gam_yolo.errors import UserError, brief, reason, similar
+from gam_yolo.meta import meta_device
 
 __all__ = [
     "INSIDE",
@@ -174,7 +174,7 @@ def bind(name: str, block: type[nn.Module], channels: int, args: Sequence[Any]) 
     bound.apply_defaults()
     arguments = list(bound.args[: last + 1])
     try:
-        with torch.device("meta"):
+        with meta_device():
             block(*arguments)
     except UserError as error:
         rest = _without_channels(given)
@@ -214,7 +214,7 @@ def _without_channels(given: list[Any]) -> list[Any]:
 def _leave_out(block: type[nn.Module], channels: int, rest: list[Any], named: dict[str, Any]) -> str:
     """Return what to write instead of a row that gives the channels: its other arguments, if the block accepts them."""
     try:
-        with torch.device("meta"):
+        with meta_device():
             block(channels, *rest, **named)
     except Exception:  # a block of the user's own may raise anything
         rest, named = [], {}

@@ -17,6 +17,7 @@ The gradients are those of the plain products. They have no second derivative: t
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,13 @@ from gam_yolo.blocks import chunking
 from gam_yolo.blocks.chunking import DEVICES, by_images, format_of, pieces, room, working_format
 from gam_yolo.blocks.parts import ConvBN, Scale, Sigmoid, times, tracing
 
-__all__ = ["Mlp", "applies", "channel_gate", "economical", "spatial_gate"]
+__all__ = ["SWITCH", "Mlp", "applies", "channel_gate", "economical", "spatial_gate"]
+
+SWITCH = "GAM_YOLO_SAVE_MEMORY"
+"""The environment variable that decides between the two forms of a training step: `1` saves memory, `0` does not.
+
+Where it is not set, memory is saved on GPUs, and on CPUs with AVX-512. Elsewhere it costs time: see docs/speed.md.
+"""
 
 
 def economical(forward: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
@@ -52,13 +59,21 @@ def economical(forward: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tenso
 
 
 def applies(x: Tensor) -> bool:
-    """Return whether to compute a training step on `x` with recomputation.
+    """Return whether to compute a training step on `x` with recomputation, see `SWITCH`.
 
     Tracing and compilation need the plain products. A single image has little to save. Other devices are untested.
     """
     if not torch.is_grad_enabled() or tracing() or torch.compiler.is_compiling():
         return False
-    return len(x) > 1 and x.device.type in DEVICES
+    if len(x) == 1 or x.device.type not in DEVICES:
+        return False
+    wanted = os.environ.get(SWITCH, "")
+    return wanted == "1" if wanted else x.device.type != "cpu" or _has_avx512()
+
+
+@functools.cache
+def _has_avx512() -> bool:
+    return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 def _grouped(spatial: nn.Sequential | None) -> bool:

@@ -64,19 +64,24 @@ def place(
 
 
 def check(
-    file: Annotated[str, typer.Argument(help="A model YAML: a path, or a name that `yolo model=` accepts.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    files: Annotated[
+        list[str], typer.Argument(help="Model YAMLs: paths, folders of them, or names that `yolo model=` accepts.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: an object for one file, else a list.")] = False,
 ) -> None:
-    """Find mistakes in a model YAML. Exit status: 0 none, 1 warnings, 2 errors."""
-    from gam_yolo.graph import lint
+    """Find mistakes in model YAMLs. Exit status: 0 none, 1 warnings, 2 errors."""
+    from gam_yolo.graph import find, lint
 
-    findings = lint.check(file)
+    names = find.model_files(files)
+    found = {name: lint.check(name) for name in names}
     if as_json:
-        typer.echo(json.dumps(lint.as_json(file, findings), indent=2))
+        shown = [lint.as_json(name, findings) for name, findings in found.items()]
+        typer.echo(json.dumps(shown[0] if names == files and len(shown) == 1 else shown, indent=2))
     else:
-        for line in [finding.line(file) for finding in findings] or [f"{file}: clean"]:
-            console().print(line)
-    raise typer.Exit(lint.status(findings))
+        for name, findings in found.items():
+            for line in [finding.line(name) for finding in findings] or [f"{name}: clean"]:
+                console().print(line)
+    raise typer.Exit(max(map(lint.status, found.values())))
 
 
 def transfer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from gam_yolo import ultralytics_api
@@ -10,7 +11,7 @@ from gam_yolo.errors import UserError, brief, similar
 from gam_yolo.graph.model import Document
 from gam_yolo.resources import MODELS_AND_DATA, shipped_names
 
-__all__ = ["load", "scale_letter", "without_letter"]
+__all__ = ["load", "model_files", "scale_letter", "without_letter"]
 
 
 def load(name: str | Path) -> Document:
@@ -41,6 +42,27 @@ def load(name: str | Path) -> Document:
         f"there is no file '{name}', here or among the models that Ultralytics and gam_yolo ship",
         similar=similar(name, known),
     )
+
+
+def model_files(names: Iterable[str]) -> list[str]:
+    """Return names with each folder replaced by the model YAMLs in it, those with a key `backbone` or `head`.
+
+    Raises:
+        UserError: A folder holds no model YAML, or cannot be read.
+    """
+    found: list[str] = []
+    for name in names:
+        if not Path(name).is_dir():
+            found.append(name)
+            continue
+        yamls = [path for path in sorted(Path(name).iterdir()) if path.suffix in {".yaml", ".yml"} and path.is_file()]
+        models = [str(path) for path in yamls if re.search(rb"^(backbone|head)\b", path.read_bytes(), re.M)]
+        if not models:
+            raise UserError(
+                "the folder holds no model YAML", at=name, expected="files with the key 'backbone' or 'head'"
+            )
+        found += models
+    return found
 
 
 def scale_letter(name: str) -> str:

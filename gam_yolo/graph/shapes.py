@@ -2,12 +2,17 @@
 
 Nothing is computed there and no memory is taken, whatever the model's size. Ultralytics' own parser and modules give
 the shapes, so there is no table of modules here that could be wrong about a family.
+
+A block keeps the shape of its input. So a model without its blocks is run once per process and scale, whatever blocks
+it has in whichever file, and each block alone. Where that fails, the model is run as it is, to find the row.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,9 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from gam_yolo import registry, ultralytics_api
-from gam_yolo.arguments import RowError, source
+from gam_yolo.arguments import RowError, bind, source
 from gam_yolo.errors import UserError, brief, reason
+from gam_yolo.graph.edit import remove
 from gam_yolo.graph.model import NO_MAP, Graph
+from gam_yolo.meta import meta_device
 
 __all__ = [
     "RowError",
@@ -139,7 +146,52 @@ def measure(config: Mapping[str, Any], name: str, scale: str = "") -> list[Shape
             )
         if too_large := next(_numbers_beyond(layer.args, LARGEST), None):
             raise RowError(name, layer.index, row, f"the argument {brief(too_large)} is larger than any layer accepts")
-    return _run(_build(harmless(config, scale), name, channels), graph, name, rows, channels)
+    try:
+        return _from_base(harmless(config, scale), graph, channels)
+    except Exception:
+        return _run(_build(harmless(config, scale), name, channels), graph, name, rows, channels)
+
+
+def _from_base(model: dict[str, Any], graph: Graph, channels: int) -> list[Shape | None]:
+    """Measure the model without its blocks, and each block on its input; raise an error unless it keeps the shape."""
+    edit = remove(graph, registry.BLOCKS.__contains__)
+    base: dict[str, Any] = {**model, "backbone": [], "head": []}
+    for layer in edit.graph.layers:
+        sources = list(layer.sources) if layer.many else layer.sources[0]
+        base[layer.section].append([sources, layer.repeats, layer.module, layer.args])
+    base.pop("yaml_file", None)
+    found = dict(zip(edit.origin, _measured(json.dumps(base), channels), strict=True))
+    shapes: list[Shape | None] = []
+    for layer in graph.layers:
+        if layer.module not in registry.BLOCKS:
+            shapes.append(found[layer.index])
+            continue
+        shape = shapes[layer.sources[0]]
+        if shape is None or layer.many:
+            raise ValueError
+        block = registry.get(layer.module)
+        _keep(layer.module, block, json.dumps(layer.args), shape)  # type: ignore[arg-type]  # a class can be hashed
+        shapes.append(shape)
+    return shapes
+
+
+@functools.lru_cache(maxsize=256)
+def _measured(config: str, channels: int) -> tuple[Shape | None, ...]:
+    model = json.loads(config)
+    graph = Graph.from_config(model, "")
+    rows = [*model["backbone"], *model["head"]]
+    return tuple(_run(_build(model, "", channels), graph, "", rows, channels))
+
+
+@functools.lru_cache(maxsize=4096)
+def _keep(name: str, block: type[nn.Module], args: str, shape: Shape) -> None:
+    """Raise an error unless a block runs on a map of that shape and keeps it."""
+    side = round(SIDE / shape.stride)
+    bound = bind(name, block, shape.channels, json.loads(args))
+    with meta_device(), torch.no_grad():
+        out = block(*bound).eval()(torch.empty(1, shape.channels, side, side))
+    if out.shape != (1, shape.channels, side, side):
+        raise ValueError
 
 
 def harmless(config: Mapping[str, Any], scale: str) -> dict[str, Any]:
@@ -199,7 +251,7 @@ def failing_row(model: Mapping[str, Any], build: Callable[[dict[str, Any]], obje
 def _parse(model: dict[str, Any], channels: int) -> nn.Sequential:
     tasks = ultralytics_api.tasks()
 
-    with torch.device("meta"), ultralytics_api.quiet():
+    with meta_device(), ultralytics_api.quiet():
         layers: nn.Sequential = tasks.parse_model(copy.deepcopy(model), channels, verbose=False)[0]
     return layers.eval()
 
@@ -216,7 +268,7 @@ def _run(layers: nn.Sequential, graph: Graph, name: str, rows: list[Any], channe
         given = inputs if layer.many else inputs[0]
         with_text = isinstance(module, (tasks.C2fAttn, tasks.ImagePoolingAttn))
         try:
-            with torch.device("meta"), torch.no_grad(), ultralytics_api.quiet():
+            with meta_device(), torch.no_grad(), ultralytics_api.quiet():
                 out = module(given, text) if with_text else module(given)
         except Exception as error:
             reads = ", ".join(f"{graph.layers[s]} {_shown(outputs[s])}" for s in layer.sources if s >= 0)

@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, cast
 
-import torch
 import wrapt
 from torch import nn
 
@@ -27,6 +26,7 @@ from gam_yolo import registry, ultralytics_api
 from gam_yolo.arguments import INSIDE, REPLACES, as_list, bind, is_placed, row_error, source, take
 from gam_yolo.errors import UserError
 from gam_yolo.graph.model import NO_MAP, Graph, Layer
+from gam_yolo.meta import meta_device
 from gam_yolo.training_keys import BlockTraining
 
 __all__ = ["patch", "unavailable"]
@@ -66,7 +66,7 @@ def patch(tasks: ModuleType) -> None:
                 raise
             from gam_yolo.graph.shapes import failing_row
 
-            with torch.device("meta"), ultralytics_api.quiet():
+            with meta_device(), ultralytics_api.quiet():
                 found = failing_row(model, lambda part: _parse(tasks, build, part), error)
             raise found from error
 
@@ -112,7 +112,7 @@ def _parse(
     probe, final = _copied(model), _copied(model)
     for layer in blocks:
         _rows(probe)[layer.index][2:] = [STAND_IN, []]
-    with torch.device("meta"), ultralytics_api.quiet():
+    with meta_device(), ultralytics_api.quiet():
         layers, _ = build(probe)
 
     channels: dict[int, int] = {}

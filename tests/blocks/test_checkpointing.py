@@ -119,6 +119,26 @@ def test_a_second_backward_pass_and_a_second_derivative(monkeypatch: pytest.Monk
         again.sum().backward()
 
 
+@pytest.fixture(autouse=True)
+def _saving(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(checkpointing.SWITCH, "1")  # whatever CPU the tests run on
+
+
+@pytest.mark.parametrize(("capability", "saves"), [("AVX512", True), ("AVX2", False), ("DEFAULT", False)])
+def test_a_cpu_without_avx512_saves_memory_only_on_request(
+    monkeypatch: pytest.MonkeyPatch, capability: str, saves: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    checkpointing._has_avx512.cache_clear()
+    x = torch.rand(2, 64, 5, 6)
+    applied = []
+    for value in ("", "1", "0"):
+        monkeypatch.setenv(checkpointing.SWITCH, value)
+        applied.append(checkpointing.applies(x))
+    checkpointing._has_avx512.cache_clear()
+    assert applied == [saves, True, False]
+
+
 def test_where_it_applies() -> None:
     x = torch.rand(2, 64, 5, 6)
     assert checkpointing.applies(x)

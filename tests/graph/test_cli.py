@@ -141,3 +141,19 @@ def test_no_mutation_of_a_model_ends_in_a_traceback(tmp_path_factory: Any, seed:
         assert result.exception is None or isinstance(result.exception, UserError), result.exception
         if result.exception is None:
             Document(result.stdout, "placed")
+
+
+def test_check_takes_files_and_folders_and_exits_with_the_worst(base: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "yolov8-bad.yml"
+    bad.write_text(TINY.replace("Conv", "Cnov"))
+    (tmp_path / "data.yaml").write_text("path: x\n")
+    result = run("check", str(base), str(tmp_path))
+    assert result.exit_code == 2
+    assert [line.partition(": ")[0] for line in result.stdout.splitlines()].count(str(base)) == 1
+    assert "data.yaml" not in result.stdout
+    assert str(bad) in result.stdout
+    found = json.loads(run("check", str(tmp_path), "--json").stdout)
+    assert [(entry["file"], entry["status"]) for entry in found] == [(str(bad), 2), (str(base), 0)]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert isinstance(run("check", str(empty)).exception, UserError)

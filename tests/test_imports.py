@@ -1,0 +1,45 @@
+"""What a command imports: nothing that it does not use. Each process here imports torch and takes seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+NEVER = {"matplotlib", "pandas", "polars", "scipy", "torchvision", "gam_yolo.resnet", "gam_yolo.study.run"}
+COMPILER = {"torch._dynamo", "torch._inductor", "sympy"}
+COMMANDS = {
+    "--version": {"torch", "numpy", "ultralytics", "gam_yolo.report.run"},
+    "--help": {"torch", "numpy", "ultralytics", "gam_yolo.report.run"},
+    "blocks": COMPILER | {"ultralytics", "cv2", "torch.utils.flop_counter"},
+    "blocks GAM": COMPILER | {"ultralytics", "cv2", "torch.utils.flop_counter"},
+    "check yolov8n-gam.yaml yolo11-ema.yaml": COMPILER,
+    "place yolo26n.yaml --block GAM --at p3": COMPILER,
+}
+REPORT = "import sys, json, atexit; atexit.register(lambda: print('\\n' + json.dumps(sorted(sys.modules))))\n"
+
+
+def imported(code: str, folder: Path) -> set[str]:
+    """Return the modules that a fresh process has imported after running `code`."""
+    env = {**os.environ, "YOLO_CONFIG_DIR": str(folder)}
+    done = subprocess.run([sys.executable, "-c", REPORT + code], cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_imports_only_what_it_uses(command: str, tmp_path: Path) -> None:
+    code = f"from gam_yolo.cli import main; sys.argv = ['gam-yolo', *{command.split()}]; main()"
+    assert imported(code, tmp_path) & (NEVER | COMMANDS[command]) == set()
+
+
+def test_building_a_model_with_blocks_imports_only_the_plugin(tmp_path: Path) -> None:
+    """The meta device, on which the parser finds the channels, would import torch's compiler."""
+    plain, ours = (
+        imported(f"from ultralytics import YOLO; YOLO('yolov8n{name}.yaml')", tmp_path) for name in ("", "-gam")
+    )
+    assert {name for name in ours - plain if not name.startswith("gam_yolo")} & (NEVER | COMPILER) == set()
