@@ -22,11 +22,11 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that read the repository, which are those that use `root`, and start with the slowest file.
+    """Mark the tests that read the repository, which are those that use `root`, and start with the slowest files.
 
-    Two workers (`-n 2 --dist loadfile`) take whole files, so the longest one must not come last.
+    Two workers (`-n 2 --dist loadfile`) take whole files, so the longest must not come last.
     """
-    items.sort(key=lambda item: item.path.name != "test_docs.py")
+    items.sort(key=lambda item: (item.path.name != "test_docs.py", item.path.parent.name != "study"))
     for item in items:
         if "root" in getattr(item, "fixturenames", ()):
             item.add_marker("checkout")

@@ -38,7 +38,7 @@ def changed_rows(source: nn.Module, target: nn.Module, rows: Mapping[int, int]) 
     layers, origins = target.model, set(rows.values())
     calls: dict[int, tuple[tuple[Any, ...], Any]] = {}
     image = _noise(source)
-    if image is None or not isinstance(layers, nn.Sequential):
+    if not rows or image is None or not isinstance(layers, nn.Sequential):
         return []
     with _evaluating(source), _evaluating(target), torch.no_grad():
         _record(source, image, origins, calls)

@@ -154,6 +154,8 @@ def measure(config: Mapping[str, Any], name: str, scale: str = "") -> list[Shape
 
 def _from_base(model: dict[str, Any], graph: Graph, channels: int) -> list[Shape | None]:
     """Measure the model without its blocks, and each block on its input; raise an error unless it keeps the shape."""
+    if any(layer.inside is not None or layer.replaces is not None for layer in graph.layers):
+        raise ValueError  # such rows are not taken out as blocks are
     edit = remove(graph, registry.BLOCKS.__contains__)
     base: dict[str, Any] = {**model, "backbone": [], "head": []}
     for layer in edit.graph.layers:

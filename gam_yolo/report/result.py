@@ -401,7 +401,9 @@ class Comparison:
             dict_factory=lambda items: {
                 key: value
                 for key, value in items
-                if key not in absent and not (key in _ADDED and (value is None or value is False))
+                # A training's empty curve of AP stays, as readers of the first version expect the key.
+                if (key not in absent or (key == "AP" and value == ()))
+                and not (key in _ADDED and (value is None or value is False))
             },
         )
         del content["pictures"]

@@ -99,7 +99,7 @@ def _evaluate(
     movements = _or_note(
         notes,
         "How far the blocks have moved could not be measured",
-        partial(_movements, variants, predicted, truth, settings),
+        partial(_movements, variants, predicted, files, settings),
     )
     compared = {name: replace(found, movement=(movements or {}).get(name, ())) for name, found in compared.items()}
     notes += still_notes(movements or {})
@@ -184,12 +184,11 @@ def _costs(
 
 
 def _movements(
-    variants: list[Variant], predicted: dict[str, list[Predicted]], truth: GroundTruth, settings: Settings
+    variants: list[Variant], predicted: dict[str, list[Predicted]], files: Mapping[int, Path], settings: Settings
 ) -> dict[str, tuple[Movement, ...]]:
     checkpoints = {v.name: v.paths for v in variants if v.paths[0].suffix == ".pt"}
     sizes = (seeds[0].protocol.imgsz for name, seeds in predicted.items() if name in checkpoints)
-    images = [*_image_files(truth, settings).values()]
-    return mean_movements(checkpoints, images, next(sizes, None) or 640, settings.device) if images else {}
+    return mean_movements(checkpoints, [*files.values()], next(sizes, None) or 640, settings.device) if files else {}
 
 
 def _pictures(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +88,15 @@ def test_transfer_and_its_command(base: Path) -> None:
     report, printed = transfer(base.with_suffix(".pt"), target), run("transfer", base.with_suffix(".pt"), target)
     as_json = json.loads(run("transfer", base.with_suffix(".pt"), target, "--json").stdout)
     assert as_json.pop("tensors") == [vars(tensor) for tensor in report.tensors]
-    assert as_json == {**report.counts(), "mismatch": report.mismatch}
+    assert as_json == {**report.counts(), "mismatch": report.mismatch, "changed": [], "lost": 0}
     assert printed.stdout.splitlines()[-1] == report.line()
     assert report.counts()["base"] == report.counts()["base_total"] == len(YOLO(base).model.state_dict())
 
 
 def test_blocks_and_its_command() -> None:
     found = json.loads(run("blocks", "ECA", "GAM", "-c", "64", "-s", "8", "--json").stdout)
-    assert found["blocks"] == [vars(info) for info in describe.blocks(["ECA", "GAM"], channels=64, size=8)]
+    infos = [asdict(info) for info in describe.blocks(["ECA", "GAM"], channels=64, size=8)]
+    assert found["blocks"] == json.loads(json.dumps(infos))
     with pytest.raises(UserError, match=r"channels is 0\. Expected a whole number from 1\."):
         describe.blocks(channels=0)
 

@@ -184,7 +184,7 @@ def test_a_detector_that_finds_nothing_scores_nothing(
 
 
 def test_a_detector_of_other_classes_is_rejected(shared: Path, data_set: DataSet, tmp_path: Path) -> None:
-    a = data_set.predictions("a", 0.5, 1)
+    a = data_set.predictions("three", 0.5, 1)
     with pytest.raises(UserError, match=r"yolov8n\.pt: detects 'person', which is not one of the 3 classes"):
         run_compare(a, shared / "weights/yolov8n.pt", "--data", data_set.yaml, "-o", tmp_path, "--device", "cpu")
 

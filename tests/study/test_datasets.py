@@ -149,7 +149,10 @@ def test_runs_are_planned_seed_by_seed_and_chosen_by_data_set(
         assert plan.gflops[f"{name}/control"] == pytest.approx(plan.gflops[f"{name}/gam"], rel=0.01)
     assert plan.gflops["bccd/gam"] > 1.5 * plan.gflops["neu/gam"]
     assert [note.partition(":")[0] for note in plan.notes] == ["bccd/control", "neu/control"]
-    assert [run.train["pretrained"] for run in plan.runs[::3]] == [content["pretrained"], False] * 2
+    assert [run.train["pretrained"] for run in plan.runs[::3]] == [
+        str(Path(content["pretrained"]).resolve()),
+        False,
+    ] * 2
     assert {run.folder.path.parent for run in plan.runs} == {tmp_path / "two" / name for name in ("bccd", "neu")}
 
     def chosen(*only: str) -> list[str]:
