@@ -61,9 +61,12 @@ The number of threads is left out: it changes results only as two equal training
 CUBLAS_WORKSPACE_CONFIG, which Ultralytics sets by itself.
 """
 
-PLUGIN = tuple(
-    f"gam_yolo.plugin.{name}"
-    for name in ("autoload", "parse_model", "load", "fuse", "resnet_row", "freeze", "block_training")
+PLUGIN = (
+    *(
+        f"gam_yolo.plugin.{name}"
+        for name in ("autoload", "parse_model", "load", "fuse", "resnet_row", "freeze", "block_training")
+    ),
+    "gam_yolo.bottleneck",  # what parse_model builds for `inside`, imported by name
 )
 # These only collect blocks; following them would put every block into the identity of each.
 COLLECTORS = {"gam_yolo", "gam_yolo.registry", "gam_yolo.blocks"}
