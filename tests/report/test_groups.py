@@ -16,7 +16,8 @@ from gam_yolo import Comparison, UserError, compare
 from gam_yolo.evaluation import GroundTruth, read_coco, read_voc
 from gam_yolo.evaluation.groups import read_groups
 from gam_yolo.report.groups import undeclared_groups
-from tests.report.conftest import DataSet, run_compare
+
+from .conftest import DataSet, run_compare
 
 PAIRS = r"^(\d*)\d\.jpg"  # images 10 to 19 are a group; 1 to 9 have none
 

@@ -19,7 +19,8 @@ from gam_yolo.evaluation import METRICS, read_coco, resample
 from gam_yolo.evaluation.bootstrap import draw_weights
 from gam_yolo.evaluation.statistics import Samples, difference
 from gam_yolo.report.power import Noise, Plan
-from tests.report.conftest import DataSet
+
+from .conftest import DataSet
 
 IMAGES_ONLY = Noise(images=0.01**2, both=0.0, seeds=0.0, images_dof=5000, seeds_dof=4)
 

@@ -12,7 +12,8 @@ from gam_yolo import UserError, compare, power
 from gam_yolo.study.config import read_study
 from gam_yolo.study.folder import StudyFolder
 from gam_yolo.study.run import _outlook, _statistics
-from tests.report.conftest import DataSet, data_set  # noqa: F401  a fixture
+
+from .conftest import DataSet
 
 STUDY = (
     "data: gam-demo.yaml\nseeds: [0, 1, 2, 3]\nvariants:\n  a: {model: yolov8n.yaml}\n  b: {model: yolov8n-gam.yaml}\n"
@@ -25,7 +26,7 @@ def study(tmp_path: Path, more: str) -> Any:
     return read_study(file)
 
 
-def test_a_pilot_says_what_the_study_detects(data_set: DataSet, tmp_path: Path) -> None:  # noqa: F811
+def test_a_pilot_says_what_the_study_detects(data_set: DataSet, tmp_path: Path) -> None:
     named = {
         name: [data_set.predictions(f"o{name}", skill, s) for s in (1, 2)] for name, skill in (("a", 0.5), ("b", 0.7))
     }
