@@ -85,7 +85,8 @@ def movement(model: nn.Module, images: Tensor) -> tuple[Movement, ...]:
 def describe(found: Sequence[Movement]) -> list[str]:
     """Return one line for each block, and a last one where all of them are still the identity."""
     lines = [
-        f"{m.block} changes its input by {100 * m.change:.2g} %, output / input {m.low:.2f} to {m.high:.2f}"
+        f"{m.block} changes its input by {100 * m.change:{'.2g' if m.change < 1 else '.0f'}} %, "
+        f"output / input {m.low:.2f} to {m.high:.2f}"
         for m in found
     ]
     if found and all(m.still for m in found):
