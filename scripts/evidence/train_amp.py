@@ -4,7 +4,8 @@
 
 bfloat16 on the CPU, float16 with a gradient scaler on a GPU (Ultralytics itself switches AMP off on a CPU). Every
 preset stands at the three head inputs of YOLOv8n, trained from scratch by SGD at Ultralytics' learning rate 0.01 with
-its own data loader, augmentation and loss; with the start `default` and, for the articles' preset, `identity` too.
+its own data loader, augmentation and loss; with the start `default` and, for the articles' preset, `identity`, `zero`
+and the shipped rows' `zero` with `gain: 10` too.
 The exit status is 1 if any loss, weight or gradient was not finite (with float16, gradients that the scaler skipped
 are counted, not failed).
 """
@@ -28,7 +29,11 @@ from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 
 from gam_yolo.blocks.gam import PRESETS
 
-CASES = [{"preset": name} for name in PRESETS] + [{"preset": "blog", "start": "identity"}]
+CASES: list[dict[str, Any]] = [
+    *({"preset": name} for name in PRESETS),
+    *({"start": start} for start in ("identity", "zero")),
+    {"start": "zero", "gain": 10},  # the row of yolov8n-gam.yaml and its kin
+]
 
 
 def main() -> int:
