@@ -187,14 +187,14 @@ def bind(name: str, block: type[nn.Module], channels: int, args: Sequence[Any]) 
 
 
 def zero_start(name: str, block: type[nn.Module], args: Sequence[Any]) -> str:
-    """Return what to write in a row of a YAML so that its block starts as the identity and is let in.
+    """Return what to write in a row of a YAML so that its block starts as the identity.
 
     Examples:
         >>> from gam_yolo.blocks import GAM
         >>> zero_start("GAM", GAM, [16, {"pool": "max"}])
-        'GAM, [{reduction: 16, pool: max, start: zero, gain: 10}]'
+        'GAM, [{reduction: 16, pool: max, start: zero}]'
     """
-    start = {"start": "zero", "gain": 10}
+    start = {"start": "zero"}
     _, *keys = inspect.signature(block).parameters
     if "start" not in keys:  # the forks' names
         return f"GAM, [{_flow(start)}], and before these the arguments that the warning about the row names"

@@ -1,10 +1,11 @@
-"""GAM's products with less memory and time: which way to compute them, and the memory-lean training step.
+"""GAM's products with less memory and time: which way to compute them, and the memory-saving training step.
 
 `economical` chooses among three ways with the same result:
 
 - as `GAM.forward` writes the two products;
 - for inference on a CPU with grouped convolutions, a few images at a time (`gam_yolo.blocks.chunking`);
-- for training, with what is cheap to compute recomputed in the backward pass instead of kept (this file).
+- for training, on request (`SWITCH`), with what is cheap to compute recomputed in the backward pass instead of kept:
+  this file.
 
 Besides the input, autograd would keep the maps of the bottlenecks and of the last convolution, both gates, the batch
 norm's output and the product F2 from the forward to the backward pass. Here most of these are recomputed from what is
@@ -33,9 +34,8 @@ from gam_yolo.blocks.parts import ConvBN, Scale, Sigmoid, times, tracing
 __all__ = ["SWITCH", "Mlp", "applies", "channel_gate", "economical", "spatial_gate"]
 
 SWITCH = "GAM_YOLO_SAVE_MEMORY"
-"""The environment variable that decides between the two forms of a training step: `1` saves memory, `0` does not.
-
-Where it is not set, memory is saved on GPUs, and on CPUs with AVX-512. Elsewhere it costs time: see docs/speed.md.
+"""The environment variable that chooses the form of a training step: with `1` it saves memory. That costs time, see
+docs/speed.md, so it is not the default.
 """
 
 
@@ -67,13 +67,7 @@ def applies(x: Tensor) -> bool:
         return False
     if len(x) == 1 or x.device.type not in DEVICES:
         return False
-    wanted = os.environ.get(SWITCH, "")
-    return wanted == "1" if wanted else x.device.type != "cpu" or _has_avx512()
-
-
-@functools.cache
-def _has_avx512() -> bool:
-    return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return os.environ.get(SWITCH) == "1"
 
 
 def _grouped(spatial: nn.Sequential | None) -> bool:

@@ -30,7 +30,7 @@ from gam_yolo.errors import UserError
 from gam_yolo.evaluation.statistics import critical_squared, sum_dof
 from gam_yolo.io import is_number
 from gam_yolo.report.formatting import METRIC_NAMES, points
-from gam_yolo.report.result import MAIN, Comparison, VariantResult
+from gam_yolo.report.result import Comparison, VariantResult
 
 __all__ = ["Need", "Noise", "Plan", "Power", "power"]
 
@@ -217,9 +217,10 @@ class Power:
             f"  {unit}, with {self.seeds} seeds: {_listed(self.images_needed)}",
             f"{self.images} images and {self.seeds} seeds detect a difference of "
             f"{' or '.join(f'{d:.1f}' for d in self.detectable)} points.",
-            f"One difference has a standard error of {self._part(self.noise.images)} points from the images and "
-            f"{self._part(self.noise.seeds / self.seeds)} from the seeds. Numbers in brackets are 95 % intervals, from "
-            "the uncertainty of these two; - is where no number is enough.",
+            f"One difference has a standard error of {self._part(self.noise.images)} points from the images, "
+            f"{self._part(self.noise.seeds / self.seeds)} from the seeds, and "
+            f"{self._part(self.noise.both / self.seeds)} from what the seeds change on single images. Numbers in "
+            "brackets are 95 % intervals, from the uncertainty of the first two; - is where no number is enough.",
         ]
         return "\n".join(lines)
 
@@ -232,7 +233,7 @@ def power(
     pilot: str | Path | Comparison,
     *,
     detect: float = 1.0,
-    metric: str = MAIN,
+    metric: str = "",
     seeds: int | None = None,
     images: int | None = None,
     comparisons: int | None = None,
@@ -242,7 +243,7 @@ def power(
     Args:
         pilot: A `report.json` of `compare` or `run_study`, its folder, or the comparison itself.
         detect: The true difference, in points of 100.
-        metric: One of the metrics of the report.
+        metric: One of the metrics of the report; by default its main one, AP or top-1.
         seeds: Seeds planned for each variant; by default those of the pilot.
         images: Images planned; by default those of the pilot.
         comparisons: How many variants will be compared with the baseline; by default as many as in the pilot.
@@ -257,6 +258,7 @@ def power(
                 f"--{name} (in Python {name}=) is {value}", expected="2 or more" if least else "more than 0"
             )
     report = pilot if isinstance(pilot, Comparison) else Comparison.load(_file(Path(pilot)))
+    metric = metric or report.about.main
     others = [variant for variant in report.variants.values() if report.baseline in variant.differences]
     noise, known_seeds = _noise(report, others, metric)
     number = comparisons or len(others)

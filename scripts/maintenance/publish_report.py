@@ -15,7 +15,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from gam_yolo.report.formatting import points, signed_in_full
+from gam_yolo.report.formatting import METRIC_NAMES, points, signed_in_full
 from gam_yolo.report.render import page
 from gam_yolo.report.result import Comparison
 
@@ -58,27 +58,33 @@ def without(report: Comparison, hidden: list[str]) -> Comparison:
 
 def svgs(report: Comparison) -> list[str]:
     """Return the charts of a report's page for screens, each a document of its own."""
-    html = page(report)
-    style = "".join(re.findall(r"<style>(.*?)</style>", html, re.DOTALL)) + " text { font-family: sans-serif }"
+    return svg_documents(page(report), report)
+
+
+def svg_documents(charts: str, report: Comparison) -> list[str]:
+    """Return the charts for screens in some HTML as documents of their own, in the style of a report's page."""
+    style = "".join(re.findall(r"<style>(.*?)</style>", page(report), re.DOTALL)) + " text { font-family: sans-serif }"
     return [
         f"<svg {NAMESPACES} {opening}><style>{style}</style>{GROUND}{rest}\n"
-        for opening, rest in re.findall(r'<svg (class="chart wide"[^>]*)>(.*?</svg>)', html, re.DOTALL)
+        for opening, rest in re.findall(r'<svg (class="chart wide"[^>]*)>(.*?</svg>)', charts, re.DOTALL)
     ]
 
 
 def table(report: Comparison) -> str:
     """Return the main table as `docs/results.md` has it, with the value of each seed."""
-    names = ["variant", "mAP 50-95", "mAP 50", f"minus {report.baseline} (95 % interval)", "verdict", "seeds"]
+    task = report.about
+    scores = [METRIC_NAMES[metric] for metric in (task.main, task.second)]
+    names = ["variant", *scores, f"minus {report.baseline} (95 % interval)", "verdict", "seeds"]
     rows = [[*names, "parameters", "GFLOPs"], ["---"] * 8]
     for variant in report.variants.values():
-        main, difference, verdict, costs = variant.metrics["AP"], "baseline", "", ["", ""]
+        main, difference, verdict, costs = variant.metrics[task.main], "baseline", "", ["", ""]
         if variant.name != report.baseline:
-            gain = variant.minus(report.baseline)["AP"]
+            gain = variant.minus(report.baseline)[task.main]
             difference, verdict = signed_in_full(gain), gain.verdict or ""
         seeds = ", ".join(points(value) for value in main.seeds)
         if variant.cost:
             costs = [f"{variant.cost.parameters / 1e6:.2f} M", f"{variant.cost.gflops or 0:.2f}"]
-        scores = [points(found.value) for found in (main, variant.metrics["AP50"])]
+        scores = [points(found.value) for found in (main, variant.metrics[task.second])]
         rows.append([variant.name, *scores, difference, verdict, seeds, *costs])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 

@@ -181,7 +181,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("checked")
 @pytest.mark.parametrize("kwargs", [{"gain": 1}, {"gain": 10, "gate": "sigmoid", "residual": True}], ids=str)
-def test_zero_start_is_the_identity_in_the_memory_lean_step(kwargs: dict[str, Any]) -> None:
+def test_zero_start_is_the_identity_in_the_memory_saving_step(kwargs: dict[str, Any]) -> None:
     gam, x = GAM(64, start="zero", **kwargs), image().requires_grad_()
     y = gam(x)
     torch.testing.assert_close(y, x, rtol=1e-6, atol=0)

@@ -322,11 +322,11 @@ def test_a_block_of_the_same_tensors_and_another_function_starts_new(
 @pytest.mark.parametrize(
     ("block", "args", "write"),
     [
-        ("GAM", [], "GAM, [{start: zero, gain: 10}]"),
-        ("GAM", [16, {"pool": "max"}], "GAM, [{reduction: 16, pool: max, start: zero, gain: 10}]"),
-        ("GAM", [{"preset": "forks"}], "GAM, [{preset: forks, start: zero, gain: 10}]"),
-        ("GAM_Attention", [], "GAM, [{start: zero, gain: 10}], and before these the arguments that the warning"),
-        ("LSKA", [], "LSKA, [{start: zero, gain: 10}]"),
+        ("GAM", [], "GAM, [{start: zero}]"),
+        ("GAM", [16, {"pool": "max"}], "GAM, [{reduction: 16, pool: max, start: zero}]"),
+        ("GAM", [{"preset": "forks"}], "GAM, [{preset: forks, start: zero}]"),
+        ("GAM_Attention", [], "GAM, [{start: zero}], and before these the arguments that the warning"),
+        ("LSKA", [], "LSKA, [{start: zero}]"),
         ("GAM", [{"start": "zero"}], ""),
         ("GAM", IDENTITY, ""),
         ("GAM", [{"gate": "sigmoid"}], ""),

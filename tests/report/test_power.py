@@ -144,3 +144,10 @@ def test_paired_seeds_are_a_paired_t_test() -> None:
 
     assert paired.p[0] == pytest.approx(ttest_rel(values[1][:, 0], values[0][:, 0]).pvalue, rel=1e-3)
     assert paired.p[0] < difference(second, first).p[0]
+
+
+def test_main_metric_of_classifiers(root: Path) -> None:
+    found = power(root / "docs/results/cifar10.json", detect=1)
+    assert found.metric == "top1"
+    assert found == power(root / "docs/results/cifar10.json", detect=1, metric="top1")
+    assert "from what the seeds change on single images" in str(found)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,10 +45,6 @@ def measure_block(bench: Bench, case: Case) -> Json:
     """Return a case with the figures of all its candidates."""
     torch.manual_seed(0)
     modules, limits, arithmetic = candidates(case)
-    if bench.device.type == "cuda" and case.mode == "inference" and case.dtype != "amp":
-        name = "blog, fused gate"
-        modules[name] = FusedGate(copy.deepcopy(modules["blog"]))
-        limits[name], arithmetic[name] = limits["blog"], arithmetic["blog"]
     work = {name: passes(*arithmetic[name], case) for name in modules}
     steps: dict[str, Step] = {}
     forwards: dict[str, Step] = {}
@@ -79,22 +74,6 @@ def measure_block(bench: Bench, case: Case) -> Json:
             figure["peak_bytes"] = peak_bytes(steps[name], bench.device)
             figure["kept_bytes"] = kept_bytes(forwards[name], bench.device)
     return asdict(case) | {"channels": case.channels, "size": case.size, "candidates": figures}
-
-
-class FusedGate(nn.Module):
-    """GAM in inference with its channel gate as one kernel, see `gam_speed/fused_gate.py`."""
-
-    def __init__(self, gam: Any) -> None:
-        super().__init__()
-        self.gam = gam
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the attended feature map."""
-        from gam_speed.fused_gate import fused_gate  # Triton is not everywhere
-
-        f2 = fused_gate(x, self.gam.channel)
-        attended: Tensor = self.gam.spatial(f2).mul_(f2)
-        return attended
 
 
 def candidates(case: Case) -> tuple[dict[str, nn.Module], dict[str, str], dict[str, tuple[list[nn.Conv2d], int]]]:
