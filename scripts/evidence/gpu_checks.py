@@ -79,7 +79,7 @@ class Checks:
 
     def amp(self) -> dict[str, Any]:
         """A training in mixed precision from pretrained weights."""
-        model = YOLO(MODEL).load("yolov8n.pt")
+        model: Any = YOLO(MODEL).load("yolov8n.pt")
         model.train(**self.quick, epochs=2, fraction=0.3, amp=True, name="amp")
         return {"amp": bool(model.trainer.amp), "weights_finite": finite(model)}
 
@@ -96,7 +96,7 @@ class Checks:
             if trainer.epoch == 1:
                 raise KeyboardInterrupt
 
-        model = YOLO(MODEL)
+        model: Any = YOLO(MODEL)
         model.add_callback("on_model_save", stop)
         try:
             model.train(**self.quick, epochs=4, fraction=0.1, amp=True, name="resume")
@@ -117,12 +117,12 @@ class Checks:
 
     def compiled(self) -> dict[str, Any]:
         """A training of a model that torch.compile has compiled."""
-        model = YOLO(MODEL)
+        model: Any = YOLO(MODEL)
         model.train(**self.quick, epochs=1, fraction=0.2, amp=True, compile=True, name="compile")
         return {"trained_as": type(model.trainer.model).__name__, "weights_finite": finite(model)}
 
 
-def finite(model: YOLO) -> bool:
+def finite(model: Any) -> bool:
     """Return whether all weights are finite."""
     return all(bool(torch.isfinite(value).all()) for value in model.model.state_dict().values())
 
