@@ -189,6 +189,25 @@ def test_with_identity_start_real_images_give_what_the_plain_detector_gives(
     assert not torch.allclose(target(images)[0], want)
 
 
+@pytest.mark.parametrize("base", ["yolov8", "yolo11", "yolo26"])
+@pytest.mark.parametrize("place", ["gam", "gam-backbone"])
+@torch.no_grad()
+def test_shipped_gam_models_start_as_the_plain_detector(images: torch.Tensor, base: str, place: str) -> None:
+    # Equality holds for any weights: here random ones, with the statistics of real images.
+    torch.manual_seed(0)
+    plain = tasks.DetectionModel(tasks.yaml_model_load(f"{base}n.yaml"), verbose=False).train()
+    plain(images[:4])  # statistics of the batch norms
+    target = tasks.DetectionModel(tasks.yaml_model_load(f"{base}n-{place}.yaml"), verbose=False)
+    target.load(plain)
+    got, want = target.eval()(images[:4])[0], plain.eval()(images[:4])[0]
+    assert torch.equal(got, want)
+    gates = [module for module in target.modules() if type(module).__name__ == "GAM"]
+    assert len(gates) == 3
+    for gam in gates:
+        torch.nn.init.normal_(gam.channel[2].weight)
+    assert not torch.allclose(target(images[:4])[0], want)
+
+
 def test_by_name_and_class_names_through_the_public_interface(shared: Path, tmp_path: Path) -> None:
     document = load("yolov8.yaml")
     path = tmp_path / "yolov8n-mine.yaml"
