@@ -10,7 +10,7 @@ import torch
 
 from gam_yolo import ultralytics_api
 from gam_yolo.attention.gates import without
-from gam_yolo.attention.result import Block, Worth
+from gam_yolo.attention.schema import Block, Worth
 from gam_yolo.report.compare import compare
 from gam_yolo.report.result import MAIN, Comparison, Difference
 
