@@ -6,21 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gam_yolo.attention import page
-from gam_yolo.attention.schema import (
-    SCHEMA,
-    SCHEMA_VERSION,
-    Block,
-    Faithfulness,
-    Gate,
-    LookedModel,
-    LookedPicture,
-    LookRecord,
-    Tile,
-    Worth,
-)
+from gam_yolo.attention.schema import SCHEMA, SCHEMA_VERSION, LookRecord
 from gam_yolo.report.files import SavedResult
 
-__all__ = ["Block", "Faithfulness", "Gate", "LookResult", "LookedModel", "LookedPicture", "Tile", "Worth"]
+__all__ = ["LookResult"]
 
 
 @dataclass(frozen=True)

@@ -11,52 +11,12 @@ from gam_yolo.errors import UserError, brief
 from gam_yolo.report import render, tables
 from gam_yolo.report.files import SavedResult
 from gam_yolo.report.records import read_record
-from gam_yolo.report.schema import (
-    MAIN,
-    SCHEMA,
-    SCHEMA_VERSION,
-    BestEpoch,
-    CommonProtocol,
-    ComparisonRecord,
-    Cost,
-    Data,
-    Difference,
-    Differences,
-    ImageGroups,
-    Panel,
-    Picture,
-    RunResult,
-    Scores,
-    Statistics,
-    Training,
-    Value,
-    VariantResult,
-)
+from gam_yolo.report.schema import SCHEMA, SCHEMA_VERSION, ComparisonRecord, VariantResult
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = [
-    "MAIN",
-    "SCHEMA",
-    "SCHEMA_VERSION",
-    "BestEpoch",
-    "CommonProtocol",
-    "Comparison",
-    "Cost",
-    "Data",
-    "Difference",
-    "Differences",
-    "ImageGroups",
-    "Panel",
-    "Picture",
-    "RunResult",
-    "Scores",
-    "Statistics",
-    "Training",
-    "Value",
-    "VariantResult",
-]
+__all__ = ["Comparison"]
 
 
 @dataclass(frozen=True)
