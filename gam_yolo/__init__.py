@@ -20,6 +20,8 @@ imported before it is needed.
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from gam_yolo.plugin import autoload as _autoload
@@ -118,7 +120,7 @@ __all__ = ["__version__", "blocks", *_PUBLIC]
 if not TYPE_CHECKING:  # to a type checker it would make every name valid
 
     def __getattr__(name: str) -> object:
-        if name == "blocks":  # the package of the blocks, which can be called: see there
+        if name == "blocks":  # the package of the blocks, which can be called: see `gam_yolo.describe`
             return importlib.import_module("gam_yolo.blocks")
         if name in _PUBLIC:
             return getattr(importlib.import_module(_PUBLIC[name]), name)
@@ -128,5 +130,16 @@ if not TYPE_CHECKING:  # to a type checker it would make every name valid
 def __dir__() -> list[str]:
     return sorted(__all__)
 
+
+class _Package(ModuleType):
+    """This package; `gam_yolo.blocks` becomes callable when it is imported, whoever imports it."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "blocks" and isinstance(value, ModuleType):  # as the import of a submodule ends
+            importlib.import_module("gam_yolo.describe").make_callable(value)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 _autoload.autoload()

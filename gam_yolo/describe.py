@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gam_yolo.errors import UserError
@@ -14,7 +15,7 @@ from gam_yolo.errors import UserError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Argument", "BlockInfo", "Preset", "blocks", "describe"]
+__all__ = ["Argument", "BlockInfo", "Preset", "blocks", "describe", "make_callable"]
 
 
 @dataclass(frozen=True)
@@ -188,3 +189,22 @@ def _meanings(text: str) -> dict[str, str]:
     section = re.search(r"^Args:\n((?:    .*\n?|\n)+)", text, re.M)
     found = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.M)
     return {name: " ".join(meaning.split()) for name, meaning in found}
+
+
+class _CallablePackage(ModuleType):
+    def __call__(
+        self, names: Iterable[str] | None = None, *, channels: int = 256, size: int = 20
+    ) -> list[BlockInfo]:  # what `inspect.signature` and editors show
+        return blocks(names, channels=channels, size=size)
+
+    __call__.__doc__ = blocks.__doc__
+
+
+def make_callable(package: ModuleType) -> None:
+    """Let the package `gam_yolo.blocks` be called as the function `blocks`.
+
+    The package needs its name because checkpoints name its modules, and the function needs the same name to be what a
+    user expects.
+    """
+    package.__class__ = _CallablePackage
+    package.__doc__ = f"{package.__doc__}\nblocks{inspect.signature(blocks)}\n    {blocks.__doc__}"  # what `help` shows

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from gam_yolo.attention.result import Tile
+from gam_yolo.attention.schema import Tile
 from gam_yolo.report.gallery import Box, draw_boxes
 
 __all__ = ["boxes", "gate", "overlay", "photo"]

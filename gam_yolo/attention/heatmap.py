@@ -68,7 +68,7 @@ def faithfulness(network: nn.Module, image: Tensor) -> tuple[float, float, float
         image: (1, 3, H, W) from 0 to 1.
 
     Returns:
-        Deletion and insertion of the map, then of random maps, as in `gam_yolo.attention.result.Faithfulness`; None
+        Deletion and insertion of the map, then of random maps, as in `gam_yolo.attention.schema.Faithfulness`; None
         where the strongest score is 0.
     """
     cam = layer_cam(network, image, confidence=2.0)

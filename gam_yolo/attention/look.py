@@ -19,7 +19,8 @@ from gam_yolo.annotations.yolo import dataset
 from gam_yolo.attention import drawing
 from gam_yolo.attention.gates import attention_blocks, read_gates
 from gam_yolo.attention.heatmap import faithfulness, layer_cam
-from gam_yolo.attention.result import Block, Faithfulness, LookedModel, LookedPicture, LookResult, Tile
+from gam_yolo.attention.result import LookResult
+from gam_yolo.attention.schema import Block, Faithfulness, LookedModel, LookedPicture, Tile
 from gam_yolo.attention.statistics import GateValues
 from gam_yolo.attention.worth import measure_worth
 from gam_yolo.blocks.parts import Start

@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from gam_yolo.attention.gates import BY_CHANNEL, BY_POSITION
-from gam_yolo.attention.result import Gate
+from gam_yolo.attention.schema import Gate
 
 __all__ = ["GateValues", "chance_inside"]
 

@@ -10,9 +10,10 @@ import torch
 
 from gam_yolo import ultralytics_api
 from gam_yolo.attention.gates import without
-from gam_yolo.attention.result import Block, Worth
+from gam_yolo.attention.schema import Block, Worth
 from gam_yolo.report.compare import compare
-from gam_yolo.report.result import MAIN, Comparison, Difference
+from gam_yolo.report.result import Comparison
+from gam_yolo.report.schema import MAIN, Difference
 
 __all__ = ["ALL", "measure_worth", "save_without"]
 

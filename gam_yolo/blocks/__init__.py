@@ -1,17 +1,9 @@
 """Attention blocks, one per file. Each takes its channel count first and keeps the shape (B, C, H, W) of its input.
 
-Called as a function, `gam_yolo.blocks()` lists the registered blocks: see `gam_yolo.describe.blocks`. The package needs
-its name because checkpoints name its modules, and the function needs the same name to be what a user expects.
+The package is also the function `gam_yolo.blocks()`: see `gam_yolo.describe`.
 """
 
 from __future__ import annotations
-
-import importlib
-import inspect
-import sys
-from collections.abc import Iterable
-from types import ModuleType
-from typing import TYPE_CHECKING
 
 from gam_yolo.blocks.bam import BAM
 from gam_yolo.blocks.caa import CAA
@@ -28,9 +20,6 @@ from gam_yolo.blocks.scsa import SCSA
 from gam_yolo.blocks.se import SE
 from gam_yolo.blocks.simam import SimAM
 from gam_yolo.blocks.triplet import Triplet
-
-if TYPE_CHECKING:
-    from gam_yolo.describe import BlockInfo
 
 __all__ = [
     "BAM",
@@ -50,21 +39,3 @@ __all__ = [
     "Triplet",
     "UltralyticsCBAM",
 ]
-
-
-_list_blocks = importlib.import_module("gam_yolo.describe").blocks
-
-
-class _CallablePackage(ModuleType):
-    def __call__(
-        self, names: Iterable[str] | None = None, *, channels: int = 256, size: int = 20
-    ) -> list[BlockInfo]:  # what `inspect.signature` and editors show
-        found: list[BlockInfo] = _list_blocks(names, channels=channels, size=size)
-        return found
-
-    __call__.__doc__ = _list_blocks.__doc__
-
-
-__doc__ = f"{__doc__}\nblocks{inspect.signature(_list_blocks)}\n    {_list_blocks.__doc__}"  # what `help` shows
-
-sys.modules[__name__].__class__ = _CallablePackage

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from gam_yolo.cli.console import console
+from gam_yolo.cli.options import Batch, Device, ImageSize, Replicates, Split
 
 if TYPE_CHECKING:
     from gam_yolo.report.result import Comparison
@@ -23,7 +24,7 @@ def compare(
         list[str],
         typer.Argument(
             metavar="BASELINE VARIANT...",
-            help="Checkpoints, run folders or prediction files; several seeds as 'gam=runs/gam-s*/weights/best.pt'.",
+            help="Run folders, checkpoints or prediction files, the baseline first; several seeds: 'gam=runs/gam-s*'.",
         ),
     ],
     data: Annotated[
@@ -32,20 +33,21 @@ def compare(
     ] = None,
     gt: Annotated[
         Path | None,
-        typer.Option(help="Ground truth, if not that of the YAML: a COCO file or a VOC folder."),
+        typer.Option(help="Annotations, if not those of the dataset YAML: a COCO file or a VOC folder."),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "val",
+    split: Split = "val",
     control: Annotated[
         str | None, typer.Option(help="A second variant to subtract from the others, such as one of equal cost.")
     ] = None,
-    imgsz: Annotated[int | None, typer.Option(help="Image size; by default the size of the training.")] = None,
-    batch: Annotated[int, typer.Option(help="Images per batch.")] = 16,
-    device: Annotated[str, typer.Option(help="Device as Ultralytics names it: 0, cpu, mps.")] = "",
-    replicates: Annotated[int, typer.Option(help="Bootstrap samples of the images.")] = 1000,
+    imgsz: ImageSize = None,
+    batch: Batch = 16,
+    device: Device = "",
+    replicates: Replicates = 1000,
     groups: Annotated[
         str | None,
         typer.Option(
-            help="Images that are not independent: an expression for file names, a CSV file, 'parent', 'none'."
+            help="Groups of images that are not independent: a regular expression for file names, a CSV file, 'parent' "
+            "(each folder), or 'none'."
         ),
     ] = None,
     latex: Annotated[

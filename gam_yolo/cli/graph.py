@@ -31,18 +31,20 @@ def place(
     ] = "",
     args: Annotated[str, typer.Option(help="The block's arguments, such as '16' or '{start: identity}'.")] = "",
     feeds: Annotated[
-        str, typer.Option(help="Who reads the block: 'all' readers of the row, or only the 'next' row.")
+        str, typer.Option(help="Which rows read the block: 'all' that read the row, or only the 'next' one.")
     ] = "all",
     remove: Annotated[
-        bool, typer.Option("--remove", help="Give back the base: remove all blocks, undo all replacements.")
+        bool, typer.Option("--remove", help="Restore the base: remove all blocks, undo all replacements.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The YAML to write; by default it is printed.")
+        Path | None, typer.Option("--output", "-o", help="The YAML file to write; without it the YAML is printed.")
     ] = None,
-    show: Annotated[Path | None, typer.Option(help="An SVG drawing of the graph to write, blocks marked.")] = None,
+    show: Annotated[
+        Path | None, typer.Option(help="Also write a drawing of the graph, an SVG file in which the blocks are marked.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that place did not write.")] = False,
 ) -> None:
-    """Place a block in a model YAML, or remove blocks, with every row number kept right."""
+    """Place a block in a model YAML, or remove blocks, and correct every row number."""
     from gam_yolo.graph import place as placing
     from gam_yolo.graph.positions import describe
 

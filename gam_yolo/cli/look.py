@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gam_yolo.cli.console import console
+from gam_yolo.cli.options import Batch, Device, ImageSize, Replicates, Split
 
 # What needs torch is imported by the command that needs it: so that `gam-yolo --help` does not wait for it.
 
@@ -19,24 +20,26 @@ def look(
         list[str],
         typer.Argument(
             metavar="MODEL... [IMAGES|FOLDER|VIDEO]...",
-            help="Checkpoints or run folders, 'name=best.pt' to name one; then what to look at, or --data.",
+            help="Checkpoints or run folders, 'name=best.pt' to name one; then images, or --data.",
         ),
     ],
-    data: Annotated[str | None, typer.Option(help="Dataset YAML: measures what each block is worth.")] = None,
-    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "val",
-    imgsz: Annotated[int | None, typer.Option(help="Image size; by default the size of the training.")] = None,
-    batch: Annotated[int, typer.Option(help="Images per batch of the validation.")] = 16,
-    device: Annotated[str, typer.Option(help="Device as Ultralytics names it: 0, cpu, mps.")] = "",
+    data: Annotated[
+        str | None, typer.Option(help="Dataset YAML; with it, the mAP lost without each block is measured.")
+    ] = None,
+    split: Split = "val",
+    imgsz: ImageSize = None,
+    batch: Batch = 16,
+    device: Device = "",
     conf: Annotated[float, typer.Option(help="Lowest confidence of detections that are drawn.")] = 0.25,
     limit: Annotated[int, typer.Option(help="The most images, or frames, whose gates are read.")] = 100,
     pictures: Annotated[int, typer.Option(help="Number of images that are drawn.")] = 4,
     vid_stride: Annotated[int, typer.Option(help="Take every n-th frame of a video.")] = 1,
-    replicates: Annotated[int, typer.Option(help="Bootstrap samples of the images.")] = 1000,
+    replicates: Replicates = 1000,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and the drawings.")] = Path(
         "runs/look"
     ),
 ) -> None:
-    """Look at the gates of attention blocks, at heat maps, and at what each block is worth."""
+    """Show the gates of attention blocks on images, heat maps, and what each block is worth."""
     from gam_yolo.attention import look as looking
 
     out = console()

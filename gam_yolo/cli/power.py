@@ -13,8 +13,8 @@ __all__ = ["power"]
 
 
 def power(
-    pilot: Annotated[Path, typer.Argument(help="A report.json of compare or study, or its folder.")],
-    detect: Annotated[float, typer.Option(help="The difference to detect, in points of 100.")] = 1.0,
+    pilot: Annotated[Path, typer.Argument(help="The pilot: a report.json of compare or study, or its folder.")],
+    detect: Annotated[float, typer.Option(help="The difference to detect, in points: 1 is a hundredth.")] = 1.0,
     metric: Annotated[str, typer.Option(help="The metric, as in report.json; by default AP or top1.")] = "",
     seeds: Annotated[int | None, typer.Option(help="Seeds planned for each variant; by default the pilot's.")] = None,
     images: Annotated[int | None, typer.Option(help="Images planned; by default the pilot's.")] = None,

@@ -24,7 +24,9 @@ __all__ = ["study"]
 
 def study(
     file: Annotated[str, typer.Argument(help="A study file, or the name of a shipped one, such as demo.yaml.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; train nothing, write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show runs and costs; train nothing, write nothing.")
+    ] = False,
     only: Annotated[
         list[str] | None,
         typer.Option(help="Train only these runs: 'gam', 'gam-s0', '*-s0', 'voc/gam', 'voc'; may be repeated."),
@@ -39,7 +41,7 @@ def study(
         str, typer.Option(help="Train on a Ray cluster: 'auto' or its address. All nodes must see --project.")
     ] = "",
 ) -> None:
-    """Train every variant of a study with every seed on each data set, and report.
+    """Train every variant of a study with every seed on each dataset, and write the report.
 
     Run the same command again to resume.
     """

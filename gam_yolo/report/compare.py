@@ -8,8 +8,9 @@ from pathlib import Path
 from gam_yolo.errors import UserError, brief, similar
 from gam_yolo.evaluation.groups import GroupSpec
 from gam_yolo.report.predictions import Settings
-from gam_yolo.report.result import Comparison, Statistics
+from gam_yolo.report.result import Comparison
 from gam_yolo.report.run import run
+from gam_yolo.report.schema import Statistics
 from gam_yolo.report.variants import Paths, find_variants, name_arguments
 
 __all__ = ["compare"]

@@ -26,7 +26,7 @@ from gam_yolo.evaluation import (
 )
 from gam_yolo.evaluation.groups import Groups
 from gam_yolo.report.formatting import signed, signed_span
-from gam_yolo.report.result import Difference, Differences, Statistics, Value, VariantResult
+from gam_yolo.report.schema import Difference, Differences, Statistics, Value, VariantResult
 from gam_yolo.report.tasks import DETECT, Task
 
 __all__ = ["Statistics", "compare_detections", "compare_samples", "headline", "listed"]

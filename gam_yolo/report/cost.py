@@ -11,7 +11,7 @@ import numpy as np
 from gam_yolo import ultralytics_api
 from gam_yolo.io import text_sha256
 from gam_yolo.report.predictions import load
-from gam_yolo.report.result import Cost
+from gam_yolo.report.schema import Cost
 from gam_yolo.report.tasks import TaskName
 
 __all__ = ["measure_costs"]

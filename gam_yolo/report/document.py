@@ -8,10 +8,11 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from gam_yolo.evaluation import GroundTruth, match_coco, over_classes, precision_curve
+from gam_yolo.evaluation import Detections, GroundTruth, match_coco, over_classes, precision_curve
 from gam_yolo.evaluation.groups import Groups
 from gam_yolo.evaluation.matching import MAX_DETECTIONS
 from gam_yolo.evaluation.statistics import MIN_IMAGES
@@ -21,10 +22,10 @@ from gam_yolo.report.formatting import points
 from gam_yolo.report.groups import describe_groups
 from gam_yolo.report.predictions import Predicted, Settings
 from gam_yolo.report.protocol import Protocol
-from gam_yolo.report.result import (
+from gam_yolo.report.result import Comparison
+from gam_yolo.report.schema import (
     BestEpoch,
     CommonProtocol,
-    Comparison,
     Cost,
     Data,
     RunResult,
@@ -34,9 +35,12 @@ from gam_yolo.report.result import (
     Value,
     VariantResult,
 )
+from gam_yolo.report.tasks import TaskName
 from gam_yolo.training_log import MAP, MAP50, TOP1, TOP5, read_results
 
-__all__ = ["build", "common_protocol", "describe_run", "package_versions"]
+__all__ = ["assemble", "build", "describe_variants", "seed_notes"]
+
+P = TypeVar("P")
 
 _OFTEN_EMPTY = 0.05  # of the images with objects; YOLOv8n at confidence 0.001 has detections on all of COCO's
 _APART, _LEAST_APART = 0.06, 0.035  # about twice the largest distance seen, and just above it where scores are low
@@ -47,7 +51,7 @@ _PACKAGES = ("gam-yolo", "ultralytics", "torch", "numpy", "scipy", "pycocotools"
 
 def build(
     truth: GroundTruth,
-    predicted: Mapping[str, list[Predicted]],
+    predicted: Mapping[str, list[Predicted[Detections]]],
     costs: Mapping[str, Cost],
     references: list[str],
     statistics: Statistics,
@@ -70,23 +74,15 @@ def build(
         groups: The groups of images that were resampled.
     """
     variants = {
-        name: replace(
-            found,
-            cost=costs.get(name),
-            runs=tuple(
-                describe_run(seed.path, seed.protocol, seed.own, i, found.metrics)
-                for i, seed in enumerate(predicted[name])
-            ),
-            precision_recall=_precision_recall(truth, predicted[name]),
-        )
-        for name, found in compared.items()
+        name: replace(variant, precision_recall=_precision_recall(truth, predicted[name]))
+        for name, variant in describe_variants(compared, predicted, costs).items()
     }
-    return Comparison(
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    return assemble(
+        variants,
+        predicted,
+        references,
         headline=headline(compared, references[0], truth, statistics.level),
         notes=(*_doubts(variants, truth), *truth.notes, *_notes(truth, predicted), *notes, *_group_notes(groups)),
-        baseline=references[0],
-        control=references[1] if len(references) > 1 else None,
         data=Data(
             yaml=settings.data,
             split=settings.split,
@@ -99,14 +95,76 @@ def build(
             classes=truth.classes,
             groups=describe_groups(groups),
         ),
-        protocol=common_protocol([p.protocol for seeds in predicted.values() for p in seeds]),
         statistics=replace(statistics, interval=_GROUPED) if groups else statistics,
-        versions=package_versions(),
-        variants=variants,
+        task="detect",
     )
 
 
-def common_protocol(protocols: list[Protocol]) -> CommonProtocol:
+def describe_variants(
+    compared: Mapping[str, VariantResult], predicted: Mapping[str, list[Predicted[P]]], costs: Mapping[str, Cost]
+) -> dict[str, VariantResult]:
+    """Return what was compared, with its costs and a description of each seed."""
+    return {
+        name: replace(
+            found,
+            cost=costs.get(name),
+            runs=tuple(
+                _describe_run(seed.path, seed.protocol, seed.own, i, found.metrics)
+                for i, seed in enumerate(predicted[name])
+            ),
+        )
+        for name, found in compared.items()
+    }
+
+
+def assemble(
+    variants: Mapping[str, VariantResult],
+    predicted: Mapping[str, list[Predicted[P]]],
+    references: list[str],
+    *,
+    headline: str,
+    notes: tuple[str, ...],
+    data: Data,
+    statistics: Statistics,
+    task: TaskName,
+) -> Comparison:
+    """Assemble the result of any task, without pictures."""
+    return Comparison(
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        headline=headline,
+        notes=notes,
+        baseline=references[0],
+        control=references[1] if len(references) > 1 else None,
+        data=data,
+        protocol=_common_protocol([seed.protocol for seeds in predicted.values() for seed in seeds]),
+        statistics=statistics,
+        versions={name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        variants=variants,
+        task=task,
+    )
+
+
+def seed_notes(predicted: Mapping[str, list[Predicted[P]]], unverified: str) -> list[str]:
+    """Return what a reader has to know of too few seeds, and of files that do not say how they were made."""
+    notes = []
+    single = [name for name, seeds in predicted.items() if len(seeds) == 1]
+    if single:
+        notes.append(
+            f"One training seed of {', '.join(single)}: the intervals hold for these weights only. How much another "
+            "seed would change cannot be known from one; train three seeds or more of each variant."
+        )
+    if any(len(seeds) == 2 for seeds in predicted.values()):
+        notes.append("Two training seeds say little about the spread between seeds: expect wide intervals.")
+    unknown = [name for name, seeds in predicted.items() if any(p.protocol.imgsz is None for p in seeds)]
+    if unknown:
+        notes.append(
+            f"The prediction files of {', '.join(unknown)} do not record how they were made. We could not verify that "
+            f"{unverified}."
+        )
+    return notes
+
+
+def _common_protocol(protocols: list[Protocol]) -> CommonProtocol:
     """Merge protocols, which agree in all that binds: the first recorded value of each; versions as a list."""
     imgsz, conf, iou, max_det = (
         next((found for p in protocols if (found := getattr(p, key)) is not None), None)
@@ -144,25 +202,11 @@ def _doubts(variants: Mapping[str, VariantResult], truth: GroundTruth) -> list[s
     ]
 
 
-def _notes(truth: GroundTruth, predicted: Mapping[str, list[Predicted]]) -> list[str]:
+def _notes(truth: GroundTruth, predicted: Mapping[str, list[Predicted[Detections]]]) -> list[str]:
     """Return what a reader has to know before trusting the numbers."""
-    notes = []
-    single = [name for name, seeds in predicted.items() if len(seeds) == 1]
-    if single:
-        notes.append(
-            f"One training seed of {', '.join(single)}: the intervals hold for these weights only. How much another "
-            "seed would change cannot be known from one; train three seeds or more of each variant."
-        )
-    if any(len(seeds) == 2 for seeds in predicted.values()):
-        notes.append("Two training seeds say little about the spread between seeds: expect wide intervals.")
-    unknown = [name for name, seeds in predicted.items() if any(p.protocol.imgsz is None for p in seeds)]
-    if unknown:
-        notes.append(
-            f"The prediction files of {', '.join(unknown)} do not record how they were made. We could not verify that "
-            "image size and thresholds agree."
-        )
+    notes = seed_notes(predicted, "image size and thresholds agree")
     for seed in (p for seeds in predicted.values() for p in seeds if p.protocol.imgsz is None):
-        without, images = seed.detections.left_out(truth)
+        without, images = seed.predictions.left_out(truth)
         if without > _OFTEN_EMPTY * images:
             notes.append(
                 f"{seed.path} has no detection at all on {without} of the {images} images with objects. At a low "
@@ -207,7 +251,7 @@ def _nms_stops(weights: Path) -> int:
     return sum(log.read_bytes().count(b"NMS time limit") for log in logs)
 
 
-def describe_run(
+def _describe_run(
     path: Path, protocol: Protocol, own: Mapping[str, float], index: int, metrics: Mapping[str, Value]
 ) -> RunResult:
     """Describe one seed: its file, its own scores, and its training where the run folder records it."""
@@ -247,15 +291,10 @@ def _training(folder: Path) -> Training | None:
     )
 
 
-def _precision_recall(truth: GroundTruth, seeds: list[Predicted]) -> tuple[float, ...]:
+def _precision_recall(truth: GroundTruth, seeds: list[Predicted[Detections]]) -> tuple[float, ...]:
     """Precision at recall 0, 0.01, ... 1 and IoU 0.5, over all areas, averaged over classes and seeds."""
-    found = [over_classes(precision_curve(match_coco(truth, seed.detections))) for seed in seeds]
+    found = [over_classes(precision_curve(match_coco(truth, seed.predictions))) for seed in seeds]
     return tuple(round(float(value), 5) for value in np.nan_to_num(np.mean(found, axis=0)))
-
-
-def package_versions() -> dict[str, str | None]:
-    """Return the versions of the packages that take part, and Python's; None where one is not installed."""
-    return {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()}
 
 
 def _version(package: str) -> str | None:

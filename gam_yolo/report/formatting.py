@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gam_yolo.evaluation.meta_analysis import Overall
-    from gam_yolo.report.result import Difference, Value
+    from gam_yolo.report.schema import Difference, Value
 
 __all__ = [
     "METRIC_NAMES",

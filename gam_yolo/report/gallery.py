@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from gam_yolo.evaluation import Detections, GroundTruth, match_coco
 from gam_yolo.report.formatting import printable
-from gam_yolo.report.result import Panel, Picture
+from gam_yolo.report.schema import Panel, Picture
 
 __all__ = ["CONFIDENCE", "Box", "as_url", "differing_images", "draw_boxes"]
 

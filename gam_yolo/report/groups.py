@@ -21,7 +21,7 @@ from gam_yolo.evaluation.groups import Groups, GroupSpec, read_groups
 from gam_yolo.io import write
 from gam_yolo.report.formatting import printable
 from gam_yolo.report.predictions import Settings
-from gam_yolo.report.result import ImageGroups
+from gam_yolo.report.schema import ImageGroups
 
 __all__ = ["declared_groups", "describe_groups", "undeclared_groups"]
 

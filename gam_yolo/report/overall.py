@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,25 +15,23 @@ import numpy as np
 from gam_yolo.errors import UserError, brief
 from gam_yolo.evaluation import holm, verdict
 from gam_yolo.evaluation.meta_analysis import Overall, over_datasets
-from gam_yolo.io import read_json
 from gam_yolo.report import charts, formatting
 from gam_yolo.report.comparison import listed
+from gam_yolo.report.files import REPORT, SavedResult
 from gam_yolo.report.formatting import METRIC_NAMES, MINUS, printable, signed, signed_in_full, signed_span
-from gam_yolo.report.records import map_text, read_record
-from gam_yolo.report.render import FILES, environment, write_texts
-from gam_yolo.report.result import MAIN, Comparison, Difference
+from gam_yolo.report.records import map_text
+from gam_yolo.report.render import environment
+from gam_yolo.report.result import Comparison
+from gam_yolo.report.schema import MAIN, Difference
 
-__all__ = ["SCHEMA", "SCHEMA_VERSION", "StudyResult", "summarize"]
-
-SCHEMA, SCHEMA_VERSION = "gam-yolo/study", 1
-"""Name and version of the layout of the summary's `report.json`."""
+__all__ = ["StudyResult", "summarize"]
 
 _COLUMNS = ("variant", "minus", "dataset", *(field.name for field in fields(Overall) if field.name != "datasets"))
 
 
 @dataclass(frozen=True)
-class StudyResult:
-    """The result of a study of several data sets; `print` shows its table.
+class StudyResult(SavedResult):
+    """The result of a study of several data sets; `print` shows its table, and `save` writes the files of a report.
 
     Attributes:
         created: When it was made, in ISO 8601.
@@ -54,6 +50,8 @@ class StudyResult:
     level: float
     datasets: Mapping[str, Comparison]
     overall: Mapping[str, Mapping[str, Overall]]
+
+    SCHEMA = ("gam-yolo/study", 1)
 
     @property
     def baseline(self) -> str:
@@ -75,11 +73,7 @@ class StudyResult:
         overall = {name: {key: asdict(one) for key, one in found.items()} for name, found in self.overall.items()}
         datasets = {name: comparison.to_dict() for name, comparison in self.datasets.items()}
         content |= {"datasets": datasets, "overall": overall}
-        return {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **content}
-
-    def to_json(self) -> str:
-        """Return the text of `report.json`."""
-        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
+        return {"schema": self.SCHEMA[0], "schema_version": self.SCHEMA[1], **content}
 
     def to_markdown(self) -> str:
         """Return the text of `report.md`."""
@@ -105,37 +99,18 @@ class StudyResult:
         template = environment().get_template("study.html.j2")
         return template.render(report=shown, metric=METRIC_NAMES[MAIN], chart=_chart(shown))
 
-    def save(self, folder: str | Path) -> Path:
-        """Write `report.html`, `report.md`, `report.json` and `report.csv`; all four are replaced, or none.
-
-        The page links to the pages of the data sets in `../<name>/report/`.
-
-        Args:
-            folder: Where to write them; made if it does not exist.
-
-        Returns:
-            The path of `report.html`.
-
-        Raises:
-            UserError: They cannot be written.
-        """
-        texts = (self.to_json(), self.to_csv(), self.to_markdown(), self.to_html())
-        write_texts(Path(folder), dict(zip(FILES, texts, strict=True)))
-        return Path(folder) / "report.html"
+    def to_files(self) -> Mapping[str, str]:
+        """Return the text of each file of the report. The page links to those of the data sets, `../NAME/report/`."""
+        texts = (self.to_html(), self.to_markdown(), self.to_json(), self.to_csv())
+        return dict(zip(REPORT, texts, strict=True))
 
     @classmethod
-    def load(cls, path: str | Path) -> StudyResult:
-        """Read the `report.json` of a summary.
-
-        Raises:
-            UserError: It cannot be read, or is not a summary of this version.
-        """
-        content = read_json(Path(path))
-        version = (content.get("schema"), content.get("schema_version")) if isinstance(content, dict) else ()
-        if version != (SCHEMA, SCHEMA_VERSION) or not isinstance(content.get("datasets"), dict):
-            raise UserError(f"has schema {brief(version)}", at=path, expected=f"'{SCHEMA}', version {SCHEMA_VERSION}")
-        found = {name: Comparison.from_dict(own, f"{path}, {name}") for name, own in content["datasets"].items()}
-        return read_record(cls, {**content, "datasets": found}, str(path))
+    def _arranged(cls, content: dict[str, Any], source: str) -> dict[str, Any]:
+        datasets = content.get("datasets")
+        if not isinstance(datasets, dict):
+            raise UserError(f"is {brief(datasets)}", at=f"{source}, datasets", expected="an object")
+        found = {name: Comparison.from_dict(own, f"{source}, {name}") for name, own in datasets.items()}
+        return {**content, "datasets": found}
 
     def rows(self) -> Iterator[tuple[str, str, Overall]]:
         """Yield each difference over the data sets: the variant, what is subtracted, and the difference."""

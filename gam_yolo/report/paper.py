@@ -16,7 +16,7 @@ from gam_yolo.errors import UserError
 from gam_yolo.report import formatting
 from gam_yolo.report.charts import STYLE, VARIABLES, Chart, stand_in
 from gam_yolo.report.render import plan_charts
-from gam_yolo.report.result import MAIN, Comparison, Difference, Value, VariantResult
+from gam_yolo.report.schema import MAIN, ComparisonRecord, Difference, Value, VariantResult
 
 __all__ = ["COLUMNS", "latex", "save_figures"]
 
@@ -35,7 +35,7 @@ _SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {
 }  # fmt: skip
 
 
-def latex(comparison: Comparison) -> str:
+def latex(comparison: ComparisonRecord) -> str:
     """Return the main table for LaTeX, with the package booktabs: values in points with their intervals.
 
     A star marks a difference that Holm's correction leaves significant.
@@ -98,7 +98,7 @@ def _escaped(text: str) -> str:
     return "".join(_SPECIAL.get(c, c) for c in formatting.printable(text))
 
 
-def save_figures(comparison: Comparison, folder: Path) -> list[Path]:
+def save_figures(comparison: ComparisonRecord, folder: Path) -> list[Path]:
     """Write the page's charts as PDF and SVG, in both widths of `COLUMNS`, with text of 8 points.
 
     Returns:

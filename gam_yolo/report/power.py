@@ -30,7 +30,8 @@ from gam_yolo.errors import UserError
 from gam_yolo.evaluation.statistics import critical_squared, sum_dof
 from gam_yolo.io import is_number
 from gam_yolo.report.formatting import METRIC_NAMES, points
-from gam_yolo.report.result import Comparison, VariantResult
+from gam_yolo.report.result import Comparison
+from gam_yolo.report.schema import VariantResult
 
 __all__ = ["Need", "Noise", "Plan", "Power", "power"]
 

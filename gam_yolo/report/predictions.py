@@ -1,4 +1,7 @@
-"""Predictions of every seed of every variant: read where they exist, else made by Ultralytics' validation."""
+"""Predictions of every seed of every variant: read where they exist, else made by Ultralytics' validation.
+
+What differs between detectors and classifiers is in `detection.py` and `classification.py`, each a `Validation`.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,16 @@ import json
 import os
 import re
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, ClassVar, Generic, TypeVar
 
 from gam_yolo import ultralytics_api
-from gam_yolo.annotations.classes import is_ranking_file
-from gam_yolo.annotations.images import base_name, image_files
-from gam_yolo.annotations.yolo import dataset
-from gam_yolo.errors import UserError, similar
-from gam_yolo.evaluation import Detections, GroundTruth, parse_detections, read_detections
+from gam_yolo.annotations.classes import LabelledImages, is_ranking_file
+from gam_yolo.errors import UserError
+from gam_yolo.evaluation import GroundTruth
 from gam_yolo.evaluation.groups import GroupSpec
 from gam_yolo.file_digests import FileDigests
 from gam_yolo.identity import checkpoint_code_digest, environment
@@ -32,23 +30,21 @@ from gam_yolo.report.tasks import TaskName
 from gam_yolo.report.variants import Variant
 
 __all__ = [
-    "CONF",
-    "IOU",
-    "MAX_DET",
     "Predicted",
     "Settings",
+    "Validated",
+    "Validation",
     "collect",
     "common_imgsz",
     "find_task",
     "folder_name",
     "load",
     "reject_copies",
+    "run_validator",
 ]
 
-CONF, IOU, MAX_DET = 0.001, 0.7, 300
-"""Ultralytics' own defaults for validation, written out so that no configuration file changes a comparison."""
+P = TypeVar("P")
 
-_METHOD = "NMS without time limit"  # in the name of a stored prediction file; those made otherwise are not used again
 _CLASSES = {
     "detect": ("DetectionModel", "a detection model"),
     "classify": ("ClassificationModel", "a classification model"),
@@ -86,31 +82,93 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Predicted:
+class Predicted(Generic[P]):
     """One seed's predictions.
 
     Attributes:
         path: The checkpoint or prediction file the user named.
-        detections: What it predicts.
+        predictions: What it predicts.
         protocol: How that was made.
         own: Scores of the same predictions by Ultralytics' validation, under its names; empty if it did not run.
     """
 
     path: Path
-    detections: Detections
+    predictions: P
     protocol: Protocol
     own: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Validated(Generic[P]):
+    """What a validation found.
+
+    Attributes:
+        predictions: What the model predicts.
+        records: The same as its file holds it.
+        own: Ultralytics' scores of it, under its names.
+        max_det: Ultralytics' limit of detections per image; None for classifiers.
+    """
+
+    predictions: P
+    records: list[dict[str, Any]]
+    own: dict[str, float]
+    max_det: int | None = None
+
+
+class Validation(ABC, Generic[P]):
+    """How the predictions of one task are read, and how its models are validated.
+
+    Attributes:
+        task: The task.
+        method: What identifies this way to validate: stored predictions that were made otherwise are not used again.
+        thresholds: What the protocol records besides the image size.
+        truth: What predictions are compared with.
+        settings: What the user chose.
+    """
+
+    task: ClassVar[TaskName]
+    method: ClassVar[str]
+    thresholds: ClassVar[Mapping[str, Any]] = {}
+    truth: GroundTruth | LabelledImages
+    settings: Settings
+
+    @abstractmethod
+    def images(self) -> Sequence[Path]:
+        """Return the image files of the split, in an order that does not change."""
+
+    @abstractmethod
+    def read(self, path: Path, *, ours: bool) -> P:
+        """Read a prediction file; `ours` if this package wrote it.
+
+        Raises:
+            UserError: It is unfit.
+        """
+
+    @abstractmethod
+    def check_classes(self, model: Any, path: Path) -> None:
+        """Check the classes of a checkpoint.
+
+        Raises:
+            UserError: They are not those of the data.
+        """
+
+    @abstractmethod
+    def validate(self, model: Any, path: Path, imgsz: int) -> Validated[P]:
+        """Run Ultralytics' validation of a checkpoint.
+
+        Raises:
+            UserError: It did not validate what it should.
+        """
+
+
 def collect(
-    variants: Sequence[Variant], truth: GroundTruth, settings: Settings, cache: Path, progress: Callable[[str], None]
-) -> dict[str, list[Predicted]]:
+    variants: Sequence[Variant], validation: Validation[P], cache: Path, progress: Callable[[str], None]
+) -> dict[str, list[Predicted[P]]]:
     """Get the predictions of all variants. Results of different protocols are rejected.
 
     Args:
         variants: What to compare.
-        truth: What to compare it with.
-        settings: What the user chose.
+        validation: How predictions are read and made.
         cache: Folder for predictions made here; those found in it are used if weights and protocol are the same.
         progress: Called with a line of text at each step.
 
@@ -118,33 +176,24 @@ def collect(
         UserError: A file is unfit, or protocols differ.
     """
     reject_copies(variants)
-    imgsz = common_imgsz(variants, settings, progress)
-    images = _images_digest(settings, cache) if imgsz else ""
+    imgsz = common_imgsz(variants, validation.settings, progress, validation.task)
+    images = _images_digest(validation, cache) if imgsz else ""
     total = sum(len(variant.paths) for variant in variants)
-    result: dict[str, list[Predicted]] = {variant.name: [] for variant in variants}
+    result: dict[str, list[Predicted[P]]] = {variant.name: [] for variant in variants}
     for number, (name, path) in enumerate(((v.name, path) for v in variants for path in v.paths), 1):
         progress(f"[{number}/{total}] {name}: {path}")
         if path.suffix == ".json":
-            result[name].append(_read(path, truth))
+            result[name].append(_read(path, validation))
         else:
-            stored = cache / folder_name(name)
-            result[name].append(_validated(path, truth, settings, imgsz, images, stored, progress))
-    reject_differences(
-        [
-            (str(p.path), p.protocol, p.detections, int(_per_image(p.detections).max(initial=0)))
-            for predicted in result.values()
-            for p in predicted
-        ]
-    )
+            result[name].append(_validated(path, validation, imgsz, images, cache / folder_name(name), progress))
+    reject_differences([(str(p.path), p.protocol, p.predictions) for seeds in result.values() for p in seeds])
     return result
 
 
-def _images_digest(settings: Settings, cache: Path) -> str:
+def _images_digest(validation: Validation[P], cache: Path) -> str:
     """Return a digest of the content of all images of the split."""
     digests = FileDigests(cache / "digests.json")
-    found = digests.of(
-        sorted(image_files(dataset(settings.data or "", settings.split)[settings.split], settings.split))
-    )
+    found = digests.of(validation.images())
     with contextlib.suppress(UserError):  # it only saves time
         digests.save()
     return text_sha256(found)
@@ -165,19 +214,16 @@ def reject_copies(variants: Sequence[Variant]) -> None:
         seen[digest] = path
 
 
-def _read(path: Path, truth: GroundTruth) -> Predicted:
+def _read(path: Path, validation: Validation[P]) -> Predicted[P]:
     """Read a prediction file the user gave."""
     protocol, own = read_protocol(path)
+    truth = validation.truth
     if protocol.data not in (None, truth.digest):
         raise UserError(
             f"was made for another ground truth ({str(protocol.data)[:12]}) than {truth.source} ({truth.digest[:12]})",
             at=path,
         )
-    return Predicted(path, read_detections(path, truth, whole=protocol.data is not None), protocol, own)
-
-
-def _per_image(detections: Detections) -> NDArray[np.intp]:
-    return np.bincount(detections.image)
+    return Predicted(path, validation.read(path, ours=protocol.data is not None), protocol, own)
 
 
 def find_task(variants: Sequence[Variant]) -> TaskName:
@@ -277,120 +323,77 @@ def load(path: Path, task: TaskName | None = "detect") -> Any:
 
 
 def _validated(
-    path: Path,
-    truth: GroundTruth,
-    settings: Settings,
-    imgsz: int,
-    images: str,
-    cache: Path,
-    progress: Callable[[str], None],
-) -> Predicted:
+    path: Path, validation: Validation[P], imgsz: int, images: str, cache: Path, progress: Callable[[str], None]
+) -> Predicted[P]:
     """Return a checkpoint's predictions from the cache, or validate it and put them there.
 
     Stored predictions are used only if the weights, the code of the model, the images, the objects, the settings and
     the environment are the same.
     """
-    model = load(path)
+    model = load(path, validation.task)
     protocol = Protocol(
-        data=truth.digest,
+        data=validation.truth.digest,
         imgsz=imgsz,
-        conf=CONF,
-        iou=IOU,
-        max_det=MAX_DET,
         ultralytics=ultralytics_api.version(),
         weights=file_sha256(path),
+        **validation.thresholds,
     )
     # Ultralytics pads each image to the shape of its batch, so the batch size changes the predictions a little.
-    batch, code = settings.batch, checkpoint_code_digest(model.model)
-    determines = (protocol, _METHOD, batch, images, code, environment())
-    key = text_sha256(repr(determines))[:16]
-    stored = cache / f"{key}.json"
+    batch, code = validation.settings.batch, checkpoint_code_digest(model.model)
+    determines = (protocol, validation.method, batch, images, code, environment())
+    stored = cache / f"{text_sha256(repr(determines))[:16]}.json"
     if stored.is_file():
         progress("its predictions are stored already")
         known, own = read_protocol(stored)
-        return Predicted(path, read_detections(stored, truth, whole=True), known, own)
+        return Predicted(path, validation.read(stored, ours=True), known, own)
+    validation.check_classes(model, path)
     try:  # before anything takes time
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"predictions cannot be stored there ({error.strerror})", at=cache) from None
-    progress(f"validating on {len(truth.ids)} images at {imgsz} pixels")
-    records, own, max_det = _validate(model, path, truth, settings, imgsz)
-    protocol = replace(protocol, max_det=max_det)
-    detections = parse_detections(records, truth, str(path))
-    write_protocol(stored, protocol, own)
-    write(stored, json.dumps(records))  # last: a prediction file is never there without its protocol
-    return Predicted(path, detections, protocol, own)
+    progress(f"validating on {len(validation.truth.ids)} images at {imgsz} pixels")
+    found = validation.validate(model, path, imgsz)
+    protocol = replace(protocol, max_det=found.max_det)
+    write_protocol(stored, protocol, found.own)
+    write(stored, json.dumps(found.records))  # last: a prediction file is never there without its protocol
+    return Predicted(path, found.predictions, protocol, found.own)
 
 
-def _validate(
-    model: Any, path: Path, truth: GroundTruth, settings: Settings, imgsz: int
-) -> tuple[list[dict[str, Any]], dict[str, float], int]:
-    """Run Ultralytics' validation; return COCO result records, Ultralytics' own metrics and its limit of detections."""
-    repeated = [name for name, count in Counter(model.names.values()).items() if count > 1]
-    if repeated:
-        raise UserError(f"has two classes named '{repeated[0]}'", at=path, expected="a name of its own for each class")
-    label_of = dict(zip(truth.classes, truth.category_ids, strict=True))
-    unknown = [name for name in model.names.values() if name not in label_of]
-    if unknown:
-        raise UserError(
-            f"detects '{unknown[0]}', which is not one of the {len(label_of)} classes of {truth.source}",
-            at=path,
-            similar=similar(unknown[0], label_of),
-        )
-    alike = Counter(base_name(file) for file in truth.files)
+def run_validator(
+    model: Any, validator: type[Any], settings: Settings, data: str, imgsz: int, **options: Any
+) -> tuple[Any, dict[str, float]]:
+    """Run Ultralytics' validation without its output; return the validator, and its metrics under Ultralytics' names.
 
-    def in_folders(file: Path) -> str | None:
-        """Name an image with its folders, as the annotations do, where several images have its name."""
-        if alike[file.name] < 2:
-            return None
-        return next((name for name in truth.files if file.parts[-len(p := Path(name).parts) :] == p), None)
+    Args:
+        model: Ultralytics' model.
+        validator: The class of the validator.
+        settings: What the user chose.
+        data: The data set, as Ultralytics takes it.
+        imgsz: Image size in pixels.
+        options: More arguments of Ultralytics' `val`.
+    """
+    made: list[Any] = []
 
-    seen: list[Any] = []
-    base = model._smart_load("validator")
-
-    class Validator(base):  # type: ignore[misc, valid-type]
-        """Ultralytics' validator without its own COCO evaluation, which needs another package."""
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            seen.append(self)  # `eval_json` is not called where nothing at all was detected
-
-        def pred_to_json(self, predn: Any, pbatch: Any) -> None:
-            known = len(self.jdict)
-            super().pred_to_json(predn, pbatch)
-            if isinstance(pbatch, dict) and (name := in_folders(Path(pbatch["im_file"]))):
-                for record in self.jdict[known:]:
-                    record["file_name"] = name
-
-        def eval_json(self, stats: dict[str, Any]) -> dict[str, Any]:
-            return stats
+    def make(**arguments: Any) -> Any:
+        made.append(validator(**arguments))
+        return made[0]
 
     with (
         tempfile.TemporaryDirectory() as scratch,
-        ultralytics_api.unlimited_nms(),
         ultralytics_api.quiet(),  # its log names the folder of `scratch`
         contextlib.redirect_stdout(io.StringIO()),  # its progress bar
     ):
         metrics = model.val(
-            validator=Validator,
-            data=settings.data,
+            validator=make,
+            data=data,
             split=settings.split,
             imgsz=imgsz,
             batch=settings.batch,
             device=settings.device or None,
-            conf=CONF,
-            iou=IOU,
-            max_det=MAX_DET,
-            save_json=True,
             plots=False,
             verbose=False,
             project=scratch,
             name="val",
+            **options,
         )
-    (validator,) = seen
-    class_of = {category: index for index, category in enumerate(validator.class_map)}
-    records = [
-        {**record, "category_id": label_of[model.names[class_of[record["category_id"]]]]} for record in validator.jdict
-    ]
-    own = {key: float(value) for key, value in metrics.results_dict.items() if is_number(value)}
-    return records, own, int(validator.args.max_det)
+    return made[0], {key: float(value) for key, value in metrics.results_dict.items() if is_number(value)}

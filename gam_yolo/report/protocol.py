@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+import numpy as np
+
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation import Detections
 from gam_yolo.io import read_json, write
@@ -81,20 +83,20 @@ def read_protocol(predictions: Path) -> tuple[Protocol, dict[str, float]]:
     return Protocol(**{f.name: getattr(stored, f.name) for f in fields(Protocol)}), dict(stored.own)
 
 
-def reject_differences(results: Sequence[tuple[str, Protocol, Detections | None, int]]) -> None:
+def reject_differences(results: Sequence[tuple[str, Protocol, object]]) -> None:
     """Reject results that were not made under one protocol, with the setting in which they differ.
 
     A setting that is recorded for one result and not for another is checked against the other's detections.
 
     Args:
-        results: Name, protocol, detections (None for classifiers) and most detections of an image, for each.
+        results: Name, protocol and predictions of each.
 
     Raises:
         UserError: Two results differ.
     """
     fix = "Make both with the same settings"
     for key, what in _BINDING.items():
-        recorded = [(name, value) for name, protocol, *_ in results if (value := getattr(protocol, key)) is not None]
+        recorded = [(name, value) for name, protocol, _ in results if (value := getattr(protocol, key)) is not None]
         if not recorded:
             continue
         first, expected = recorded[0]
@@ -103,8 +105,8 @@ def reject_differences(results: Sequence[tuple[str, Protocol, Detections | None,
                 raise UserError(
                     f"'{first}' and '{name}' differ in {what} ({expected!s:.12} and {value!s:.12})", fix=fix
                 )
-        for name, protocol, detections, most in results:
-            if getattr(protocol, key) is not None or detections is None:
+        for name, protocol, detections in results:
+            if getattr(protocol, key) is not None or not isinstance(detections, Detections):
                 continue
             lowest = detections.score.min(initial=1.0)
             if key == "conf" and lowest < expected:
@@ -112,6 +114,7 @@ def reject_differences(results: Sequence[tuple[str, Protocol, Detections | None,
                     f"'{name}' has detections of confidence {lowest:.2g}, but '{first}' has none below {expected:g}",
                     fix=fix,
                 )
+            most = np.bincount(detections.image).max(initial=0)
             if key == "max_det" and most > expected:
                 raise UserError(
                     f"'{name}' has {most} detections on an image, but '{first}' is limited to {expected}", fix=fix

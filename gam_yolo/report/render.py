@@ -5,118 +5,60 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import TypeVar
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from gam_yolo.errors import UserError
 from gam_yolo.report import charts, formatting
+from gam_yolo.report.files import REPORT, to_json
 from gam_yolo.report.formatting import METRIC_NAMES, MINUS, printable, signed
 from gam_yolo.report.records import map_text
-from gam_yolo.report.result import Comparison, Difference, Value, VariantResult
+from gam_yolo.report.schema import ComparisonRecord, Difference, Value, VariantResult
 from gam_yolo.report.tables import csv_text
 
-__all__ = [
-    "FILES",
-    "draw_charts",
-    "environment",
-    "markdown",
-    "page",
-    "plan_charts",
-    "write",
-    "write_texts",
-]
+__all__ = ["draw_charts", "environment", "files", "markdown", "page", "plan_charts"]
 
-FILES = ("report.json", "report.csv", "report.md", "report.html")
-"""The files of a report."""
+C = TypeVar("C", bound=ComparisonRecord)
 
 _MOST_CLASSES = 24  # the most classes charted; all are in the tables
 
 
-def write(comparison: Comparison, folder: Path) -> Comparison:
-    """Write `report.html`, `report.md`, `report.json` and `report.csv`; all four are replaced, or none.
-
-    Args:
-        comparison: The result.
-        folder: Where to; made if it does not exist.
-
-    Returns:
-        The comparison as written, with a note on each chart that could not be drawn.
-
-    Raises:
-        UserError: They cannot be written.
-    """
+def files(comparison: C) -> tuple[C, dict[str, str]]:
+    """Return the text of each file of the report, and the comparison with a note on each chart that failed."""
     drawn, failed = draw_charts(map_text(comparison, printable))
     comparison = replace(comparison, notes=(*comparison.notes, *failed))
     shown = map_text(comparison, printable)
-    content = (comparison.to_json(), csv_text(shown), markdown(shown), _page(shown, drawn))
-    write_texts(folder, dict(zip(FILES, content, strict=True)))
-    return comparison
+    texts = (_page(shown, drawn), markdown(shown), to_json(comparison.to_dict()), csv_text(shown))
+    return comparison, dict(zip(REPORT, texts, strict=True))
 
 
-def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write files in a folder, which is made if it does not exist; all are replaced, or none.
-
-    Raises:
-        UserError: They cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _replace_together(folder, texts)
-    except OSError as error:
-        raise UserError(f"the report cannot be written ({error.strerror})", at=error.filename or folder) from None
-
-
-def _replace_together(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write files in a folder; if one cannot be replaced, those that were come back."""
-    with TemporaryDirectory(dir=folder, prefix=".gam-yolo-", ignore_cleanup_errors=True) as staging:
-        for name, text in texts.items():
-            (Path(staging) / name).write_text(text, encoding="utf-8", newline="")
-        done: list[str] = []
-        try:
-            for name in texts:
-                done.append(name)
-                if (folder / name).exists():
-                    (folder / name).replace(Path(staging) / f"before-{name}")
-                (Path(staging) / name).replace(folder / name)
-        except OSError:
-            for name in done:
-                before = Path(staging) / f"before-{name}"
-                if before.exists():
-                    before.replace(folder / name)
-                elif not (Path(staging) / name).exists():
-                    (folder / name).unlink()
-            raise
-
-
-def markdown(comparison: Comparison) -> str:
+def markdown(comparison: ComparisonRecord) -> str:
     """Return the text of `report.md`."""
     shown = map_text(comparison, lambda text: formatting.markdown(printable(text)))
     return environment().get_template("report.md.j2").render(report=shown, names=_names(comparison))
 
 
-def page(comparison: Comparison) -> str:
+def page(comparison: ComparisonRecord) -> str:
     """Return the text of `report.html`."""
     shown = map_text(comparison, printable)
     return _page(shown, draw_charts(shown)[0])
 
 
-def _page(comparison: Comparison, drawn: Mapping[str, str]) -> str:
+def _page(comparison: ComparisonRecord, drawn: Mapping[str, str]) -> str:
     safe = {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704  ours, escaped there
     return environment().get_template("report.html.j2").render(report=comparison, names=_names(comparison), charts=safe)
 
 
-def _names(comparison: Comparison) -> dict[str, str]:
+def _names(comparison: ComparisonRecord) -> dict[str, str]:
     """Name the metrics of the comparison's task."""
     return {metric: METRIC_NAMES[metric] for metric in comparison.about.metrics}
 
 
-def environment() -> Environment:
-    """Return the templates of reports, with their filters."""
+def environment(*packages: str) -> Environment:
+    """Return the templates of reports, with their filters; and those of other packages."""
     result = Environment(
-        loader=PackageLoader("gam_yolo.report"),
+        loader=ChoiceLoader([PackageLoader(name) for name in ("gam_yolo.report", *packages)]),
         autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -127,7 +69,7 @@ def environment() -> Environment:
     return result
 
 
-def draw_charts(comparison: Comparison) -> tuple[dict[str, str], list[str]]:
+def draw_charts(comparison: ComparisonRecord) -> tuple[dict[str, str], list[str]]:
     """Draw every chart for which there is something to draw.
 
     Returns:
@@ -142,7 +84,7 @@ def draw_charts(comparison: Comparison) -> tuple[dict[str, str], list[str]]:
     return drawn, notes
 
 
-def plan_charts(comparison: Comparison) -> dict[str, Callable[[], charts.Chart]]:
+def plan_charts(comparison: ComparisonRecord) -> dict[str, Callable[[], charts.Chart]]:
     """Gather what each chart shows; each is made by a call, in which it may fail."""
     variants, baseline = tuple(comparison.variants.values()), comparison.baseline
     main = comparison.about.main

@@ -17,22 +17,25 @@ from gam_yolo.errors import UserError
 from gam_yolo.evaluation import Detections, GroundTruth, read_truth
 from gam_yolo.movement import Movement
 from gam_yolo.report import classification
-from gam_yolo.report.classification import Classified
 from gam_yolo.report.comparison import compare_detections
 from gam_yolo.report.cost import measure_costs
+from gam_yolo.report.detection import DetectorValidation
 from gam_yolo.report.document import build
+from gam_yolo.report.files import REPORT, write_files
 from gam_yolo.report.formatting import printable
 from gam_yolo.report.gallery import differing_images
 from gam_yolo.report.groups import declared_groups, undeclared_groups
 from gam_yolo.report.movement import mean_movements, still_notes
 from gam_yolo.report.predictions import Predicted, Settings, collect, find_task
-from gam_yolo.report.render import FILES, write
-from gam_yolo.report.result import Comparison, Cost, Picture, Statistics
+from gam_yolo.report.render import files as report_files
+from gam_yolo.report.result import Comparison
+from gam_yolo.report.schema import Cost, Picture, Statistics
 from gam_yolo.report.tasks import TaskName
 from gam_yolo.report.variants import Variant
 
 __all__ = ["run"]
 
+P = TypeVar("P")
 T = TypeVar("T")
 
 
@@ -67,7 +70,9 @@ def run(
     listing = folder / "near-duplicates.csv"
     with _output(folder):
         comparison = _evaluate(variants, gt, control, settings, statistics, folder / "predictions", progress, listing)
-        return write(replace(comparison, notes=(*notes, *comparison.notes)), folder)
+        comparison, texts = report_files(replace(comparison, notes=(*notes, *comparison.notes)))
+        write_files(folder, texts)
+        return comparison
 
 
 def _evaluate(
@@ -87,9 +92,9 @@ def _evaluate(
     notes: list[str] = []
     files = _or_note(notes, "No image could be drawn", partial(_image_files, truth, settings)) or {}
     declared, groups = declared_groups(settings, truth, files)
-    predicted = collect(variants, truth, settings, cache, progress)
+    predicted = collect(variants, DetectorValidation(truth, settings), cache, progress)
     references = [variants[0].name, *([control] if control else [])]
-    detections = {name: [seed.detections for seed in seeds] for name, seeds in predicted.items()}
+    detections = {name: [seed.predictions for seed in seeds] for name, seeds in predicted.items()}
     compared = compare_detections(truth, detections, references, statistics, progress, groups)
     # What follows only decorates the result. Where it fails, a note says so.
     if not declared:
@@ -124,14 +129,15 @@ def _evaluate_classifiers(
             fix="Leave it out: groups are resampled for detectors only",
         )
     truth = classification.read_truth(variants, gt, settings)
-    classified = classification.collect(variants, truth, settings, cache, progress)
+    validation = classification.ClassifierValidation(truth, settings)
+    predicted = collect(variants, validation, cache, progress)
     references = [variants[0].name, *([control] if control else [])]
-    rankings = {name: [seed.rankings for seed in seeds] for name, seeds in classified.items()}
+    rankings = {name: [seed.predictions for seed in seeds] for name, seeds in predicted.items()}
     compared = classification.compare_rankings(truth, rankings, references, statistics, progress)
     notes: list[str] = []
-    costs = _or_note(notes, "The cost could not be measured", partial(_costs, variants, classified, settings, progress))
+    costs = _or_note(notes, "The cost could not be measured", partial(_costs, variants, predicted, settings, progress))
     pictures = _or_note(notes, "No image could be drawn", partial(classification.pictures, truth, rankings))
-    comparison = classification.build(truth, classified, costs or {}, references, statistics, settings, compared, notes)
+    comparison = classification.build(truth, predicted, costs or {}, references, statistics, settings, compared, notes)
     return replace(comparison, pictures=pictures or ())
 
 
@@ -148,7 +154,7 @@ def _output(folder: Path) -> Iterator[None]:
         TemporaryFile(dir=folder).close()
     except OSError as error:
         raise UserError(f"the report cannot be written there ({error.strerror})", at=printable(str(folder))) from None
-    blocked = [name for name in FILES if (folder / name).is_dir()]
+    blocked = [name for name in REPORT if (folder / name).is_dir()]
     if blocked:
         raise UserError("is a folder, and the report has a file of that name", at=folder / blocked[0])
     try:
@@ -170,7 +176,7 @@ def _or_note(notes: list[str], failure: str, make: Callable[[], T]) -> T | None:
 
 def _costs(
     variants: list[Variant],
-    predicted: Mapping[str, Sequence[Predicted | Classified]],
+    predicted: Mapping[str, Sequence[Predicted[P]]],
     settings: Settings,
     progress: Callable[[str], None],
 ) -> dict[str, Cost]:
@@ -179,12 +185,15 @@ def _costs(
         return {}
     progress("measuring latency")
     sizes = (seeds[0].protocol.imgsz for name, seeds in predicted.items() if name in checkpoints)
-    task: TaskName = "detect" if isinstance(next(iter(predicted.values()))[0], Predicted) else "classify"
+    task: TaskName = "detect" if isinstance(next(iter(predicted.values()))[0].predictions, Detections) else "classify"
     return measure_costs(checkpoints, next(sizes) or 640, settings.device, task)
 
 
 def _movements(
-    variants: list[Variant], predicted: dict[str, list[Predicted]], files: Mapping[int, Path], settings: Settings
+    variants: list[Variant],
+    predicted: dict[str, list[Predicted[Detections]]],
+    files: Mapping[int, Path],
+    settings: Settings,
 ) -> dict[str, tuple[Movement, ...]]:
     checkpoints = {v.name: v.paths for v in variants if v.paths[0].suffix == ".pt"}
     sizes = (seeds[0].protocol.imgsz for name, seeds in predicted.items() if name in checkpoints)

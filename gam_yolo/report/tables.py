@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 
 from gam_yolo.report.formatting import METRIC_NAMES, MINUS, gflops, points, signed, signed_span, span
-from gam_yolo.report.result import Comparison, Cost, Difference, Value
+from gam_yolo.report.schema import ComparisonRecord, Cost, Difference, Value
 
 __all__ = ["COLUMNS", "csv_text", "html", "main_table", "rows", "text"]
 
@@ -16,7 +16,7 @@ COLUMNS = ("variant", "minus", "class", "metric", "value", "low", "high", "p", "
 """The columns of `report.csv`."""
 
 
-def main_table(comparison: Comparison) -> list[tuple[str, ...]]:
+def main_table(comparison: ComparisonRecord) -> list[tuple[str, ...]]:
     """Return the main table, its header first; a cell's interval and verdict are on lines of their own."""
     references, main, second = comparison.references, comparison.about.main, comparison.about.second
     minus = (f"minus {name}" for name in references)
@@ -36,7 +36,7 @@ def main_table(comparison: Comparison) -> list[tuple[str, ...]]:
     return table
 
 
-def text(comparison: Comparison) -> str:
+def text(comparison: ComparisonRecord) -> str:
     """Lay out headline, main table and notes as plain text."""
     table = [[cell.replace("\n", "  ").strip() for cell in row] for row in main_table(comparison)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -44,7 +44,7 @@ def text(comparison: Comparison) -> str:
     return "\n".join([comparison.headline, "", *lines, "", *comparison.notes]).replace(MINUS, "-").strip()
 
 
-def html(comparison: Comparison) -> str:
+def html(comparison: ComparisonRecord) -> str:
     """Lay out headline, main table and notes for a notebook."""
     head, *body = (
         "".join(f"<{tag}>{escape(cell).replace(chr(10), '<br>')}</{tag}>" for cell in row)
@@ -55,7 +55,7 @@ def html(comparison: Comparison) -> str:
     return f"<p><b>{escape(comparison.headline)}</b></p><table><tr>{head}</tr>{lines}</table>{notes}"
 
 
-def rows(comparison: Comparison) -> Iterator[tuple[str | float | None, ...]]:
+def rows(comparison: ComparisonRecord) -> Iterator[tuple[str | float | None, ...]]:
     """Yield one row per variant, class and metric, and one per difference, in the order of `COLUMNS`."""
     for variant in comparison.variants.values():
         yield from _rows(variant.name, "", variant.metrics, variant.classes)
@@ -63,7 +63,7 @@ def rows(comparison: Comparison) -> Iterator[tuple[str | float | None, ...]]:
             yield from _rows(variant.name, reference, found.metrics, found.classes)
 
 
-def csv_text(comparison: Comparison) -> str:
+def csv_text(comparison: ComparisonRecord) -> str:
     """Return the text of `report.csv`; a name that begins like a formula has an apostrophe before it."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

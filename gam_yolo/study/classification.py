@@ -12,18 +12,14 @@ from gam_yolo.annotations.classes import read_labelled_images, resolve_folder, s
 from gam_yolo.errors import UserError, brief
 from gam_yolo.file_digests import FileDigests
 from gam_yolo.io import text_sha256
-from gam_yolo.report import classification
-from gam_yolo.report.predictions import Settings
 from gam_yolo.report.tasks import TaskName
-from gam_yolo.report.variants import Variant
-from gam_yolo.study.folder import RunFolder, StudyFolder
+from gam_yolo.study.folder import StudyFolder
 
 __all__ = [
     "attended",
     "check_model",
     "is_dataset_name",
     "is_resnet",
-    "predict",
     "read_classes",
     "task_of",
 ]
@@ -122,10 +118,3 @@ def read_classes(data: str, study: StudyFolder, *, prepare: bool) -> tuple[Path,
     if prepare:
         digests.save()
     return folder, len(classes), parts
-
-
-def predict(run: RunFolder, variant: str, data: str, imgsz: int, batch: int, device: str) -> None:
-    """Write the rankings of a run's checkpoint on the validation split to where the report looks for them."""
-    settings = Settings(data, "val", imgsz, batch, device)
-    truth = read_labelled_images(data)
-    classification.collect([Variant(variant, (run.best,))], truth, settings, run.study.predictions, print)

@@ -22,7 +22,8 @@ from gam_yolo.study.validation import BATCH
 
 if TYPE_CHECKING:
     from gam_yolo.report.overall import StudyResult
-    from gam_yolo.report.result import Comparison, Statistics
+    from gam_yolo.report.result import Comparison
+    from gam_yolo.report.schema import Statistics
 
 __all__ = ["plan_study", "run_study"]
 
@@ -213,7 +214,7 @@ def _compare(study: Study, planned: Plan, folder: StudyFolder, device: str, say:
 
 def _statistics(study: Study, planned: Plan, say: Progress) -> Statistics:
     """Return how to compare: seed by seed where the study file says so and every variant has the same seeds."""
-    from gam_yolo.report.result import Statistics
+    from gam_yolo.report.schema import Statistics
 
     seeds = defaultdict(list)
     for run in planned.runs:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from gam_yolo import ultralytics_api
+from gam_yolo.annotations.classes import read_labelled_images
 from gam_yolo.evaluation import read_truth
+from gam_yolo.report.classification import ClassifierValidation
+from gam_yolo.report.detection import DetectorValidation
 from gam_yolo.report.predictions import Settings, collect
 from gam_yolo.report.variants import Variant
-from gam_yolo.study import classification
+from gam_yolo.study.classification import task_of
 from gam_yolo.study.folder import RunFolder
 
 __all__ = ["BATCH", "attach", "predict", "times_limited"]
@@ -32,12 +35,11 @@ def predict(run: RunFolder, variant: str, data: str, imgsz: int, device: str) ->
         imgsz: Image size in pixels.
         device: Where to validate, as Ultralytics names it; empty for its choice.
     """
-    if classification.task_of(data) == "classify":
-        classification.predict(run, variant, data, imgsz, BATCH, device)
-        return
-    ultralytics_api.lift_nms_time_limit()
-    settings = Settings(data, "val", imgsz, BATCH, device)
-    collect([Variant(variant, (run.best,))], read_truth(data, None), settings, run.study.predictions, print)
+    settings, variants = Settings(data, "val", imgsz, BATCH, device), [Variant(variant, (run.best,))]
+    if task_of(data) == "classify":
+        collect(variants, ClassifierValidation(read_labelled_images(data), settings), run.study.predictions, print)
+    else:
+        collect(variants, DetectorValidation(read_truth(data, None), settings), run.study.predictions, print)
 
 
 def times_limited(run: RunFolder) -> int:

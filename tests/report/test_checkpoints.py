@@ -19,8 +19,10 @@ from ultralytics import YOLO
 from gam_yolo import ultralytics_api
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation import measure, read_coco, read_detections
-from gam_yolo.report import cost, predictions, run
+from gam_yolo.report import cost, run
 from gam_yolo.report.compare import compare
+from gam_yolo.report.detection import DetectorValidation
+from gam_yolo.report.predictions import Settings, collect
 from gam_yolo.report.result import Comparison
 from gam_yolo.report.variants import Variant
 
@@ -148,7 +150,7 @@ def test_checkpoints_and_run_folders_are_validated_once(
     def fail(*_: object) -> None:
         raise AssertionError("validated again")
 
-    monkeypatch.setattr(predictions, "_validate", fail)
+    monkeypatch.setattr(DetectorValidation, "validate", fail)
     assert run_compare(*arguments, *options).exit_code == 0
     second = json.loads((tmp_path / "out/report.json").read_text())
     assert second["variants"][0]["metrics"] == first["variants"][0]["metrics"]
@@ -194,12 +196,12 @@ def test_detections_do_not_depend_on_the_clock(
 ) -> None:
     nms = sys.modules[ultralytics_api.get("non_max_suppression").__module__]
     truth = read_coco(coco[1])
-    settings = predictions.Settings(str(coco[0]), "val", 320, 8, "cpu")
+    settings = Settings(str(coco[0]), "val", 320, 8, "cpu")
 
     def predict(name: str) -> list[float]:
         variant = Variant("a", (shared / "weights/yolov8n.pt",))
-        ((found,),) = predictions.collect([variant], truth, settings, tmp_path / name, print).values()
-        return [*found.detections.score.tolist(), found.own["metrics/mAP50(B)"]]
+        ((found,),) = collect([variant], DetectorValidation(truth, settings), tmp_path / name, print).values()
+        return [*found.predictions.score.tolist(), found.own["metrics/mAP50(B)"]]
 
     calm = predict("calm")
     defaults = nms.non_max_suppression.__defaults__
@@ -277,7 +279,7 @@ def test_annotations_in_another_layout_are_warned_of(
 def test_a_device_that_is_not_there_is_a_one_line_error(
     shared: Path, coco: tuple[Path, Path], device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictions, "_validate", lambda *_: pytest.fail("went to work"))
+    monkeypatch.setattr(DetectorValidation, "validate", lambda *_: pytest.fail("went to work"))
     weights = {name: shared / f"weights/{name}.pt" for name in ("yolov8n", "yolov5nu")}
     before = dict(os.environ)
     with pytest.raises(UserError, match=rf"^device '{device}' is not available\. Expected 'cpu', 'mps', or numbers"):
@@ -297,7 +299,7 @@ def test_a_device_that_is_not_there_is_a_one_line_error(
 def test_a_checkpoint_without_a_detector_is_a_one_line_error(
     shared: Path, coco: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: object, match: str
 ) -> None:
-    monkeypatch.setattr(predictions, "_validate", lambda *_: pytest.fail("went to work"))
+    monkeypatch.setattr(DetectorValidation, "validate", lambda *_: pytest.fail("went to work"))
     torch.save(content, tmp_path / "conv.pt")
     with pytest.raises(UserError, match=f"conv.pt: {match}"):
         compare({"a": shared / "weights/yolov8n.pt", "b": tmp_path / "conv.pt"}, data=coco[0], device="cpu")

@@ -15,7 +15,7 @@ from gam_yolo.report.charts import colour
 from gam_yolo.report.document import _training
 from gam_yolo.report.formatting import MINUS, in_full, short_path, signed_in_full
 from gam_yolo.report.protocol import Protocol, read_protocol, write_protocol
-from gam_yolo.report.result import MAIN, BestEpoch, Difference, Differences, Training, Value, VariantResult
+from gam_yolo.report.schema import MAIN, BestEpoch, Difference, Differences, Training, Value, VariantResult
 from gam_yolo.report.variants import find_variants, name_arguments
 
 from .conftest import DataSet, run_compare

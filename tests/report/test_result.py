@@ -186,7 +186,7 @@ def test_a_data_frame_without_pandas_is_a_one_line_error(found: Comparison, monk
         ({"notes": "x"}, "notes: is 'x'. Expected a list"),
         ({"data": {}}, "report.json, data: has no 'yaml'"),
         ({"variants": [{"name": "a"}]}, r"variants\[0\]: has no 'metrics'"),
-        ({"variants": None}, "has schema"),
+        ({"variants": None}, "report.json, variants: is None. Expected a list"),
     ],
 )
 def test_what_is_no_report_is_a_one_line_error(tmp_path: Path, change: dict[str, Any], match: str) -> None:

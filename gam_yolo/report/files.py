@@ -1,0 +1,128 @@
+"""The files of a result: all of them are replaced, or none."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, TypeVar
+
+from gam_yolo.errors import UserError, brief
+from gam_yolo.io import read_json
+from gam_yolo.report.records import read_record
+
+__all__ = ["REPORT", "SavedResult", "to_json", "write_files"]
+
+R = TypeVar("R", bound="SavedResult")
+
+REPORT = ("report.html", "report.md", "report.json", "report.csv")
+"""The files of a report."""
+
+
+class SavedResult(ABC):
+    """A result that can be written as a page, as JSON, and in whatever other forms it has."""
+
+    SCHEMA: ClassVar[tuple[str, int]]
+    """Name and version of the layout of its JSON file."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of the JSON file."""
+
+    @abstractmethod
+    def to_files(self) -> Mapping[str, str | bytes]:
+        """Return the content of each file, by its path in the folder; the page is the first."""
+
+    def to_json(self) -> str:
+        """Return the text of the JSON file."""
+        return to_json(self.to_dict())
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a page, a JSON file and the other forms; all files are replaced, or none.
+
+        Args:
+            folder: Where to write them; made if it does not exist.
+
+        Returns:
+            The path of the page.
+
+        Raises:
+            UserError: They cannot be written.
+        """
+        files = self.to_files()
+        write_files(Path(folder), files)
+        return Path(folder) / next(iter(files))
+
+    @classmethod
+    def load(cls: type[R], path: str | Path) -> R:
+        """Read the JSON file.
+
+        Raises:
+            UserError: It cannot be read, or has another layout.
+        """
+        return cls.from_dict(read_json(Path(path)), str(path))
+
+    @classmethod
+    def from_dict(cls: type[R], content: Any, source: str = "report") -> R:
+        """Make a result of the content of a JSON file; keys that are not known are passed over.
+
+        Args:
+            content: What `to_dict` returned.
+            source: Where it was read, for the error message.
+
+        Raises:
+            UserError: It is something else.
+        """
+        found = (content.get("schema"), content.get("schema_version")) if isinstance(content, dict) else ()
+        if found != cls.SCHEMA:
+            name, version = cls.SCHEMA
+            raise UserError(f"has schema {brief(found)}", at=source, expected=f"'{name}', version {version}")
+        return read_record(cls, cls._arranged(content, source), source)
+
+    @classmethod
+    def _arranged(cls, content: dict[str, Any], source: str) -> dict[str, Any]:  # noqa: ARG003  some need it
+        """Return the content as the fields of the class have it."""
+        return content
+
+
+def to_json(content: Mapping[str, Any]) -> str:
+    """Return the text of a JSON file, as all results have it."""
+    return json.dumps(content, indent=1, allow_nan=False)
+
+
+def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """Write files in a folder, which is made if it does not exist; all are replaced, or none.
+
+    Raises:
+        UserError: They cannot be written.
+    """
+    try:
+        for name in files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        _replace_together(folder, files)
+    except OSError as error:
+        raise UserError(f"the report cannot be written ({error.strerror})", at=error.filename or folder) from None
+
+
+def _replace_together(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """Write files in a folder; if one cannot be replaced, those that were come back."""
+    with TemporaryDirectory(dir=folder, prefix=".gam-yolo-", ignore_cleanup_errors=True) as staging:
+        new, old = ({name: Path(staging) / f"{i}.{age}" for i, name in enumerate(files)} for age in ("new", "old"))
+        for name, content in files.items():
+            new[name].write_bytes(content.encode() if isinstance(content, str) else content)
+        done: list[str] = []
+        try:
+            for name in files:
+                done.append(name)
+                if (folder / name).exists():
+                    (folder / name).replace(old[name])
+                new[name].replace(folder / name)
+        except OSError:
+            for name in done:
+                if old[name].exists():
+                    old[name].replace(folder / name)
+                elif not new[name].exists():
+                    (folder / name).unlink()
+            raise
