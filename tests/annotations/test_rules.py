@@ -465,10 +465,11 @@ def test_objects_without_area_are_noted(tmp_path: Path) -> None:
     records = [{"image_id": 1, "category_id": 1, "bbox": [5, 5, 10, 10]} for _ in range(3)]
     images = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}]
     says = "{} objects have no 'area': their size is their box's"
-    for without in (3, 2, 0):
+    one = "1 object has no 'area': its size is its box's"
+    for without in (3, 2, 1, 0):
         boxes = [record if i < without else {**record, "area": 40} for i, record in enumerate(records)]
         truth = read_truth(None, coco_file(tmp_path / "truth.json", images, boxes))
-        assert truth.notes == ((says.format(without),) if without else ())
+        assert truth.notes == ((one if without == 1 else says.format(without),) if without else ())
         assert truth.area.tolist() == [100] * without + [40] * (3 - without)
 
 
