@@ -13,7 +13,7 @@ from typing import TypeVar
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.images import image_files
 from gam_yolo.annotations.yolo import dataset
-from gam_yolo.errors import UserError
+from gam_yolo.errors import UserError, option
 from gam_yolo.evaluation import Detections, GroundTruth, read_truth
 from gam_yolo.movement import Movement
 from gam_yolo.report import classification
@@ -120,7 +120,7 @@ def _evaluate_classifiers(
 ) -> Comparison:
     if settings.groups is not None:
         raise UserError(
-            "--groups (in Python groups=) is given for classifiers",
+            f"{option('groups')} is given for classifiers",
             fix="Leave it out: groups are resampled for detectors only",
         )
     truth = classification.read_truth(variants, gt, settings)

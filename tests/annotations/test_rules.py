@@ -389,6 +389,18 @@ def test_images_that_splits_share_are_counted(tmp_path: Path, dataset_yaml: Writ
     assert "1 image of 'val' is also in 'train': 3.jpg" in read_truth(str(tmp_path / "mine.yaml"), None).notes
 
 
+def test_shared_images_of_one_name_are_named_with_their_folders(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    names = ["left/a.jpg", "right/a.jpg", "b.jpg"]
+    images = [{"id": i, "file_name": name, "width": 100, "height": 80} for i, name in enumerate(names)]
+    boxes = [{"image_id": i, "category_id": 1, "bbox": [5, 5, 10, 10]} for i in range(3)]
+    for split in ("train", "val"):
+        coco_file(tmp_path / f"src/annotations/instances_{split}.json", images, boxes)
+        for i, name in enumerate(names):
+            photograph(tmp_path / "src" / split / name, shade=40 * i)
+    warnings = prepare(dataset_yaml("coco", tmp_path / "src")).warnings
+    assert "3 images of 'train' are also in 'val': b.jpg, left/a.jpg, right/a.jpg" in warnings
+
+
 @pytest.mark.parametrize(
     ("boxes", "says"),
     [

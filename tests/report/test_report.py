@@ -179,7 +179,10 @@ def test_bad_arguments_are_one_line_errors(data_set: DataSet, tmp_path: Path) ->
         ((a, f"b={tmp_path}/x.*"), r"is not a checkpoint \(.pt\), a run folder or a prediction file"),
         ((a, tmp_path / "x.pt"), "x.pt: is a checkpoint, and there is no dataset .*--data"),
         ((a, tmp_path / "x.pt", "--data", data_set.yaml), "x.pt: cannot be loaded as a checkpoint"),
-        ((a, b, "--control", "bs1"), "the control is 'bs1'. Expected .* after the baseline, b-s1. Did you mean 'b-s1'"),
+        (
+            (a, b, "--control", "bs1"),
+            r"--control \(in Python control=\) is 'bs1'\. Expected .* after the baseline, b-s1. Did you mean 'b-s1'",
+        ),
         (
             (a, b, "--split", "test"),
             r"--split \(in Python split=\) is 'test', but .*truth.json is a file without splits",
