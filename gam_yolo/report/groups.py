@@ -206,5 +206,7 @@ def _listing(truth: GroundTruth, clusters: Sequence[Sequence[int]]) -> str:
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(("image", "group"))
-    rows.writerows((file, base_name(truth.files[group.get(i, i)])) for i, file in enumerate(truth.files))
+    names = [base_name(file) for file in truth.files]
+    names = names if len(set(names)) == len(names) else [*truth.files]  # equal names in several folders
+    rows.writerows((file, names[group.get(i, i)]) for i, file in enumerate(truth.files))
     return out.getvalue()
