@@ -24,6 +24,7 @@ from gam_yolo.attention.statistics import GateValues
 from gam_yolo.attention.worth import measure_worth
 from gam_yolo.blocks.parts import Start
 from gam_yolo.errors import UserError, option, reason
+from gam_yolo.report.compare import MIN_REPLICATES
 from gam_yolo.report.formatting import printable
 from gam_yolo.report.predictions import load
 from gam_yolo.report.variants import Paths, find_files, name_arguments
@@ -85,9 +86,18 @@ def look(
     Raises:
         UserError: A checkpoint or the images cannot be read.
     """
-    for name, value, least in (("limit", limit, 1), ("pictures", pictures, 0), ("vid_stride", vid_stride, 1)):
-        if value < least:
+    for name, value, least in (
+        ("imgsz", imgsz, 1),
+        ("batch", batch, 1),
+        ("limit", limit, 1),
+        ("pictures", pictures, 0),
+        ("vid_stride", vid_stride, 1),
+        ("replicates", replicates, MIN_REPLICATES),
+    ):
+        if value is not None and value < least:
             raise UserError(f"{option(name)} is {value}", expected=f"{least} or more")
+    if not 0 <= confidence <= 1:
+        raise UserError(f"--conf (in Python confidence=) is {confidence}", expected="a number from 0 to 1")
     files = _checkpoints(models)
     source = _source(images, data, split, limit)
     say = progress or (lambda _: None)

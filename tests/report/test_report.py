@@ -205,6 +205,20 @@ def test_images_without_detections_are_noted(data_set: DataSet, tmp_path: Path) 
     assert [note.startswith(f"{part} has no detection at all on 12 of the 60 images") for note in said] == [True]
 
 
+def test_an_empty_file_is_a_detector_that_finds_nothing(data_set: DataSet, tmp_path: Path) -> None:
+    empty = tmp_path / "none.json"
+    empty.write_text("[]")
+    some = data_set.predictions("some", 0.5, 41)
+    done = run_compare(some, empty, "--gt", data_set.truth, "--replicates", 300, "-o", tmp_path)
+    assert done.exit_code == 0
+    report = loaded(tmp_path)
+    assert report["variants"][1]["metrics"]["AP"]["value"] == 0
+    assert report["variants"][1]["differences"][report["baseline"]]["metrics"]["AP"]["verdict"] == "worse"
+    warning = f"Warning: {empty} holds no detections."
+    assert [note for note in report["notes"] if note.startswith(warning)]
+    assert done.output.count("holds no detections") == 1
+
+
 @pytest.mark.parametrize(
     ("content", "match"),
     [
