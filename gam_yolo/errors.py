@@ -18,7 +18,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["EXIT_STATUS", "UserError", "brief", "find_cause", "nearest", "reason", "similar"]
+__all__ = ["EXIT_STATUS", "UserError", "brief", "find_cause", "nearest", "option", "reason", "similar"]
 
 E = TypeVar("E", bound=BaseException)
 
@@ -71,6 +71,16 @@ def similar(name: str, known: Iterable[str]) -> str:
     by_lower = {k.lower(): k for k in known}
     close = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[close[0]] if close else ""
+
+
+def option(name: str) -> str:
+    """Return how a message names an option of a command, which is also an argument of its function.
+
+    Examples:
+        >>> option("vid_stride")
+        '--vid-stride (in Python vid_stride=)'
+    """
+    return f"--{name.replace('_', '-')} (in Python {name}=)"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

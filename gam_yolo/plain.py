@@ -90,6 +90,8 @@ def export_plain(checkpoint: str | Path, output: str | Path | None = None) -> Pl
         UserError: The checkpoint cannot be read, has no blocks of this package, or cannot be served by one file.
     """
     path = Path(checkpoint)
+    if path.suffix != ".pt" or not path.is_file():
+        raise UserError("is not the file of a checkpoint", at=path, expected="a file that ends in .pt")
     try:
         model = ultralytics_api.model(path).model
     except Exception as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-__all__ = ["MODELS_AND_DATA", "STUDIES", "shipped", "shipped_names"]
+__all__ = ["MODELS_AND_DATA", "STUDIES", "shipped", "shipped_names", "without_letter"]
 
 MODELS_AND_DATA = ("cfg", "data")
 STUDIES = ("cfg/studies",)
@@ -19,6 +20,18 @@ def shipped(name: str, folders: tuple[str, ...] = MODELS_AND_DATA) -> Path | Non
 def shipped_names(folders: tuple[str, ...]) -> list[str]:
     """Return the names of the YAMLs in our folders."""
     return sorted(_files(folders))
+
+
+def without_letter(name: str) -> str:
+    """Return the path of the YAML that serves all scales: the first scale letter after a digit in the name is dropped.
+
+    Ultralytics drops the first one of the whole path, which may be in the name of a folder.
+
+    Examples:
+        >>> without_letter("run2s/yolov8n-gam.yaml")
+        'run2s/yolov8-gam.yaml'
+    """
+    return re.sub(r"(?<=\d)[nslmx](?=[^\\/]*$)", "", name, count=1)
 
 
 def _files(folders: tuple[str, ...]) -> dict[str, Path]:

@@ -329,7 +329,7 @@ def find_yaml(name: str) -> Path | None:
     try:
         found = "" if "://" in name else get("check_yaml")(name, hard=False)
         return Path(found) if found and Path(found).is_file() else None
-    except OSError:  # a name that no file can have
+    except (OSError, AssertionError):  # a name that no file can have, or of another kind of file
         return None
 
 

@@ -111,9 +111,9 @@ def read_coco(
     located = list(_located(content, None if images is None else ImageFinder(images), leave_out, tally))
     if not located:
         raise UserError(
-            f"none of its {len(content.images)} images is among those of the dataset YAML, "
-            f"for example {content.images[0].name!r:.120}",
+            f"none of its images ({shown([i.name for i in content.images])}) is among those of the dataset YAML",
             at=path,
+            expected="annotations of the same split",
         )
     truth = ground_truth(
         sorted(located, key=lambda image: (isinstance(image.id, str), image.id)),
@@ -125,8 +125,12 @@ def read_coco(
         by_row=True,
     )
     without = sum(thing.area is None for image in located for thing in image.objects)
-    note = f"{without} objects have no 'area': their size is their box's"
-    return replace(truth, notes=(*truth.notes, note)) if without else truth
+    counted = (
+        "1 object has no 'area': its size is its"
+        if without == 1
+        else f"{without} objects have no 'area': their size is their"
+    )
+    return replace(truth, notes=(*truth.notes, f"{counted} box's")) if without else truth
 
 
 def _located(content: CocoFile, finder: ImageFinder | None, leave_out: bool, tally: Tally) -> Iterator[AnnotatedImage]:
@@ -199,8 +203,9 @@ def _records(content: Json, key: str, path: Path) -> list[Json]:
         if not isinstance(record, dict):
             raise UserError(f"is a {type(record).__name__}", at=f"{path}, {key}[{row}]", expected="a mapping")
         if not is_id(record.get("id"), (int, str) if key == "images" else (int,)):
-            raise UserError(f"has the id {shown([record.get('id')])}", at=f"{path}, {key}[{row}]", expected="a number")
-    reject_repeats((record["id"] for record in records), f"{path}, {key}", "ids")
+            kinds = "a whole number or a text" if key == "images" else "a whole number"
+            raise UserError(f"has the id {shown([record.get('id')])}", at=f"{path}, {key}[{row}]", expected=kinds)
+    reject_repeats((record["id"] for record in records), f"{path}, {key}", "id")
     return records
 
 

@@ -8,7 +8,7 @@ same numbers for something else.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def read_detections(path: str | Path, truth: GroundTruth, whole: bool = False) -
         path: The file: a list of records with `image_id`, `category_id`, `bbox` and `score`.
         truth: What the detections are compared with.
         whole: Whether `gam_yolo` wrote the file: it then covers all images, and its numbers are those of `truth`. If
-            not, a file without detections, or with some on less than half of the images with objects, is rejected.
+            not, a file with detections on less than half of the images with objects is rejected, but not an empty one.
 
     Raises:
         UserError: The file is incomplete, a value in it is wrong, or it belongs to another dataset.
@@ -121,14 +121,16 @@ def _images(records: Records, truth: GroundTruth, source: str) -> list[int]:
     several = sorted({str(r["file_name"]) for r, i in zip(records, found, strict=True) if i == _SEVERAL})
     if several:
         raise UserError(
-            f"{len(several)} of its file names ({shown(several)}) are those of several images in {truth.source}",
+            f"{truth.source} has several images with the file name {shown(several)}",
             at=source,
             expected="image names that differ, whatever their folder",
         )
-    strange = sorted({str(r.get("file_name", r.get("image_id"))) for r, i in zip(records, found, strict=True) if i < 0})
+    strange = _distinct(
+        record.get("file_name", record.get("image_id")) for record, i in zip(records, found, strict=True) if i < 0
+    )
     if strange:
         raise UserError(
-            f"{len(strange)} of its images ({shown(strange)}) are not in {truth.source}",
+            f"{truth.source} has no image {shown(strange)}{', nor any other of its images' if max(found) < 0 else ''}",
             at=source,
             expected="predictions of the same dataset and split",
         )
@@ -142,6 +144,11 @@ def _unique_index(keys: Sequence[Any]) -> dict[Any, int]:
     """Return the index of each key; `_SEVERAL` for one that occurs more than once."""
     count = Counter(keys)
     return {key: i if count[key] == 1 else _SEVERAL for i, key in enumerate(keys)}
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    """Return each value from a file once, in the order of their text."""
+    return [value for _, value in sorted({str(value): value for value in values}.items())]
 
 
 def _look_up(key: Any, known: dict[Any, int]) -> int:
@@ -169,12 +176,11 @@ def _labels(
         if chosen is not None:
             return chosen
     if (as_coco < 0).any():
-        unknown = sorted({str(value) for value, label in zip(ids, as_coco, strict=True) if label < 0})
+        unknown = _distinct(value for value, label in zip(ids, as_coco, strict=True) if label < 0)
         raise UserError(
-            f"category_id {shown(unknown)} are not in {truth.source}",
+            f"{truth.source} has no category with the id {shown(unknown)}",
             at=detections.source,
-            expected=f"{min(truth.category_ids, default=0)} to {max(truth.category_ids, default=0)} "
-            f"({len(truth.classes)} classes)",
+            expected=shown(sorted(truth.category_ids), limit=10) or "no detections, as that file has no categories",
         )
     return as_coco
 
@@ -274,7 +280,10 @@ def _reject_other_unit(detections: Detections, truth: GroundTruth, found: NDArra
         wrong = f"none of its {total} boxes overlaps any of {objects} objects with an IoU of 0.5, whatever its class"
     if wrong:
         raise UserError(
-            wrong, at=detections.source, expected="boxes [x, y, width, height] in pixels of the original image"
+            wrong,
+            at=detections.source,
+            expected="boxes [x, y, width, height] in pixels of the original image",
+            fix="If the boxes are right and the detector finds nothing, compare its checkpoint",
         )
 
 
@@ -287,22 +296,24 @@ def _reject_beside(detections: Detections, truth: GroundTruth) -> None:
     if len(beside):
         i = int(beside[0])
         image = int(detections.image[i])
+        others = f", as in {len(beside) - 1} more" if len(beside) > 1 else ""
         raise UserError(
             f"its box {np.round(detections.box[i], 1).tolist()} is beside image {truth.ids[image]!r:.120} of "
-            f"{width[i]:g} x {height[i]:g} pixels ({len(beside)} such records)",
+            f"{width[i]:g} x {height[i]:g} pixels{others}",
             at=f"{detections.source}, record {i}",
             expected="pixels of the original image",
         )
 
 
 def _reject_partial(detections: Detections, truth: GroundTruth) -> None:
-    """Reject detections of images most of which were never looked at."""
-    if not len(detections.image):
-        raise UserError("holds no detections", at=detections.source)
+    """Reject detections of images most of which were never looked at.
+
+    A file without any detection is what a detector writes that finds nothing; the report warns of it.
+    """
     without, images = detections.left_out(truth)
-    if 2 * without > images:
+    if len(detections.image) and 2 * without > images:
         raise UserError(
-            f"has detections on {images - without} of the {images} images with objects in {truth.source}",
+            f"has detections on only {images - without} of the {images} images with objects in {truth.source}",
             at=detections.source,
             expected="predictions of the whole split",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -115,13 +116,17 @@ def image_id_of(file: str | Path) -> ImageId:
 
 
 def images_shared(files: Iterable[Path], split: str, other: str) -> str:
-    """Say that images of a split are also in another.
+    """Say that images of a split are also in another. Images of one name are listed with their folders.
 
     Examples:
         >>> images_shared([Path("val/a.jpg")], "val", "train")
         "1 image of 'val' is also in 'train': a.jpg"
+        >>> images_shared([Path("val/x/a.jpg"), Path("val/y/a.jpg")], "val", "train")
+        "2 images of 'val' are also in 'train': x/a.jpg, y/a.jpg"
     """
-    names = sorted(file.name for file in files)
+    files = [*files]
+    alike = Counter(file.name for file in files)
+    names = sorted(file.name if alike[file.name] == 1 else f"{file.parent.name}/{file.name}" for file in files)
     listed = ", ".join(f"{name:.80}" for name in names[:3]) + (", ..." if len(names) > 3 else "")
     number, verb = ("1 image", "is") if len(names) == 1 else (f"{len(names)} images", "are")
     return f"{number} of '{split}' {verb} also in '{other}': {listed}"

@@ -48,10 +48,10 @@ def is_id(value: object, kinds: tuple[type, ...] = (int, str)) -> bool:
 
 
 def reject_repeats(values: Iterable[object], at: str, what: str) -> None:
-    """Reject a list in which anything that should be unique occurs twice."""
+    """Reject a list in which something occurs twice; `what` names it in the singular."""
     repeated = [value for value, count in Counter(values).items() if count > 1]
     if repeated:
-        raise UserError(f"{what} must be unique, but {shown(repeated)} occur more than once", at=at)
+        raise UserError(f"several have the {what} {shown(repeated)}", at=at, expected=f"each {what} once")
 
 
 def shown(values: Sequence[object], limit: int = 3) -> str:

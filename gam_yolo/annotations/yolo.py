@@ -32,7 +32,7 @@ def read_yolo(data: str | Path, split: str = "val") -> GroundTruth:
     classes = class_names(content, data)
     at = f"{data}, split '{split}'"
     files = image_files(content[split], at)
-    reject_repeats((image_id_of(path) for path in files), at, "image names (without folder and ending)")
+    reject_repeats((image_id_of(path) for path in files), at, "image name (without folder and ending)")
     files.sort(key=lambda path: (isinstance(image_id_of(path), str), image_id_of(path)))
     return ground_truth(read_labels(files, classes), classes, str(data), tally=Tally(), names=classes)
 

@@ -24,7 +24,8 @@ from gam_yolo.attention.schema import Block, Faithfulness, LookedModel, LookedPi
 from gam_yolo.attention.statistics import GateValues
 from gam_yolo.attention.worth import measure_worth
 from gam_yolo.blocks.parts import Start
-from gam_yolo.errors import UserError, reason
+from gam_yolo.errors import UserError, option, reason
+from gam_yolo.report.compare import MIN_REPLICATES
 from gam_yolo.report.formatting import printable
 from gam_yolo.report.predictions import load
 from gam_yolo.report.variants import Paths, find_files, name_arguments
@@ -86,9 +87,18 @@ def look(
     Raises:
         UserError: A checkpoint or the images cannot be read.
     """
-    for name, value, least in (("limit", limit, 1), ("pictures", pictures, 0), ("vid_stride", vid_stride, 1)):
-        if value < least:
-            raise UserError(f"--{name.replace('_', '-')} (in Python {name}=) is {value}", expected=f"{least} or more")
+    for name, value, least in (
+        ("imgsz", imgsz, 1),
+        ("batch", batch, 1),
+        ("limit", limit, 1),
+        ("pictures", pictures, 0),
+        ("vid_stride", vid_stride, 1),
+        ("replicates", replicates, MIN_REPLICATES),
+    ):
+        if value is not None and value < least:
+            raise UserError(f"{option(name)} is {value}", expected=f"{least} or more")
+    if not 0 <= confidence <= 1:
+        raise UserError(f"--conf (in Python confidence=) is {confidence}", expected="a number from 0 to 1")
     files = _checkpoints(models)
     source = _source(images, data, split, limit)
     say = progress or (lambda _: None)
@@ -156,7 +166,7 @@ def _source(images: Any, data: str | Path | None, split: str, limit: int) -> Any
     """Return what Ultralytics is to predict on."""
     if images is None:
         if data is None:
-            raise UserError("there are no images", fix="Give images, a folder or a video, or --data (in Python data=)")
+            raise UserError("there are no images", fix=f"Give images, a folder or a video, or {option('data')}")
         return [str(path) for path in image_files(dataset(data, split)[split], str(data))[:limit]]
     if isinstance(images, (str, Path)) or len(images) == 1:
         return str(images if isinstance(images, (str, Path)) else images[0])
@@ -169,7 +179,7 @@ def _source(images: Any, data: str | Path | None, split: str, limit: int) -> Any
 def _notes(found: Sequence[LookedModel], count: int, limit: int, measured: bool) -> tuple[str, ...]:
     notes = [f"{model.name} has no attention blocks." for model in found if not model.blocks]
     if count == limit:
-        notes.append(f"The first {limit} images were read. Use --limit (in Python limit=) for more.")
+        notes.append(f"The first {limit} images were read. Use {option('limit')} for more.")
     if count == 1:
         notes.append("One image was read. Whether a gate depends on the image is seen on several.")
     if measured:

@@ -84,7 +84,7 @@ def compare(
         out.print(warning, style="bold red")
     out.print(_table(found))
     out.print(found.headline, style="bold")
-    for note in found.notes:
+    for note in [note for note in found.notes if note not in found.warnings]:
         out.print(note, style="dim")
     out.print(f"Report: {output / 'report.html'}")
 

@@ -67,6 +67,10 @@ def prepare(data: str | Path) -> PreparedDataset:
     """
     file = ultralytics_api.find_yaml(str(data))
     if file is None:
+        if Path(data).suffix not in {".yaml", ".yml"} and exists(Path(data)):
+            raise UserError(
+                "is not a dataset YAML", at=data, fix="For annotations without one: gam-yolo prepare --init"
+            )
         raise UserError("no such dataset YAML", at=data, similar=similar(Path(data).name, shipped_names(("data",))))
     content = read_yaml(file, "a dataset YAML")
     if function := _own_function(content):
@@ -80,6 +84,14 @@ def prepare(data: str | Path) -> PreparedDataset:
         except Exception as error:
             if ours := find_cause(error, UserError):
                 raise ours from None
+            if isinstance(content, dict) and "source" in content and not content.get("download"):
+                kind = content.get("protocol", "coco")
+                raise UserError(
+                    "its images are missing, and key 'source' has no effect without 'download'",
+                    at=file,
+                    expected=f"download: from gam_yolo.datasets import prepare_{kind}; prepare_{kind}(yaml)",
+                    fix="See what `gam-yolo prepare --init` prints for the source",
+                ) from None
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"cannot be prepared ({reason})", at=file) from None
     return _count(file)

@@ -9,9 +9,9 @@ from pathlib import Path
 from gam_yolo import ultralytics_api
 from gam_yolo.errors import UserError, brief, similar
 from gam_yolo.graph.model import Document
-from gam_yolo.resources import MODELS_AND_DATA, shipped_names
+from gam_yolo.resources import MODELS_AND_DATA, shipped_names, without_letter
 
-__all__ = ["load", "model_files", "scale_letter", "without_letter"]
+__all__ = ["load", "model_files", "scale_letter"]
 
 
 def load(name: str | Path) -> Document:
@@ -68,11 +68,3 @@ def model_files(names: Iterable[str]) -> list[str]:
 def scale_letter(name: str) -> str:
     """Return the scale letter that Ultralytics reads in a file's name, or an empty string."""
     return str(ultralytics_api.get("guess_model_scale")(name))
-
-
-def without_letter(name: str) -> str:
-    """Return the path that Ultralytics looks for next where `name` does not exist.
-
-    The first letter n, s, l, m or x that follows a digit is dropped, even in the name of a folder.
-    """
-    return re.sub(r"(?<=\d)[nslmx]", "", name, count=1)

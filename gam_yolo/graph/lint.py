@@ -16,9 +16,10 @@ from gam_yolo.arguments import source as file_name
 from gam_yolo.blocks.forks import FEWEST_CHANNELS
 from gam_yolo.errors import UserError, brief
 from gam_yolo.graph.edit import FEEDS_NEXT
-from gam_yolo.graph.find import load, scale_letter, without_letter
+from gam_yolo.graph.find import load, scale_letter
 from gam_yolo.graph.model import IMAGE, NO_MAP, Document, Graph, Layer
 from gam_yolo.graph.shapes import Shape, known_modules, measure, module_class, scales
+from gam_yolo.resources import without_letter
 
 __all__ = ["Finding", "as_json", "check", "explain", "quick_check", "status"]
 
@@ -420,9 +421,3 @@ def _names(name: str, config: dict[str, Any]) -> Iterator[Finding]:
         elif not re.search(r"yolo(e-)?v?\d", stem):
             message = f"no scale can be asked for by the name '{stem}', so '{offered[0]}' is always built"
             yield Finding("warning", "scale-letter", None, message, serve_all[0].upper() + serve_all[1:])
-    folder = str(Path(name).parent)
-    if len(offered) > 1 and without_letter(folder) != folder:
-        message = f"asked for a scale, Ultralytics looks in '{without_letter(folder)}' instead of '{folder}'"
-        yield Finding(
-            "warning", "scale-folder", None, message, "Use a folder without a letter n, s, m, l, x after a digit"
-        )

@@ -12,7 +12,7 @@ import yaml
 
 from gam_yolo import registry
 from gam_yolo.arguments import as_list
-from gam_yolo.errors import UserError, similar
+from gam_yolo.errors import UserError, option, similar
 from gam_yolo.graph.draw import svg
 from gam_yolo.graph.edit import FEEDS, Edit, insert, remove, rewrite
 from gam_yolo.graph.find import load
@@ -195,15 +195,20 @@ def place_block(
     if block:
         registry.get(block)
     if feeds not in FEEDS:
-        raise UserError(f"feeds is '{feeds}'", expected=f"one of {', '.join(FEEDS)}", similar=similar(feeds, FEEDS))
+        raise UserError(
+            f"{option('feeds')} is '{feeds}'", expected=f"one of {', '.join(FEEDS)}", similar=similar(feeds, FEEDS)
+        )
     if not at:
-        raise UserError("at is not given", expected="where to place the block, such as p3 or 'after 15'")
+        raise UserError(f"{option('at')} is not given", expected="where to place the block, such as p3 or 'after 15'")
     graph = document.graph
     letters = scales(document.config) if scale is None else [scale]
     shapes = [measure(document.config, document.name, letter) for letter in letters]
     rows = resolve(graph, at, shapes[0])
     if not block and (verb := next((verb for verb in rows if verb != "remove"), "")):
-        raise UserError(f"block is not given, but at says '{verb}'", expected="the name of a block, or 'remove' only")
+        raise UserError(
+            f"{option('block')} is not given, but at='{at}' says '{verb}'",
+            expected="the name of a block, or 'remove' only",
+        )
     layers = [*graph.layers]
     in_place = [row for verb in ("replace", "remove", "inside") for row in rows.get(verb, ())]
     if (twice := next((row for row in in_place if in_place.count(row) > 1), None)) is not None:

@@ -19,7 +19,7 @@ from gam_yolo.annotations.classes import (
     read_labelled_images,
     read_rankings,
 )
-from gam_yolo.errors import UserError
+from gam_yolo.errors import UserError, option
 from gam_yolo.evaluation import Estimate, Samples, accuracy, draw_weights
 from gam_yolo.report.comparison import compare_samples, headline
 from gam_yolo.report.document import assemble, describe_variants, seed_notes
@@ -88,13 +88,13 @@ def read_truth(variants: Sequence[Variant], gt: Path | None, settings: Settings)
         UserError: There is no data set, or it cannot be read.
     """
     if gt is not None:
-        raise UserError(f"--gt (in Python gt=) is {gt}", expected="it with detectors only", fix="Leave it out")
+        raise UserError(f"{option('gt')} is {gt}", expected="it with detectors only", fix="Leave it out")
     if settings.data is None:
         raise UserError(
             "there is no data set to compare classifiers on",
             at=variants[0].paths[0],
             expected="a folder with train/ and val/",
-            fix="Give it: --data, in Python data=",
+            fix=f"Give it: {option('data')}",
         )
     return read_labelled_images(settings.data, settings.split)
 

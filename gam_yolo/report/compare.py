@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from gam_yolo.errors import UserError, brief, similar
+from gam_yolo.errors import UserError, brief, option, similar
 from gam_yolo.evaluation.groups import GroupSpec
 from gam_yolo.report.predictions import Settings
 from gam_yolo.report.result import Comparison
@@ -102,18 +102,18 @@ def compare(
     names = [variant.name for variant in found]
     if control is not None and control not in names[1:]:
         raise UserError(
-            f"the control is '{control}'",
+            f"{option('control')} is '{control}'",
             expected=f"one of the variants after the baseline, {', '.join(names[1:])}",
             similar=similar(control, names[1:]),
         )
     if replicates < MIN_REPLICATES:
-        raise UserError(f"--replicates (in Python replicates=) is {replicates}", expected=f"{MIN_REPLICATES} or more")
+        raise UserError(f"{option('replicates')} is {replicates}", expected=f"{MIN_REPLICATES} or more")
     settings = Settings(str(data) if data is not None else None, split, imgsz, batch, device, groups)
     truth = Path(gt) if gt is not None else None
     if data is None and split != "val" and truth is not None and truth.is_file():
         raise UserError(
-            f"--split (in Python split=) is '{split}', but {truth} is a file without splits",
-            fix="Leave it out, or give a dataset YAML: --data, in Python data=",
+            f"{option('split')} is '{split}', but {truth} is a file without splits",
+            fix=f"Leave it out, or give a dataset YAML: {option('data')}",
         )
     statistics, report = Statistics(replicates=replicates), progress or _silent
     return run(found, truth, control, settings, statistics, Path(output) if output is not None else None, report)

@@ -207,7 +207,12 @@ def _notes(truth: GroundTruth, predicted: Mapping[str, list[Predicted[Detections
     notes = seed_notes(predicted, "image size and thresholds agree")
     for seed in (p for seeds in predicted.values() for p in seeds if p.protocol.imgsz is None):
         without, images = seed.predictions.left_out(truth)
-        if without > _OFTEN_EMPTY * images:
+        if not len(seed.predictions.image):
+            notes.append(
+                f"Warning: {seed.path} holds no detections. It counts as a detector that finds nothing; at a low "
+                "confidence that is rare, so check how the file was made."
+            )
+        elif without > _OFTEN_EMPTY * images:
             notes.append(
                 f"{seed.path} has no detection at all on {without} of the {images} images with objects. At a low "
                 "confidence that is rare: if these images were left out when it was made, its scores are too low."

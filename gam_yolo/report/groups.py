@@ -16,6 +16,7 @@ from PIL import Image
 
 from gam_yolo.annotations.images import base_name, image_files
 from gam_yolo.annotations.yolo import dataset
+from gam_yolo.errors import option
 from gam_yolo.evaluation import GroundTruth
 from gam_yolo.evaluation.groups import Groups, GroupSpec, read_groups
 from gam_yolo.io import write
@@ -51,7 +52,7 @@ def declared_groups(settings: Settings, truth: GroundTruth, paths: Mapping[int, 
         UserError: They cannot be read, or an image has no group.
     """
     spec: GroupSpec = settings.groups
-    at = "--groups (in Python groups=)"
+    at = option("groups")
     content: dict[str, Any] = dataset(settings.data, settings.split) if settings.data else {}
     if spec is None:
         spec, at = content.get("groups"), f"{settings.data}, key 'groups'"
@@ -205,5 +206,7 @@ def _listing(truth: GroundTruth, clusters: Sequence[Sequence[int]]) -> str:
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(("image", "group"))
-    rows.writerows((file, base_name(truth.files[group.get(i, i)])) for i, file in enumerate(truth.files))
+    names = [base_name(file) for file in truth.files]
+    names = names if len(set(names)) == len(names) else [*truth.files]  # equal names in several folders
+    rows.writerows((file, names[group.get(i, i)]) for i, file in enumerate(truth.files))
     return out.getvalue()

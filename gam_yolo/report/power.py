@@ -26,7 +26,7 @@ import numpy as np
 from scipy.special import gammaincinv, ndtri
 
 from gam_yolo.annotations.data import Array
-from gam_yolo.errors import UserError
+from gam_yolo.errors import UserError, option
 from gam_yolo.evaluation.statistics import critical_squared, sum_dof
 from gam_yolo.io import is_number
 from gam_yolo.report.formatting import METRIC_NAMES, points
@@ -255,9 +255,7 @@ def power(
     for name, value in (("detect", detect), ("seeds", seeds), ("images", images), ("comparisons", comparisons)):
         least = 2 if name == "seeds" else 0
         if value is not None and not (is_number(value) and value > 0 and value >= least):
-            raise UserError(
-                f"--{name} (in Python {name}=) is {value}", expected="2 or more" if least else "more than 0"
-            )
+            raise UserError(f"{option(name)} is {value}", expected="2 or more" if least else "more than 0")
     report = pilot if isinstance(pilot, Comparison) else Comparison.load(_file(Path(pilot)))
     metric = metric or report.about.main
     others = [variant for variant in report.variants.values() if report.baseline in variant.differences]

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.classes import LabelledImages, is_ranking_file
-from gam_yolo.errors import UserError
+from gam_yolo.errors import UserError, option
 from gam_yolo.evaluation import GroundTruth
 from gam_yolo.evaluation.groups import GroupSpec
 from gam_yolo.file_digests import FileDigests
@@ -78,7 +78,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name, value in (("imgsz", self.imgsz), ("batch", self.batch)):
             if value is not None and value < 1:
-                raise UserError(f"--{name} (in Python {name}=) is {value}", expected="1 or more")
+                raise UserError(f"{option(name)} is {value}", expected="1 or more")
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ def common_imgsz(
         raise UserError(
             "is a checkpoint, and there is no dataset to validate it on",
             at=checkpoints[0],
-            fix=f"Give a {'dataset YAML' if task == 'detect' else 'folder'}: --data, in Python data=",
+            fix=f"Give a {'dataset YAML' if task == 'detect' else 'folder'}: {option('data')}",
         )
     _try_device(settings.device)
     sizes, stride = {}, _LEAST_STRIDE
@@ -271,7 +271,7 @@ def common_imgsz(
         (a, size_a), (b, size_b) = sorted(sizes.items(), key=lambda item: item[1])[:: len(sizes) - 1]
         raise UserError(
             f"{a} was trained at {size_a} pixels and {b} at {size_b}",
-            fix="Give --imgsz (in Python imgsz=) to compare them at one size",
+            fix=f"Give {option('imgsz')} to compare them at one size",
         )
     wanted = settings.imgsz or sizes[checkpoints[0]]
     rounded = -(-wanted // stride) * stride

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,9 +12,9 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import TypeVar
 
 from gam_yolo import ultralytics_api
-from gam_yolo.annotations.images import image_files
+from gam_yolo.annotations.images import ImageFinder, base_name, image_files
 from gam_yolo.annotations.yolo import dataset
-from gam_yolo.errors import UserError
+from gam_yolo.errors import UserError, option
 from gam_yolo.evaluation import Detections, GroundTruth, read_truth
 from gam_yolo.movement import Movement
 from gam_yolo.report import classification
@@ -125,7 +126,7 @@ def _evaluate_classifiers(
 ) -> Comparison:
     if settings.groups is not None:
         raise UserError(
-            "--groups (in Python groups=) is given for classifiers",
+            f"{option('groups')} is given for classifiers",
             fix="Leave it out: groups are resampled for detectors only",
         )
     truth = classification.read_truth(variants, gt, settings)
@@ -216,11 +217,14 @@ def _pictures(
 
 
 def _image_files(truth: GroundTruth, settings: Settings) -> dict[int, Path]:
-    """Find the images of the ground truth by name, else by stem, among those of the dataset YAML; none without one."""
+    """Find the images of the ground truth among those of the dataset YAML; none without one.
+
+    A file fits by its name, with its folders where several have that name; else by its stem, if only one has it.
+    """
     if settings.data is None:
         return {}
     paths = image_files(dataset(settings.data, settings.split)[settings.split], settings.data)
-    known = {path.stem: path for path in paths} | {path.name: path for path in paths}
-    names = [Path(file) for file in truth.files]
-    found = {i: known.get(file.name) or known.get(file.stem) for i, file in enumerate(names)}
+    finder, alike = ImageFinder(paths), Counter(path.stem for path in paths)
+    by_stem = {path.stem: path for path in paths if alike[path.stem] == 1}
+    found = {i: finder.find(file) or by_stem.get(Path(base_name(file)).stem) for i, file in enumerate(truth.files)}
     return {index: path for index, path in found.items() if path is not None}

@@ -55,7 +55,8 @@ def read_data(data: str | Path, study: StudyFolder, *, prepare: bool) -> Data:
     try:
         content = ultralytics_api.load_dataset_yaml(str(data), download=prepare)
     except Exception as error:
-        raise find_cause(error, UserError) or UserError(" ".join(str(error).split())) from None
+        fix = f"Try: gam-yolo prepare {data}" if isinstance(error, FileNotFoundError) else ""
+        raise find_cause(error, UserError) or UserError(" ".join(str(error).split()), fix=fix) from None
     yaml = Path(content["yaml_file"]).resolve()
     digests = FileDigests(study.digests)
     names = {int(key): str(name) for key, name in content["names"].items()}

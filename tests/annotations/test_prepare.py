@@ -190,6 +190,14 @@ def test_the_command_ends_with_one_line_and_status_2(
     assert said.out == ""
 
 
+def test_annotations_given_for_a_yaml_are_told_from_a_yaml(tmp_path: Path) -> None:
+    file = coco_file(tmp_path / "train.json", [], [])
+    with pytest.raises(UserError, match=r"train\.json: is not a dataset YAML\. .*gam-yolo prepare --init"):
+        prepare(file)
+    with pytest.raises(UserError, match=r"nothing\.json: no such dataset YAML"):
+        prepare(tmp_path / "nothing.json")
+
+
 def test_what_is_wrong_is_reported(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
     with pytest.raises(UserError, match=r"^vox-local\.yaml: no such dataset YAML\. Did you mean 'voc-local\.yaml'\?"):
         prepare("vox-local.yaml")
@@ -205,6 +213,9 @@ def test_what_is_wrong_is_reported(tmp_path: Path, dataset_yaml: WriteYaml) -> N
         path.write_text(f"path: x\n{text}{ours}")
         with pytest.raises(UserError, match=expected):
             prepare(path)
+    path.write_text("path: x\nsource: kit\ntrain: images/val\nval: images/val\nprotocol: voc\nnames: [a]\n")
+    with pytest.raises(UserError, match=r"half\.yaml: .*'source' has no effect without 'download'.*import prepare_voc"):
+        prepare(path)
     path.write_text("- not a mapping\n")
     with pytest.raises(UserError, match=r"half\.yaml: cannot be prepared"):
         prepare(path)

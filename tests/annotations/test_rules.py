@@ -389,6 +389,18 @@ def test_images_that_splits_share_are_counted(tmp_path: Path, dataset_yaml: Writ
     assert "1 image of 'val' is also in 'train': 3.jpg" in read_truth(str(tmp_path / "mine.yaml"), None).notes
 
 
+def test_shared_images_of_one_name_are_named_with_their_folders(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    names = ["left/a.jpg", "right/a.jpg", "b.jpg"]
+    images = [{"id": i, "file_name": name, "width": 100, "height": 80} for i, name in enumerate(names)]
+    boxes = [{"image_id": i, "category_id": 1, "bbox": [5, 5, 10, 10]} for i in range(3)]
+    for split in ("train", "val"):
+        coco_file(tmp_path / f"src/annotations/instances_{split}.json", images, boxes)
+        for i, name in enumerate(names):
+            photograph(tmp_path / "src" / split / name, shade=40 * i)
+    warnings = prepare(dataset_yaml("coco", tmp_path / "src")).warnings
+    assert "3 images of 'train' are also in 'val': b.jpg, left/a.jpg, right/a.jpg" in warnings
+
+
 @pytest.mark.parametrize(
     ("boxes", "says"),
     [
@@ -465,10 +477,11 @@ def test_objects_without_area_are_noted(tmp_path: Path) -> None:
     records = [{"image_id": 1, "category_id": 1, "bbox": [5, 5, 10, 10]} for _ in range(3)]
     images = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}]
     says = "{} objects have no 'area': their size is their box's"
-    for without in (3, 2, 0):
+    one = "1 object has no 'area': its size is its box's"
+    for without in (3, 2, 1, 0):
         boxes = [record if i < without else {**record, "area": 40} for i, record in enumerate(records)]
         truth = read_truth(None, coco_file(tmp_path / "truth.json", images, boxes))
-        assert truth.notes == ((says.format(without),) if without else ())
+        assert truth.notes == ((one if without == 1 else says.format(without),) if without else ())
         assert truth.area.tolist() == [100] * without + [40] * (3 - without)
 
 

@@ -102,7 +102,7 @@ def test_images_may_lie_where_ultralytics_puts_them(tmp_path: Path) -> None:
         ({"images": {}, "categories": []}, "key 'images' is {}. Expected a list of records"),
         (
             document([image(5, "a.jpg"), image(5, "b.jpg")], []),
-            r"images: ids must be unique, but 5 occur more than once",
+            r"images: several have the id 5\. Expected each id once",
         ),
         (document([image(5, "../a.jpg")], []), r"images\[0\]: file_name '\.\./a\.jpg' leaves the image folder"),
         (document([image(5, "/etc/a.jpg")], []), "leaves the image folder"),

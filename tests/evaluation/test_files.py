@@ -80,12 +80,14 @@ def rejected(read: object, match: str) -> None:
 @pytest.mark.parametrize(
     ("records", "match"),
     [
-        ([], "holds no detections"),
         ({"annotations": []}, "not a list of records"),
-        ([{**RESULT, "image_id": 8}], r"'8'\) are not in .*truth.json\. Expected predictions of the same dataset"),
+        (
+            [{**RESULT, "image_id": 8}],
+            r"truth\.json has no image 8, nor any other of its.*Expected predictions of the same dataset",
+        ),
         ([{**RESULT, "file_name": "c.jpg"}], "'c.jpg'.*Expected predictions of the same dataset"),
-        ([{**RESULT, "image_id": [7]}], r"'\[7\]'.*Expected predictions of the same dataset"),
-        ([{**RESULT, "category_id": 1}], "category_id '1' are not in .*2 to 5"),
+        ([{**RESULT, "image_id": [7]}], r"no image \[7\].*Expected predictions of the same dataset"),
+        ([{**RESULT, "category_id": 1}], r"truth\.json has no category with the id 1\. Expected 2, 5\."),
         ([RESULT, {**RESULT, "score": float("nan")}], r"record 1: 'score' is nan\. Expected a finite number"),
         ([{**RESULT, "score": None}], "'score' is None"),
         ([{**RESULT, "bbox": [1, 2, 3]}], r"record 0: 'bbox' is \[1, 2, 3\]\. Expected four finite numbers"),
@@ -109,7 +111,9 @@ def test_predictions_of_a_part_of_the_split_are_rejected(tmp_path: Path) -> None
     path.write_text(json.dumps({**TRUTH, "images": images, "annotations": annotations}))
     predictions = tmp_path / "predictions.json"
     predictions.write_text(json.dumps([{**RESULT, "image_id": 1}]))
-    rejected(lambda: read_detections(predictions, read_coco(path)), "on 1 of the 3 images with objects")
+    rejected(lambda: read_detections(predictions, read_coco(path)), "on only 1 of the 3 images with objects")
+    predictions.write_text("[]")  # a detector that finds nothing
+    assert not len(read_detections(predictions, read_coco(path)).image)
 
 
 def test_a_truncated_file_is_told_from_a_complete_one(truth_file: Path, tmp_path: Path) -> None:
@@ -124,8 +128,8 @@ def test_a_truncated_file_is_told_from_a_complete_one(truth_file: Path, tmp_path
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"images": [TRUTH["images"][0]] * 2}, "images: ids must be unique, but 7"),
-        ({"annotations": [TRUTH["annotations"][0]] * 2}, "annotations: ids must be unique, but 1"),
+        ({"images": [TRUTH["images"][0]] * 2}, r"images: several have the id 7\. Expected each id once"),
+        ({"annotations": [TRUTH["annotations"][0]] * 2}, r"annotations: several have the id 1\. Expected each id once"),
         ({"images": TRUTH["images"][:1]}, r"annotations\[1\]: image_id 3 is not the id of one of the file's records"),
         ({"categories": TRUTH["categories"][:1]}, r"annotations\[0\]: category_id 2 is not the id of"),
         ({"images": []}, "lists no images"),
@@ -133,7 +137,7 @@ def test_a_truncated_file_is_told_from_a_complete_one(truth_file: Path, tmp_path
         ({"annotations": [{**TRUTH["annotations"][0], "area": float("nan")}]}, "'area' is nan"),
         (
             {"annotations": [{k: v for k, v in TRUTH["annotations"][0].items() if k != "id"}]},
-            "has the id None. Expected a number",
+            "has the id None. Expected a whole number\\.",
         ),
         ({"images": [{**TRUTH["images"][0], "id": [7]}]}, r"images\[0\]: has the id \[7\]"),
         ({"images": [{**TRUTH["images"][0], "width": "x"}, TRUTH["images"][1]]}, r"images\[0\]: 'width' is 'x'"),
@@ -233,7 +237,7 @@ def test_bad_yolo_data_is_reported_on_one_line(yolo: Path) -> None:
     rejected(lambda: read_yolo(yolo.parent / "none.yaml"), "none.yaml: no such dataset YAML")
     rejected(lambda: read_yolo(yolo, "test"), "has no split 'test'. Expected one of train, val")
     (yolo.parent / "images/val/9.png").write_bytes(b"")
-    rejected(lambda: read_yolo(yolo), "must be unique, but 9")
+    rejected(lambda: read_yolo(yolo), r"several have the image name \(without folder and ending\) 9")
     (yolo.parent / "images/val/9.jpg").unlink()
     rejected(lambda: read_yolo(yolo), "9.png: is empty")
 

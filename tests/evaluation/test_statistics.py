@@ -115,6 +115,16 @@ def test_standard_errors_are_right_however_few_images_a_class_has(per_class: int
     assert np.mean(errors) >= 0.85
 
 
+def test_the_standard_error_of_ap75_is_widened() -> None:
+    """Boxes are exact, so AP75 is AP50 on each replicate; docs/evaluation.md says what the factor rests on."""
+    rng = np.random.default_rng(0)
+    truth, model = coin_flips(90, rng.random(90) < 0.6, np.arange(90) % 3)
+    found = estimate(resample(truth, [model], draw_weights(90, 200, seed=0)))
+    at_50, at_75 = METRICS.index("AP50"), METRICS.index("AP75")
+    assert (found.value[:, at_50] == found.value[:, at_75]).all()
+    assert found.image_variance[:, at_75] == pytest.approx(1.05**2 * found.image_variance[:, at_50])
+
+
 def test_no_interval_where_the_mean_depends_on_few_images() -> None:
     label = np.repeat([0, 1], [50, 2])
     truth, model = coin_flips(52, np.arange(52) % 2 == 0, label)

@@ -85,8 +85,11 @@ def test_a_shipped_name_is_found_with_and_without_its_scale() -> None:
     ("args", "told"),
     [
         (["--block", "GAN", "--at", "p3"], "no block is named 'GAN'. Did you mean 'GAM'"),
-        (["--block", "GAM"], "at is not given"),
-        (["--block", "GAM", "--at", "p3", "--feeds", "some"], "feeds is 'some'"),
+        (["--block", "GAM"], r"--at \(in Python at=\) is not given"),
+        (
+            ["--block", "GAM", "--at", "p3", "--feeds", "some"],
+            r"--feeds \(in Python feeds=\) is 'some'\. Expected one of all, next",
+        ),
         (["--block", "GAM", "--at", "p3", "--args", "{"], "--args is '{'"),
         (
             ["--block", "GAM", "--at", "p3", "--args", "{gait: none}"],

@@ -168,7 +168,7 @@ def test_layouts_without_brackets_give_the_graph_back() -> None:
         ({"block": "GAM", "at": "replace 8"}, r"row 8 is the head \(Detect\)"),
         ({"block": "GAM", "at": "inside 99"}, "row 99 does not exist. Expected a row from 0 to 7 for GAM"),
         ({"block": "GAM", "at": "replace 2, inside C2f"}, "says two things about row 2"),
-        ({"at": "remove SPPF, after p3"}, "block is not given, but at says 'after'"),
+        ({"at": "remove SPPF, after p3"}, r"--block \(in Python block=\) is not given, but at=.* says 'after'"),
         ({"block": "GAM", "at": "before Detect", "feeds": "next"}, r"row 8 \(Detect\) is not the row after .*Use f"),
     ],
 )  # fmt: skip

@@ -185,6 +185,40 @@ def test_a_detector_that_finds_nothing_scores_nothing(
     assert (tmp_path / "out/report.html").is_file()
 
 
+def test_images_of_one_name_in_two_folders_are_kept_apart(
+    shared: Path, coco: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validation of checkpoints gives the same figures where the images have names of their own."""
+    monkeypatch.setattr(cost, "_ROUNDS", 1)
+    content, names = json.loads(coco[1].read_text()), json.dumps([*YOLO(shared / "weights/yolov8n.pt").names.values()])
+    figures = []
+    for suffixes in (("", ""), ("e", "o")):
+        folder, images = tmp_path / f"set{suffixes[0]}", []
+        for i, image in enumerate(content["images"]):
+            name = f"{('even', 'odd')[i % 2]}/{i // 2:03}{suffixes[i % 2]}.jpg"
+            for kind, ending in (("images", ".jpg"), ("labels", ".txt")):
+                target = (folder / kind / name).with_suffix(ending)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy((coco[0].parent / kind / image["file_name"]).with_suffix(ending), target)
+            images.append({**image, "file_name": name})
+        (folder / "truth.json").write_text(json.dumps({**content, "images": images}))
+        (folder / "data.yaml").write_text(f"path: {folder}\ntrain: images\nval: images\nnames: {names}\n")
+        found = compare(
+            [shared / "weights/yolov8n.pt", shared / "weights/yolov5nu.pt"],
+            data=folder / "data.yaml",
+            gt=folder / "truth.json",
+            imgsz=160,
+            batch=1,
+            replicates=100,
+            device="cpu",
+            output=folder / "out",
+        )
+        figures.append({name: [m.value for m in v.metrics.values()] for name, v in found.variants.items()})
+        assert not found.warnings, found.warnings
+    assert repr(figures[0]) == repr(figures[1])  # to the bit
+    assert figures[0]["yolov8n"][0] > 0.1
+
+
 def test_a_detector_of_other_classes_is_rejected(shared: Path, data_set: DataSet, tmp_path: Path) -> None:
     a = data_set.predictions("three", 0.5, 1)
     with pytest.raises(UserError, match=r"yolov8n\.pt: detects 'person', which is not one of the 3 classes"):

@@ -179,7 +179,10 @@ def test_bad_arguments_are_one_line_errors(data_set: DataSet, tmp_path: Path) ->
         ((a, f"b={tmp_path}/x.*"), r"is not a checkpoint \(.pt\), a run folder or a prediction file"),
         ((a, tmp_path / "x.pt"), "x.pt: is a checkpoint, and there is no dataset .*--data"),
         ((a, tmp_path / "x.pt", "--data", data_set.yaml), "x.pt: cannot be loaded as a checkpoint"),
-        ((a, b, "--control", "bs1"), "the control is 'bs1'. Expected .* after the baseline, b-s1. Did you mean 'b-s1'"),
+        (
+            (a, b, "--control", "bs1"),
+            r"--control \(in Python control=\) is 'bs1'\. Expected .* after the baseline, b-s1. Did you mean 'b-s1'",
+        ),
         (
             (a, b, "--split", "test"),
             r"--split \(in Python split=\) is 'test', but .*truth.json is a file without splits",
@@ -200,6 +203,20 @@ def test_images_without_detections_are_noted(data_set: DataSet, tmp_path: Path) 
     assert run_compare(whole, part, "--gt", data_set.truth, "--replicates", 300, "-o", tmp_path).exit_code == 0
     said = [note for note in loaded(tmp_path)["notes"] if "no detection at all" in note]
     assert [note.startswith(f"{part} has no detection at all on 12 of the 60 images") for note in said] == [True]
+
+
+def test_an_empty_file_is_a_detector_that_finds_nothing(data_set: DataSet, tmp_path: Path) -> None:
+    empty = tmp_path / "none.json"
+    empty.write_text("[]")
+    some = data_set.predictions("some", 0.5, 41)
+    done = run_compare(some, empty, "--gt", data_set.truth, "--replicates", 300, "-o", tmp_path)
+    assert done.exit_code == 0
+    report = loaded(tmp_path)
+    assert report["variants"][1]["metrics"]["AP"]["value"] == 0
+    assert report["variants"][1]["differences"][report["baseline"]]["metrics"]["AP"]["verdict"] == "worse"
+    warning = f"Warning: {empty} holds no detections."
+    assert [note for note in report["notes"] if note.startswith(warning)]
+    assert done.output.count("holds no detections") == 1
 
 
 @pytest.mark.parametrize(
