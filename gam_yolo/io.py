@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
 import json
 import math
@@ -57,7 +58,7 @@ def read_json(path: Path) -> Any:
     """
     text = read_text(path, "a JSON file")
     try:
-        return json.loads(text)
+        return _decode(text)
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path}, line {error.lineno}, column {error.colno}: is not valid JSON ({error.msg}). "
@@ -98,14 +99,25 @@ def read_json_parts(path: Path, characters: int = 1 << 22) -> Iterator[list[Any]
                 rest += more
                 end = rest.rfind("},") + 1
                 if end:
-                    yield json.loads(f"[{rest[:end]}]")
+                    yield _decode(f"[{rest[:end]}]")
                     rest, begun = rest[end + 1 :], True
-            last = json.loads("[" + rest)
+            last = _decode("[" + rest)
     except (OSError, RecursionError) as error:
         raise ValueError(str(error)) from None
     if begun and not last:
         raise ValueError("a comma at the end")
     yield last
+
+
+def _decode(text: str) -> Any:
+    """Decode JSON without garbage collection, which takes a third of the time and finds nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return json.loads(text)
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def read_yaml(path: Path, expected: str) -> Any:

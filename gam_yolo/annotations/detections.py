@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +195,7 @@ def _images(records: _Columns, truth: GroundTruth) -> list[int]:
             of_id = of_id if of_id >= 0 and base_name(truth.files[of_id]) == base_name(name) else _SEVERAL
             index = by_path.get(name.replace("\\", "/"), of_id)
         found.append(index)
-    readings = [[_look_up(records.image_id[row], known) for row in numbered] for known in (by_id, by_number)]
+    readings = [_look_up_all([records.image_id[row] for row in numbered], known) for known in (by_id, by_number)]
     complete = [reading for reading in readings if min(reading, default=0) >= 0]
     if len(complete) == 2 and complete[0] != complete[1]:
         row = next(row for row, a, b in zip(numbered, *complete, strict=True) if a != b)
@@ -232,6 +232,12 @@ def _unique_index(keys: Sequence[Any]) -> dict[Any, int]:
     """Return the index of each key; `_SEVERAL` for one that occurs more than once."""
     count = Counter(keys)
     return {key: i if count[key] == 1 else _SEVERAL for i, key in enumerate(keys)}
+
+
+def _look_up_all(keys: list[Any], known: dict[Any, int]) -> list[int]:
+    if {type(key) for key in keys} <= {int, str}:  # as nearly always
+        return list(map(known.get, keys, repeat(-1)))
+    return [_look_up(key, known) for key in keys]
 
 
 def _look_up(key: Any, known: dict[Any, int]) -> int:
@@ -306,7 +312,7 @@ def _choose(
 
 
 def _classes(ids: list[Any], known: dict[int, int]) -> NDArray[np.intp]:
-    return np.array([_look_up(value, known) for value in ids], dtype=np.intp)
+    return np.array(_look_up_all(ids, known), dtype=np.intp)
 
 
 def _evidence(label: NDArray[np.intp], truth: GroundTruth, found: NDArray[np.intp]) -> bool | None:
