@@ -130,10 +130,11 @@ def _for_each_class(table: MatchTable, weights: Array, fill: Callable[[int, slic
     labels, chunks = [], []
     for label in np.unique(table.object_label[table.counted.any(axis=1)]).tolist():
         hits = int(table.tp[table.start[label] : table.start[label + 1]].any(axis=1).sum())
-        step = max(1, _CELLS_AT_ONCE // max(hits, 1))
-        slices = [slice(i, i + step) for i in range(0, weights.shape[1], step)]
-        labels += [label] * len(slices)
-        chunks += slices
+        number = -(-weights.shape[1] * max(hits, 1) // _CELLS_AT_ONCE)
+        # Of equal length: a slice of a single column would be summed in another order.
+        bounds = np.linspace(0, weights.shape[1], number + 1).astype(int).tolist()
+        labels += [label] * number
+        chunks += [slice(*bound) for bound in pairwise(bounds)]
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:  # NumPy releases the GIL
         list(pool.map(fill, labels, chunks))
 
@@ -251,7 +252,7 @@ class _ClassCurves:
         at = np.searchsorted(self._hits, hits)
         differing = np.flatnonzero(self._kept_last != self._kept[:, setting])
         reached, level = np.unique(np.searchsorted(differing, hits, side="right"), return_inverse=True)
-        if not reached[-1]:
+        if not reached.any():
             return self._sum_last, at, np.empty(0), level
         differing = differing[: reached[-1]]
         sign = np.where(self._kept_last[differing], -1.0, 1.0)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gam_yolo.evaluation import GroundTruth, match_coco, over_classes, precision_curve
+from gam_yolo.evaluation import GroundTruth
 from gam_yolo.evaluation.groups import Groups
 from gam_yolo.evaluation.matching import MAX_DETECTIONS
 from gam_yolo.evaluation.statistics import MIN_IMAGES
@@ -77,7 +77,6 @@ def build(
                 describe_run(seed.path, seed.protocol, seed.own, i, found.metrics)
                 for i, seed in enumerate(predicted[name])
             ),
-            precision_recall=_precision_recall(truth, predicted[name]),
         )
         for name, found in compared.items()
     }
@@ -245,12 +244,6 @@ def _training(folder: Path) -> Training | None:
         seconds=rows[-1].get("time"),
         top1=curve if main == "top1" else (),
     )
-
-
-def _precision_recall(truth: GroundTruth, seeds: list[Predicted]) -> tuple[float, ...]:
-    """Precision at recall 0, 0.01, ... 1 and IoU 0.5, over all areas, averaged over classes and seeds."""
-    found = [over_classes(precision_curve(match_coco(truth, seed.detections))) for seed in seeds]
-    return tuple(round(float(value), 5) for value in np.nan_to_num(np.mean(found, axis=0)))
 
 
 def package_versions() -> dict[str, str | None]:

@@ -22,7 +22,7 @@ from gam_yolo.report.comparison import compare_detections
 from gam_yolo.report.cost import measure_costs
 from gam_yolo.report.document import build
 from gam_yolo.report.formatting import printable
-from gam_yolo.report.gallery import differing_images
+from gam_yolo.report.gallery import differing_images, match_confident
 from gam_yolo.report.groups import declared_groups, undeclared_groups
 from gam_yolo.report.movement import mean_movements, still_notes
 from gam_yolo.report.predictions import Predicted, Settings, collect, find_task
@@ -195,7 +195,9 @@ def _pictures(
     truth: GroundTruth, files: dict[int, Path], firsts: dict[str, Detections], notes: list[str]
 ) -> tuple[Picture, ...]:
     """Draw the images on which the first seed of each variant differs most from the baseline's."""
-    baseline, *others = firsts.items()
+    if not files:
+        return ()
+    baseline, *others = ((name, match_confident(truth, detections)) for name, detections in firsts.items())
     found = [differing_images(truth, files, baseline, other) for other in others]
     failed = {name: reason for _, reasons in found for name, reason in reasons.items()}
     if failed:
