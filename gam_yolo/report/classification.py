@@ -29,7 +29,6 @@ from gam_yolo.annotations.classes import (
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation import Estimate, Samples, accuracy, draw_weights
 from gam_yolo.file_digests import FileDigests
-from gam_yolo.identity import checkpoint_code_digest, environment
 from gam_yolo.io import file_sha256, is_number, text_sha256, write
 from gam_yolo.report.comparison import compare_samples, headline
 from gam_yolo.report.document import common_protocol, describe_run, package_versions
@@ -245,6 +244,8 @@ def _validated(
     protocol = Protocol(
         data=truth.digest, imgsz=imgsz, ultralytics=ultralytics_api.version(), weights=file_sha256(path)
     )
+    from gam_yolo.identity import checkpoint_code_digest, environment  # imports torch
+
     code = checkpoint_code_digest(model.model)
     key = text_sha256(repr((protocol, _METHOD, settings.batch, images, code, environment())))[:16]
     stored = cache / f"{key}.json"

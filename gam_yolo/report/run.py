@@ -82,8 +82,9 @@ def _evaluate(
 ) -> Comparison:
     if find_task(variants) == "classify":
         return _evaluate_classifiers(variants, gt, control, settings, statistics, cache, progress)
-    with ultralytics_api.quiet():  # its notes are the report's
-        truth = read_truth(settings.data, gt, settings.split)
+    # The notes are the report's. Without a dataset YAML nothing here needs Ultralytics, nor its two seconds of imports.
+    with ultralytics_api.quiet() if settings.data else contextlib.nullcontext():
+        truth = read_truth(settings.data, gt, settings.split, log=False)
     notes: list[str] = []
     files = _or_note(notes, "No image could be drawn", partial(_image_files, truth, settings)) or {}
     declared, groups = declared_groups(settings, truth, files)
