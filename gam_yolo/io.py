@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
 import json
 import math
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
 from xml.etree.ElementTree import Element
@@ -21,6 +23,7 @@ __all__ = [
     "is_number",
     "parse_yaml",
     "read_json",
+    "read_json_parts",
     "read_text",
     "read_yaml",
     "text_sha256",
@@ -55,7 +58,7 @@ def read_json(path: Path) -> Any:
     """
     text = read_text(path, "a JSON file")
     try:
-        return json.loads(text)
+        return _decode(text)
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path}, line {error.lineno}, column {error.colno}: is not valid JSON ({error.msg}). "
@@ -63,6 +66,58 @@ def read_json(path: Path) -> Any:
         ) from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists nested without end
         raise UserError(f"{path}: cannot be read as JSON ({error}).") from None
+
+
+def read_json_parts(path: Path, characters: int = 1 << 22) -> Iterator[list[Any]]:
+    """Read a JSON file that holds a list, and yield the list in parts, so that it is never in memory as a whole.
+
+    A part ends where an object ends and a comma follows. If that is not between two values of the list, as in a nested
+    object or in a string, the part is not valid JSON.
+
+    Args:
+        path: The file.
+        characters: Length of a part in characters, about.
+
+    Raises:
+        ValueError: It is not a list, or not valid, or can be read as a whole only. `read_json` knows which.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "list.json")
+        ...     _ = path.write_text('[{"a": 1}, {"a": 2}, {"a": 3}]')
+        ...     list(read_json_parts(path, 12))
+        [[{'a': 1}, {'a': 2}], [{'a': 3}]]
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            rest = file.read(characters).lstrip(" \t\r\n")
+            if not rest.startswith("["):
+                raise ValueError("not a list")
+            rest, begun = rest[1:], False
+            while more := file.read(characters):
+                rest += more
+                end = rest.rfind("},") + 1
+                if end:
+                    yield _decode(f"[{rest[:end]}]")
+                    rest, begun = rest[end + 1 :], True
+            last = _decode("[" + rest)
+    except (OSError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    if begun and not last:
+        raise ValueError("a comma at the end")
+    yield last
+
+
+def _decode(text: str) -> Any:
+    """Decode JSON without garbage collection, which takes a third of the time and finds nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return json.loads(text)
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def read_yaml(path: Path, expected: str) -> Any:

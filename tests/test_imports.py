@@ -43,3 +43,17 @@ def test_building_a_model_with_blocks_imports_only_the_plugin(tmp_path: Path) ->
         imported(f"from ultralytics import YOLO; YOLO('yolov8n{name}.yaml')", tmp_path) for name in ("", "-gam")
     )
     assert {name for name in ours - plain if not name.startswith("gam_yolo")} & (NEVER | COMPILER) == set()
+
+
+def test_comparing_prediction_files_imports_neither_torch_nor_ultralytics(tmp_path: Path) -> None:
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": 64, "height": 64} for i in range(20)]
+    objects = [{"id": i, "image_id": i, "category_id": 1, "bbox": [8, 8, 40, 40], "area": 1600} for i in range(20)]
+    truth = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    for name, step in (("good", 1), ("poor", 2)):
+        found = [{**thing, "score": 0.9} for thing in objects[::step]]
+        (tmp_path / f"{name}.json").write_text(json.dumps(found))
+    files = ["poor.json", "good.json", "--gt", "truth.json", "--replicates", "100", "--output", "report"]
+    code = f"from gam_yolo.cli import main; sys.argv = ['gam-yolo', 'compare', *{files}]; main()"
+    assert imported(code, tmp_path) & {"torch", "ultralytics"} == set()
+    assert (tmp_path / "report" / "report.html").is_file()

@@ -7,24 +7,72 @@ same numbers for something else.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gam_yolo.annotations.data import Detections, GroundTruth
+from gam_yolo.annotations.data import Array, Detections, GroundTruth
 from gam_yolo.annotations.images import base_name, image_id_of
 from gam_yolo.annotations.records import box_of, number_of, shown
 from gam_yolo.annotations.rules import BEYOND, MIN_OBJECTS
 from gam_yolo.errors import UserError
-from gam_yolo.io import read_json
+from gam_yolo.io import read_json, read_json_parts
 
 __all__ = ["parse_detections", "read_detections"]
 
 Records = Sequence[dict[str, Any]]
+
+
+class _Columns:
+    """The records of a result file, key by key. A record takes a tenth of the memory that its mapping does.
+
+    Attributes:
+        source: The file, for messages.
+        image_id: As in the file.
+        file_name: As in the file; None where there is none.
+        category_id: As in the file.
+        error: What is wrong with a score, else with a box; None if nothing is.
+    """
+
+    def __init__(self, source: str, parts: Iterable[Records]) -> None:
+        self.source = source
+        self.image_id: list[Any] = []
+        self.file_name: list[Any] = []
+        self.category_id: list[Any] = []
+        scores, boxes = [np.zeros(0)], [np.zeros((0, 4))]
+        errors: list[UserError | None] = [None, None]
+        for records in parts:
+            row = len(self.image_id)
+            self.image_id += [record.get("image_id") for record in records]
+            names = (record.get("file_name") for record in records)
+            self.file_name += [sys.intern(name) if type(name) is str else name for name in names]
+            self.category_id += [record.get("category_id") for record in records]
+            try:
+                scores.append(_scores(records, source, row))
+            except UserError as error:
+                errors[0] = errors[0] or error
+            try:
+                boxes.append(_boxes(records, source, row))
+            except UserError as error:
+                errors[1] = errors[1] or error
+        self.error = errors[0] or errors[1]
+        self._scores, self._boxes = scores, boxes
+
+    def arrays(self) -> tuple[Array, Array]:
+        """Return the boxes, shape (records, 4), and the scores, shape (records,).
+
+        Raises:
+            UserError: A score or a box is none.
+        """
+        if self.error:
+            raise self.error
+        return np.concatenate(self._boxes), np.concatenate(self._scores)
 
 
 def read_detections(path: str | Path, truth: GroundTruth, whole: bool = False) -> Detections:
@@ -41,11 +89,7 @@ def read_detections(path: str | Path, truth: GroundTruth, whole: bool = False) -
     Raises:
         UserError: The file is incomplete, a value in it is wrong, or it belongs to another dataset.
     """
-    path = Path(path)
-    records = read_json(path)
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise UserError("is not a list of records", at=path, expected="a COCO result file")
-    detections = parse_detections(records, truth, str(path), proven=whole)
+    detections = _parse(_read(Path(path)), truth, proven=whole)
     if not whole:
         _reject_partial(detections, truth)
     return detections
@@ -63,10 +107,23 @@ def parse_detections(records: Records, truth: GroundTruth, source: str, proven: 
     Raises:
         UserError: As in `read_detections`.
     """
-    image = np.array(_images(records, truth, source), dtype=np.intp)
-    score = [_score(record, f"{source}, record {i}") for i, record in enumerate(records)]
-    box = np.array([box_of(record, f"{source}, record {i}") for i, record in enumerate(records)], dtype=float)
-    unlabelled = Detections(source, image, np.zeros_like(image), box.reshape(-1, 4), np.array(score, dtype=float))
+    return _parse(_Columns(source, [records]), truth, proven)
+
+
+def _read(path: Path) -> _Columns:
+    try:
+        return _Columns(str(path), read_json_parts(path))
+    except (ValueError, AttributeError):  # not a plain list of mappings: read as a whole, which says what is wrong
+        records = read_json(path)
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise UserError("is not a list of records", at=path, expected="a COCO result file")
+    return _Columns(str(path), [records])
+
+
+def _parse(records: _Columns, truth: GroundTruth, proven: bool) -> Detections:
+    source = records.source
+    image = np.array(_images(records, truth), dtype=np.intp)
+    unlabelled = Detections(source, image, np.zeros_like(image), *records.arrays())
     found = None if proven else _overlapped(truth, unlabelled)
     if found is not None:
         _reject_other_unit(unlabelled, truth, found)
@@ -76,6 +133,36 @@ def parse_detections(records: Records, truth: GroundTruth, source: str, proven: 
     return detections
 
 
+def _scores(records: Records, source: str, row: int) -> Array:
+    """Return the scores of records of which the first is record `row` of its file."""
+    found = _finite([record.get("score") for record in records])
+    if found is not None and (found >= 0).all() and (found <= 1).all():
+        return found
+    return np.array([_score(record, f"{source}, record {i}") for i, record in enumerate(records, row)], dtype=float)
+
+
+def _boxes(records: Records, source: str, row: int) -> Array:
+    """Return the boxes of records of which the first is record `row` of its file."""
+    boxes: list[Any] = [record.get("bbox") for record in records]
+    if {type(box) for box in boxes} == {list} and {len(box) for box in boxes} == {4}:
+        found = _finite(list(chain.from_iterable(boxes)))
+        if found is not None and (found := found.reshape(-1, 4))[:, 2:].min() >= 0:
+            return found
+    checked = [box_of(record, f"{source}, record {i}") for i, record in enumerate(records, row)]
+    return np.array(checked, dtype=float).reshape(-1, 4)
+
+
+def _finite(values: list[Any]) -> Array | None:
+    """Return values as an array if all are finite numbers; None if that has to be found out one by one."""
+    if not {type(value) for value in values} <= {float, int}:
+        return None
+    try:
+        found = np.array(values, dtype=float)
+    except OverflowError:
+        return None
+    return found if np.isfinite(found).all() else None
+
+
 def _score(record: dict[str, Any], at: str) -> float:
     score = number_of(record, "score", at)
     if not 0 <= score <= 1:
@@ -83,51 +170,52 @@ def _score(record: dict[str, Any], at: str) -> float:
     return score
 
 
-def _images(records: Records, truth: GroundTruth, source: str) -> list[int]:
+def _images(records: _Columns, truth: GroundTruth) -> list[int]:
     """Return the index of each record's image."""
+    source = records.source
     by_path = _unique_index([file.replace("\\", "/") for file in truth.files])
     by_name = _unique_index([base_name(file) for file in truth.files])
     by_stem = _unique_index([Path(base_name(file)).stem for file in truth.files])
     by_id = {image_id: i for i, image_id in enumerate(truth.ids)}
     by_number = _unique_index([image_id_of(base_name(file)) for file in truth.files])
+    named: dict[str, int] = {}  # the names that were looked up already
     found: list[int] = []
     numbered: list[int] = []  # records that bear an id alone
-    for row, record in enumerate(records):
-        name = record.get("file_name")
+    for row, name in enumerate(records.file_name):
         index = -1
         if isinstance(name, str):
-            index = by_name.get(base_name(name), -1)
-            if index < 0 and base_name(name) not in by_name:
-                index = by_stem.get(Path(base_name(name)).stem, -1)
-        if name is None:
+            if name not in named:
+                base = base_name(name)
+                named[name] = by_name[base] if base in by_name else by_stem.get(Path(base).stem, -1)
+            index = named[name]
+        elif name is None:
             numbered.append(row)
-        elif index == _SEVERAL:  # in several folders: these decide, or the id, if it is that of an image of this name
-            of_id = _look_up(record.get("image_id"), by_id)
+        if index == _SEVERAL:  # in several folders: these decide, or the id, if it is that of an image of this name
+            of_id = _look_up(records.image_id[row], by_id)
             of_id = of_id if of_id >= 0 and base_name(truth.files[of_id]) == base_name(name) else _SEVERAL
             index = by_path.get(name.replace("\\", "/"), of_id)
         found.append(index)
-    readings = [[_look_up(records[row].get("image_id"), known) for row in numbered] for known in (by_id, by_number)]
+    readings = [_look_up_all([records.image_id[row] for row in numbered], known) for known in (by_id, by_number)]
     complete = [reading for reading in readings if min(reading, default=0) >= 0]
     if len(complete) == 2 and complete[0] != complete[1]:
         row = next(row for row, a, b in zip(numbered, *complete, strict=True) if a != b)
         raise UserError(
-            f"image_id {shown([records[row].get('image_id')])} may be an id in {truth.source} or the name of an image, "
+            f"image_id {shown([records.image_id[row]])} may be an id in {truth.source} or the name of an image, "
             "and these are different images",
             at=f"{source}, record {row}",
             fix="Add the 'file_name' to each record, as Ultralytics after 8.3.120 writes it, or compare the checkpoint",
         )
     for row, index in zip(numbered, (complete or readings)[0], strict=True):
         found[row] = index
-    several = sorted({str(r["file_name"]) for r, i in zip(records, found, strict=True) if i == _SEVERAL})
+    several = sorted({str(name) for name, i in zip(records.file_name, found, strict=True) if i == _SEVERAL})
     if several:
         raise UserError(
             f"{truth.source} has several images with the file name {shown(several)}",
             at=source,
             expected="image names that differ, whatever their folder",
         )
-    strange = _distinct(
-        record.get("file_name", record.get("image_id")) for record, i in zip(records, found, strict=True) if i < 0
-    )
+    called = zip(records.file_name, records.image_id, found, strict=True)
+    strange = _distinct(image_id if name is None else name for name, image_id, i in called if i < 0)
     if strange:
         raise UserError(
             f"{truth.source} has no image {shown(strange)}{', nor any other of its images' if max(found) < 0 else ''}",
@@ -151,13 +239,19 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
     return [value for _, value in sorted({str(value): value for value in values}.items())]
 
 
+def _look_up_all(keys: list[Any], known: dict[Any, int]) -> list[int]:
+    if {type(key) for key in keys} <= {int, str}:  # as nearly always
+        return list(map(known.get, keys, repeat(-1)))
+    return [_look_up(key, known) for key in keys]
+
+
 def _look_up(key: Any, known: dict[Any, int]) -> int:
     """Look up an id from a file, whatever it may be; -1 where it is unknown."""
     return known.get(key, -1) if isinstance(key, (int, str)) and not isinstance(key, bool) else -1
 
 
 def _labels(
-    records: Records, truth: GroundTruth, detections: Detections, found: NDArray[np.intp] | None
+    records: _Columns, truth: GroundTruth, detections: Detections, found: NDArray[np.intp] | None
 ) -> NDArray[np.intp]:
     """Return the class of each record.
 
@@ -166,13 +260,13 @@ def _labels(
     YAML's `names` tell the model's order. What that leaves open, the objects decide that the detections overlap
     (`found`, of `_overlapped`; None where `category_id` is known to be the id in the COCO file).
     """
-    ids = [record.get("category_id") for record in records]
+    ids = records.category_id
     as_coco = _classes(ids, {category: i for i, category in enumerate(truth.category_ids)})
     if found is not None:
         index = {name: i for i, name in enumerate(truth.classes)}
         order = enumerate(truth.names or truth.classes, 1)
         as_model = _classes(ids, {place: index.get(name, -1) for place, name in order})
-        chosen = _choose(as_coco, as_model, records, truth, detections.source, found)
+        chosen = _choose(as_coco, as_model, records, truth, found)
         if chosen is not None:
             return chosen
     if (as_coco < 0).any():
@@ -188,9 +282,8 @@ def _labels(
 def _choose(
     as_coco: NDArray[np.intp],
     as_model: NDArray[np.intp],
-    records: Records,
+    records: _Columns,
     truth: GroundTruth,
-    source: str,
     found: NDArray[np.intp],
 ) -> NDArray[np.intp] | None:
     """Return the one of two readings of the class numbers that is right; None if neither can be.
@@ -198,7 +291,7 @@ def _choose(
     Raises:
         UserError: Neither is certain.
     """
-    by_ultralytics = any("file_name" in record for record in records)
+    by_ultralytics = any(name is not None for name in records.file_name)
     pair = (as_model, as_coco) if by_ultralytics and truth.names else (as_coco, as_model)
     possible = [reading for reading in pair if (reading >= 0).all()]
     if len(possible) == 2 and (as_coco == as_model).all():
@@ -217,13 +310,13 @@ def _choose(
         "its category_id numbers do not fit the classes of the objects that its boxes overlap"
         if False in evidence
         else f"its category_id numbers may be ids of {truth.source} or places in the model's order",
-        at=source,
+        at=records.source,
         fix="Name the dataset YAML with --data, or compare the checkpoint instead of its predictions",
     )
 
 
 def _classes(ids: list[Any], known: dict[int, int]) -> NDArray[np.intp]:
-    return np.array([_look_up(value, known) for value in ids], dtype=np.intp)
+    return np.array(_look_up_all(ids, known), dtype=np.intp)
 
 
 def _evidence(label: NDArray[np.intp], truth: GroundTruth, found: NDArray[np.intp]) -> bool | None:
@@ -253,16 +346,20 @@ def _overlapped(truth: GroundTruth, detections: Detections) -> NDArray[np.intp]:
     found = np.full(len(truth.image), -1, dtype=np.intp)
     by_score = np.lexsort((-detections.score, detections.image))
     bounds = np.searchsorted(detections.image[by_score], np.arange(len(truth.ids) + 1))
-    for row in np.flatnonzero(~truth.crowd):
-        own = by_score[bounds[truth.image[row]] : bounds[truth.image[row] + 1]]
-        x, y, w, h = truth.box[row]
+    objects = np.flatnonzero(~truth.crowd)
+    objects = objects[np.argsort(truth.image[objects], kind="stable")]
+    images, begin = np.unique(truth.image[objects], return_index=True)
+    for image, rows in zip(images, np.split(objects, begin)[1:], strict=True):
+        own = by_score[bounds[image] : bounds[image + 1]]
+        x, y, w, h = truth.box[rows].T[..., None]
         left, top, width, height = detections.box[own].T
         across = np.minimum(left + width, x + w) - np.maximum(left, x)
         down = np.minimum(top + height, y + h) - np.maximum(top, y)
         shared = np.clip(across, 0, None) * np.clip(down, 0, None)
-        enough = np.flatnonzero(2 * shared >= w * h + width * height - shared)
-        if len(enough):
-            found[row] = own[enough[0]]
+        enough = 2 * shared >= w * h + width * height - shared
+        hit, place = np.nonzero(enough)
+        hit, first = np.unique(hit, return_index=True)
+        found[rows[hit]] = own[place[first]]
     return found
 
 

@@ -18,8 +18,8 @@ from gam_yolo.errors import UserError
 __all__ = ["first_pixel", "read_truth"]
 
 
-def read_truth(data: str | None, gt: Path | None, split: str = "val") -> GroundTruth:
-    """Read the ground truth from the best source there is, and log its notes.
+def read_truth(data: str | None, gt: Path | None, split: str = "val", *, log: bool = True) -> GroundTruth:
+    """Read the ground truth from the best source there is.
 
     Original annotations know crowds, difficult objects and mask areas, which label files do not. So they are read where
     they are named, or where a dataset YAML says by `protocol: coco` or `protocol: voc` that they are in `annotations/`.
@@ -30,6 +30,7 @@ def read_truth(data: str | None, gt: Path | None, split: str = "val") -> GroundT
         data: Dataset YAML.
         gt: A COCO annotation file, a VOC folder, or a folder of VOC's XML files. Takes precedence over `data`.
         split: Split of the dataset.
+        log: Whether to log its notes.
 
     Raises:
         UserError: Neither is given, or what is given cannot be read.
@@ -37,7 +38,7 @@ def read_truth(data: str | None, gt: Path | None, split: str = "val") -> GroundT
     truth = _read(data, gt, split)
     if data is not None and (shared := _shared_with_training(dataset(data, split), split)):
         truth = replace(truth, notes=(*truth.notes, images_shared(shared, split, "train")))
-    for note in truth.notes:
+    for note in truth.notes if log else ():
         ultralytics_api.warn(f"{truth.source}: {note}")
     return truth
 

@@ -29,13 +29,13 @@ many images in which it occurs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gam_yolo.annotations.data import Array, Detections, GroundTruth
-from gam_yolo.evaluation.matching import AREAS, match_coco, match_voc
+from gam_yolo.evaluation.matching import AREAS, MatchTable, match_coco, match_voc
 from gam_yolo.evaluation.metrics import COCO_METRICS, VOC_METRICS, coco_metrics, over_classes, voc_metrics
 from gam_yolo.evaluation.statistics import Samples
 
@@ -54,29 +54,35 @@ def draw_weights(n_images: int, replicates: int, seed: int) -> Array:
     return np.ceil(drawn / _UNIT) * _UNIT
 
 
-def measure(truth: GroundTruth, detections: Detections, weights: Array) -> Array:
+def measure(
+    truth: GroundTruth, detections: Detections, weights: Array, on_match: Callable[[MatchTable], None] | None = None
+) -> Array:
     """Compute every metric under every column of image weights.
 
     Args:
         truth: The objects.
         detections: One model's detections.
         weights: Non-negative, shape (images, replicates).
+        on_match: Called with COCO's match table, for whoever needs more of it.
 
     Returns:
         Shape (1 + classes, `METRICS`, replicates): the mean over classes, then each class; NaN where no object counts.
     """
-    per_class = np.concatenate(
-        [
-            coco_metrics(match_coco(truth, detections), weights),
-            voc_metrics(match_voc(truth, detections), weights),
-        ],
-        axis=1,
-    )
+    table = match_coco(truth, detections)
+    if on_match:
+        on_match(table)
+    coco = coco_metrics(table, weights)
+    del table  # it is large
+    per_class = np.concatenate([coco, voc_metrics(match_voc(truth, detections), weights)], axis=1)
     return np.concatenate([over_classes(per_class)[None], per_class])
 
 
 def resample(
-    truth: GroundTruth, seeds: Sequence[Detections], weights: Array, groups: NDArray[np.intp] | None = None
+    truth: GroundTruth,
+    seeds: Sequence[Detections],
+    weights: Array,
+    groups: NDArray[np.intp] | None = None,
+    on_match: Callable[[MatchTable], None] | None = None,
 ) -> Samples:
     """Measure one variant on the data set and on each replicate of it.
 
@@ -86,13 +92,14 @@ def resample(
         weights: From `draw_weights`; pass the same for all variants, which is what pairs them.
         groups: The row of `weights` of each image, shape (images,): images of one group share a weight, and wherever
             images are counted, groups are. By default each image is its own group.
+        on_match: Called with COCO's match table of each seed, for whoever needs more of it.
     """
     groups = np.arange(len(truth.ids)) if groups is None else groups
     columns = np.concatenate([np.ones((len(truth.ids), 1)), weights[groups]], axis=1)
     images, by_class, first = _presence(truth, groups)
     measured = []
     for detections in seeds:
-        found = measure(truth, detections, columns)
+        found = measure(truth, detections, columns, on_match)
         _restore_variance(found, by_class, first, weights)
         measured.append(found)
     whole = np.stack(measured)
@@ -135,16 +142,15 @@ def _presence(truth: GroundTruth, groups: NDArray[np.intp]) -> tuple[Array, Arra
     by_class = np.zeros((len(truth.classes), len(METRICS)))
     first = np.zeros(by_class.shape, dtype=np.intp)
     areas = list(AREAS)
-    coco, voc = match_coco(truth, nothing), match_voc(truth, nothing)
-    for column, metric in enumerate(METRICS):
-        area = next((i for i, name in enumerate(areas) if metric[2:] == name[0]), 0)
-        table = coco if metric in COCO_METRICS else voc
-        counted = table.counted[:, area]
-        image = table.object_image[counted]
-        images[column] = _effective(np.zeros(len(image), dtype=np.intp), groups[image], image, 1)[0][0]
-        by_class[:, column], first[:, column] = _effective(
-            table.object_label[counted], groups[image], image, len(truth.classes)
-        )
+    area = [next((i for i, name in enumerate(areas) if metric[2:] == name[0]), 0) for metric in COCO_METRICS]
+    columns = {i: [j for j, other in enumerate(area) if other == i] for i in range(len(areas))}
+    found = [(match_coco(truth, nothing).counted[:, i], own) for i, own in columns.items()]
+    found.append((match_voc(truth, nothing).counted[:, 0], [METRICS.index(metric) for metric in VOC_METRICS]))
+    for counted, own in found:
+        label, image = truth.label[counted], truth.image[counted]
+        images[own] = _effective(np.zeros_like(label), groups[image], image, 1)[0]
+        number, earliest = _effective(label, groups[image], image, len(truth.classes))
+        by_class[:, own], first[:, own] = number[:, None], earliest[:, None]
     return images, by_class, first
 
 
@@ -164,8 +170,10 @@ def _effective(
     Returns:
         That number and the first group of each label.
     """
-    members = np.unique(np.stack([label, group, image]), axis=1)[:2]
-    (label, group), size = np.unique(members, axis=1, return_counts=True)
+    n_groups, n_images = (int(values.max(initial=0)) + 1 for values in (group, image))
+    members = np.unique((label * n_groups + group) * n_images + image) // n_images
+    pairs, size = np.unique(members, return_counts=True)
+    label, group = np.divmod(pairs, n_groups)
     total, squares = (np.bincount(label, size**power, n_labels) for power in (1, 2))
     first = np.zeros(n_labels, dtype=np.intp)
     present, begin = np.unique(label, return_index=True)

@@ -17,6 +17,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from gam_yolo.annotations.data import Array
 from gam_yolo.evaluation.matching import AREAS, IOU_THRESHOLDS, MAX_DETECTIONS, MatchTable
@@ -35,6 +36,7 @@ _HUNDREDTHS: Array = np.linspace(0, 1, 101)  # pycocotools' recall points
 _TENTHS: Array = np.array([0.1 * k if k <= 5 else 1 - 0.1 * (10 - k) for k in range(11)])
 _EPSILON = np.spacing(1)  # pycocotools adds it to precision's denominator
 _CELLS_AT_ONCE = 1 << 23  # detections of a class times replicates held at once: 64 MB, three times per thread
+_CELLS_IN_CACHE = 1 << 15  # 256 KB
 _THREADS = 8  # bounds the memory
 _LONG_ROW = 256  # from this length, adding row by row is faster than NumPy's accumulation along the first axis
 
@@ -127,17 +129,21 @@ def _for_each_class(table: MatchTable, weights: Array, fill: Callable[[int, slic
     """Call `fill` for each class that has objects, with slices of the replicates that fit in memory together."""
     labels, chunks = [], []
     for label in np.unique(table.object_label[table.counted.any(axis=1)]).tolist():
-        rows = int(table.start[label + 1] - table.start[label])
-        step = max(1, _CELLS_AT_ONCE // max(rows, 1))
-        slices = [slice(i, i + step) for i in range(0, weights.shape[1], step)]
-        labels += [label] * len(slices)
-        chunks += slices
+        hits = int(table.tp[table.start[label] : table.start[label + 1]].any(axis=1).sum())
+        number = -(-weights.shape[1] * max(hits, 1) // _CELLS_AT_ONCE)
+        # Of equal length: a slice of a single column would be summed in another order.
+        bounds = np.linspace(0, weights.shape[1], number + 1).astype(int).tolist()
+        labels += [label] * number
+        chunks += [slice(*bound) for bound in pairwise(bounds)]
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:  # NumPy releases the GIL
         list(pool.map(fill, labels, chunks))
 
 
 class _ClassCurves:
     """Precision and recall of one class at each setting, for every column of weights.
+
+    Sums of weights are exact, so they may be taken in any order: as products with a sparse matrix. The rest is computed
+    some rows at a time, which stay in the processor's cache.
 
     Attributes:
         n_settings: Settings of the table.
@@ -148,7 +154,7 @@ class _ClassCurves:
         first, last = int(table.start[label]), int(table.start[label + 1])
         hits = np.flatnonzero(table.tp[first:last].any(axis=1))
         rows = slice(first, first + int(hits[-1]) + 1 if len(hits) else first)  # later rows change nothing
-        self._weights = weights
+        self._weights = np.ascontiguousarray(weights)
         self._image = table.image[rows]
         self._rank = table.rank[rows]
         self._tp = table.tp[rows]
@@ -157,7 +163,16 @@ class _ClassCurves:
         self._area: int | None = None
         self.n_settings = self._tp.shape[1]
         own = table.object_label == label
-        self.objects: Array = table.counted[own].T.astype(float) @ weights[table.object_image[own]]
+        area, which = np.nonzero(table.counted[own].T)
+        ends = np.searchsorted(area, np.arange(table.counted.shape[1] + 1))
+        self.objects = self._sums(table.object_image[own][which], ends)
+
+    def _sums(self, image: NDArray[np.intp], ends: NDArray[np.intp], factor: Array | None = None) -> Array:
+        """Sum the weights of the images from each of `ends` to the next, shape (ends - 1, replicates)."""
+        values = np.ones(len(image)) if factor is None else factor
+        matrix = csr_array((values, image, ends), shape=(len(ends) - 1, len(self._weights)))
+        result: Array = matrix @ self._weights
+        return result
 
     def recall(self, max_detections: int) -> Array:
         """Compute the share of objects found by the best `max_detections` of each image, averaged over the thresholds.
@@ -170,8 +185,9 @@ class _ClassCurves:
         by_image = np.argsort(self._image, kind="stable")
         images, first = np.unique(self._image[by_image], return_index=True)
         shares = np.add.reduceat(shares[by_image], first) if len(images) else shares
-        # Not `@`: the threads of BLAS would compete with ours.
-        return _ratio(np.einsum("ia,ij->aj", shares, self._weights[images]), self.objects)
+        area, which = np.nonzero(shares.T)
+        ends = np.searchsorted(area, np.arange(len(self.objects) + 1))
+        return _ratio(self._sums(images[which], ends, shares[which, area]), self.objects)
 
     def average_precision(self, setting: int, grid: Array | None) -> Array:
         """Compute the mean of the precision envelope over recall, shape (replicates,).
@@ -182,11 +198,14 @@ class _ClassCurves:
         """
         if not self._tp[:, setting].any():
             return np.where(self._objects(setting) > 0, 0.0, np.nan)
-        envelope, recall = self.envelope(setting)
+        envelope, share = self.envelope(setting)
         # Summed by parts: the share gained at each point times its envelope.
-        envelope[:-1] -= envelope[1:]
-        share, whole = (recall, 1) if grid is None else (_reached(recall, grid), len(grid))
-        area = np.einsum("ij,ij->j", envelope, share) / whole
+        for rows in _parts(share):
+            lower = envelope[rows.start + 1 : rows.stop + 1]
+            envelope[rows.start : rows.start + len(lower)] -= lower
+            if grid is not None:
+                _count_reached(share[rows], grid)
+        area = np.einsum("ij,ij->j", envelope, share) / (1 if grid is None else len(grid))
         return np.where(self._objects(setting) > 0, area, np.nan)
 
     def envelope(self, setting: int) -> tuple[Array, Array]:
@@ -195,34 +214,50 @@ class _ClassCurves:
         Returns:
             Envelope and recall, each of shape (true positives, replicates).
         """
-        rows = np.flatnonzero(self._tp[:, setting])
-        recall = _accumulate(np.add, self._weights[self._image[rows]])
-        precision = self._seen(setting, rows)
-        precision += _EPSILON
-        np.divide(recall, precision, out=precision)
-        _accumulate(np.maximum, precision[::-1])
-        recall /= np.maximum(self._objects(setting), np.finfo(float).tiny)
+        hits = np.flatnonzero(self._tp[:, setting])
+        image = self._image[hits]
+        seen, at, correction, level = self._seen(setting, hits)
+        recall, precision = (np.empty((len(hits), self._weights.shape[1])) for _ in range(2))
+        for rows in _parts(recall):
+            np.take(self._weights, image[rows], axis=0, out=recall[rows], mode="clip")
+            _accumulate(np.add, recall[max(0, rows.start - 1) : rows.stop])
+            np.take(seen, at[rows], axis=0, out=precision[rows], mode="clip")
+            if len(correction):
+                precision[rows] += correction[level[rows]]
+            precision[rows] += _EPSILON
+            np.divide(recall[rows], precision[rows], out=precision[rows])
+        objects = np.maximum(self._objects(setting), np.finfo(float).tiny)
+        for rows in reversed(_parts(recall)):
+            _accumulate(np.maximum, precision[rows.start : rows.stop + 1][::-1])
+            recall[rows] /= objects
         return precision, recall
 
-    def _seen(self, setting: int, rows: NDArray[np.intp]) -> Array:
+    def _seen(self, setting: int, hits: NDArray[np.intp]) -> tuple[Array, NDArray[np.intp], Array, NDArray[np.intp]]:
         """Sum the weights of the detections that count, up to and including each of the given rows.
 
         The thresholds of an area range ignore almost the same detections. So the sum is computed once for the range, at
-        its last threshold, and corrected for the few that differ.
+        its last threshold and at every row that any threshold needs, and corrected for the few that differ.
+
+        Returns:
+            Sums, and which of them each row needs; corrections, empty if there are none, and which each row needs.
         """
         area = setting // self._n_thresholds
         if self._area != area:
             self._area = area
-            self._kept_last = self._kept[:, (area + 1) * self._n_thresholds - 1]
-            self._sum_last = _running_sum(self._weights, self._image[self._kept_last])
-        seen: Array = self._sum_last[np.cumsum(self._kept_last)[rows]]
+            settings = slice(area * self._n_thresholds, (area + 1) * self._n_thresholds)
+            self._hits = np.flatnonzero(self._tp[:, settings].any(axis=1))
+            self._kept_last = self._kept[:, settings.stop - 1]
+            ends = np.append(0, np.cumsum(self._kept_last)[self._hits])
+            self._sum_last = _accumulate(np.add, self._sums(self._image[self._kept_last][: ends[-1]], ends))
+        at = np.searchsorted(self._hits, hits)
         differing = np.flatnonzero(self._kept_last != self._kept[:, setting])
-        if len(differing):
-            sign = np.where(self._kept_last[differing], -1.0, 1.0)[:, None]
-            correction = _accumulate(np.add, self._weights[self._image[differing]] * sign)
-            reached = np.searchsorted(differing, rows, side="right")
-            seen[reached > 0] += correction[reached[reached > 0] - 1]
-        return seen
+        reached, level = np.unique(np.searchsorted(differing, hits, side="right"), return_inverse=True)
+        if not reached.any():
+            return self._sum_last, at, np.empty(0), level
+        differing = differing[: reached[-1]]
+        sign = np.where(self._kept_last[differing], -1.0, 1.0)
+        correction = self._sums(self._image[differing], np.append(0, reached), sign)
+        return self._sum_last, at, _accumulate(np.add, correction), level
 
     def _objects(self, setting: int) -> Array:
         objects: Array = self.objects[setting // self._n_thresholds]
@@ -235,22 +270,19 @@ def _ratio(part: Array, whole: Array) -> Array:
     return result
 
 
-def _reached(recall: Array, grid: Array) -> Array:
-    """Count the points of an evenly spaced grid from 0 to 1 that each recall has reached."""
+def _parts(values: Array) -> list[slice]:
+    """Cut an array into slices of rows that stay in the processor's cache while they are computed."""
+    n, step = len(values), max(1, _CELLS_IN_CACHE // values.shape[1])
+    return [slice(i, min(i + step, n)) for i in range(0, n, step)]
+
+
+def _count_reached(recall: Array, grid: Array) -> None:
+    """Replace each recall by the number of points of an evenly spaced grid from 0 to 1 that it has reached."""
     count: Array = recall * (len(grid) - 1)
     count += 1e-9  # undoes the multiplication's rounding; the comparison below decides
     np.floor(count, out=count)
-    count += grid[count.astype(np.intp)] <= recall
-    return count
-
-
-def _running_sum(weights: Array, image: NDArray[np.intp]) -> Array:
-    """Sum the weights of the first 0, 1, 2, ... of the given images, shape (images + 1, replicates)."""
-    result = np.empty((len(image) + 1, weights.shape[1]))
-    result[0] = 0.0
-    np.take(weights, image, axis=0, out=result[1:])
-    _accumulate(np.add, result)
-    return result
+    point = count * grid[1] if grid is _HUNDREDTHS else grid[count.astype(np.intp)]
+    np.add(count, point <= recall, out=recall)
 
 
 def _accumulate(operation: np.ufunc, values: Array) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -16,11 +17,14 @@ from gam_yolo.evaluation import (
     Detections,
     Estimate,
     GroundTruth,
+    MatchTable,
     Samples,
     difference,
     draw_weights,
     estimate,
     holm,
+    over_classes,
+    precision_curve,
     resample,
     verdict,
 )
@@ -60,15 +64,26 @@ def compare_detections(
     """
     draws = draw_weights(len(groups.names if groups else truth.ids), statistics.replicates, statistics.seed)
     samples: dict[str, Samples] = {}
+    curves: dict[str, list[Array]] = {name: [] for name in variants}
     for name, seeds in variants.items():
         progress(f"{name}: {statistics.replicates} bootstrap replicates of {len(seeds)} seed(s)")
-        samples[name] = resample(truth, seeds, draws, groups.index if groups else None)
+
+        def keep_curve(table: MatchTable, own: list[Array] = curves[name]) -> None:
+            own.append(over_classes(precision_curve(table)))
+
+        samples[name] = resample(truth, seeds, draws, groups.index if groups else None, keep_curve)
     counts = np.bincount(truth.label, minlength=len(truth.classes))
 
     def subtract(name: str, reference: str) -> Estimate:
         return difference(samples[name], samples[reference], statistics.level, paired=statistics.pair_seeds)
 
-    return compare_samples(samples, subtract, references, statistics, DETECT, truth.classes, counts)
+    found = compare_samples(samples, subtract, references, statistics, DETECT, truth.classes, counts)
+    return {name: replace(found[name], precision_recall=_mean_curve(own)) for name, own in curves.items()}
+
+
+def _mean_curve(seeds: list[Array]) -> tuple[float, ...]:
+    """Precision at recall 0, 0.01, ... 1 and IoU 0.5, over all areas, averaged over classes and seeds."""
+    return tuple(round(float(value), 5) for value in np.nan_to_num(np.mean(seeds, axis=0)))
 
 
 def compare_samples(

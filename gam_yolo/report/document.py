@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from gam_yolo.evaluation import Detections, GroundTruth, match_coco, over_classes, precision_curve
+from gam_yolo.evaluation import Detections, GroundTruth
 from gam_yolo.evaluation.groups import Groups
 from gam_yolo.evaluation.matching import MAX_DETECTIONS
 from gam_yolo.evaluation.statistics import MIN_IMAGES
@@ -73,10 +73,7 @@ def build(
         notes: What else a reader has to know.
         groups: The groups of images that were resampled.
     """
-    variants = {
-        name: replace(variant, precision_recall=_precision_recall(truth, predicted[name]))
-        for name, variant in describe_variants(compared, predicted, costs).items()
-    }
+    variants = describe_variants(compared, predicted, costs)
     return assemble(
         variants,
         predicted,
@@ -294,12 +291,6 @@ def _training(folder: Path) -> Training | None:
         seconds=rows[-1].get("time"),
         top1=curve if main == "top1" else (),
     )
-
-
-def _precision_recall(truth: GroundTruth, seeds: list[Predicted[Detections]]) -> tuple[float, ...]:
-    """Precision at recall 0, 0.01, ... 1 and IoU 0.5, over all areas, averaged over classes and seeds."""
-    found = [over_classes(precision_curve(match_coco(truth, seed.predictions))) for seed in seeds]
-    return tuple(round(float(value), 5) for value in np.nan_to_num(np.mean(found, axis=0)))
 
 
 def _version(package: str) -> str | None:

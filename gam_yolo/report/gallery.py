@@ -15,7 +15,7 @@ from gam_yolo.evaluation import Detections, GroundTruth, match_coco
 from gam_yolo.report.formatting import printable
 from gam_yolo.report.schema import Panel, Picture
 
-__all__ = ["CONFIDENCE", "Box", "as_url", "differing_images", "draw_boxes"]
+__all__ = ["CONFIDENCE", "Box", "Confident", "as_url", "differing_images", "draw_boxes", "match_confident"]
 
 CONFIDENCE = 0.25
 """Detections below it are neither drawn nor counted, as in Ultralytics' prediction."""
@@ -45,7 +45,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Confident:
     """A detector's confident detections: which are right, which do not count, and how many there are per image."""
 
     detections: Detections
@@ -58,8 +58,8 @@ class _Seen:
 def differing_images(
     truth: GroundTruth,
     files: dict[int, Path],
-    baseline: tuple[str, Detections],
-    variant: tuple[str, Detections],
+    baseline: tuple[str, Confident],
+    variant: tuple[str, Confident],
     number: int = 3,
 ) -> tuple[list[Picture], dict[str, str]]:
     """Draw the images on which the variant is ahead of the baseline most, and those on which it is behind most.
@@ -71,14 +71,14 @@ def differing_images(
     Args:
         truth: The objects.
         files: Where each image lies, by its index; images that are not there are passed over.
-        baseline: Name and detections.
-        variant: Name and detections.
+        baseline: Name, and what `match_confident` returned.
+        variant: The same.
         number: Images for either side.
 
     Returns:
         The pictures, and the reason for each image that could not be drawn, by its name.
     """
-    before, after = _seen(truth, baseline[1]), _seen(truth, variant[1])
+    before, after = baseline[1], variant[1]
     found, false = after.found - before.found, after.false - before.false
     not_empty = after.found > 0
     ahead = (found > 0) | ((found == 0) & (false < 0) & not_empty)
@@ -93,7 +93,7 @@ def differing_images(
                 continue
             name = printable(Path(truth.files[index]).name)
             try:
-                panels = _panels(truth, index, files[index], (baseline[0], before), (variant[0], after))
+                panels = _panels(truth, index, files[index], baseline, variant)
             except Exception as error:  # the next image takes the place of a broken one
                 failed[name] = printable(str(error))
                 continue
@@ -116,7 +116,7 @@ def _counted(difference: int, what: str) -> str:
 
 
 def _panels(
-    truth: GroundTruth, index: int, file: Path, before: tuple[str, _Seen], after: tuple[str, _Seen]
+    truth: GroundTruth, index: int, file: Path, before: tuple[str, Confident], after: tuple[str, Confident]
 ) -> tuple[Panel, ...]:
     """Draw an image's annotations, and the detections of each of two detectors."""
     with Image.open(file) as opened:
@@ -145,7 +145,8 @@ def _panels(
     return tuple(panels)
 
 
-def _seen(truth: GroundTruth, detections: Detections) -> _Seen:
+def match_confident(truth: GroundTruth, detections: Detections) -> Confident:
+    """Match the detections with a confidence of 0.25 or more."""
     keep = detections.score >= CONFIDENCE
     kept = Detections(
         detections.source, detections.image[keep], detections.label[keep], detections.box[keep], detections.score[keep]
@@ -156,7 +157,7 @@ def _seen(truth: GroundTruth, detections: Detections) -> _Seen:
     ignored = np.ones(len(kept.score), dtype=bool)  # what COCO's limit of detections leaves out is not counted either
     ignored[table.detection] = table.ignored[:, 0]
     n = len(truth.ids)
-    return _Seen(
+    return Confident(
         kept,
         right,
         ignored,

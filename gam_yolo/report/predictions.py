@@ -23,7 +23,6 @@ from gam_yolo.errors import UserError, option
 from gam_yolo.evaluation import GroundTruth
 from gam_yolo.evaluation.groups import GroupSpec
 from gam_yolo.file_digests import FileDigests
-from gam_yolo.identity import checkpoint_code_digest, environment
 from gam_yolo.io import file_sha256, is_number, text_sha256, write
 from gam_yolo.report.protocol import Protocol, read_protocol, reject_differences, write_protocol
 from gam_yolo.report.tasks import TaskName
@@ -330,6 +329,8 @@ def _validated(
     Stored predictions are used only if the weights, the code of the model, the images, the objects, the settings and
     the environment are the same.
     """
+    from gam_yolo.identity import checkpoint_code_digest, environment  # imports torch, which files do not need
+
     model = load(path, validation.task)
     protocol = Protocol(
         data=validation.truth.digest,

@@ -24,7 +24,7 @@ from gam_yolo.report.detection import DetectorValidation
 from gam_yolo.report.document import build
 from gam_yolo.report.files import REPORT, write_files
 from gam_yolo.report.formatting import printable
-from gam_yolo.report.gallery import differing_images
+from gam_yolo.report.gallery import differing_images, match_confident
 from gam_yolo.report.groups import declared_groups, undeclared_groups
 from gam_yolo.report.movement import mean_movements, still_notes
 from gam_yolo.report.predictions import Predicted, Settings, collect, find_task
@@ -88,8 +88,9 @@ def _evaluate(
 ) -> Comparison:
     if find_task(variants) == "classify":
         return _evaluate_classifiers(variants, gt, control, settings, statistics, cache, progress)
-    with ultralytics_api.quiet():  # its notes are the report's
-        truth = read_truth(settings.data, gt, settings.split)
+    # The notes are the report's. Without a dataset YAML nothing here needs Ultralytics, nor its two seconds of imports.
+    with ultralytics_api.quiet() if settings.data else contextlib.nullcontext():
+        truth = read_truth(settings.data, gt, settings.split, log=False)
     notes: list[str] = []
     files = _or_note(notes, "No image could be drawn", partial(_image_files, truth, settings)) or {}
     declared, groups = declared_groups(settings, truth, files)
@@ -205,7 +206,9 @@ def _pictures(
     truth: GroundTruth, files: dict[int, Path], firsts: dict[str, Detections], notes: list[str]
 ) -> tuple[Picture, ...]:
     """Draw the images on which the first seed of each variant differs most from the baseline's."""
-    baseline, *others = firsts.items()
+    if not files:
+        return ()
+    baseline, *others = ((name, match_confident(truth, detections)) for name, detections in firsts.items())
     found = [differing_images(truth, files, baseline, other) for other in others]
     failed = {name: reason for _, reasons in found for name, reason in reasons.items()}
     if failed:

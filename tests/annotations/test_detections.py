@@ -13,6 +13,7 @@ import pytest
 from gam_yolo.annotations import Detections, GroundTruth, read_detections, read_truth, read_voc
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation import coco_metrics, match_coco
+from gam_yolo.io import read_json, read_json_parts
 
 from .conftest import coco_file, photograph, thing, voc_folder, xml
 
@@ -222,3 +223,44 @@ def test_scores_outside_0_to_1_are_rejected_with_their_record(score: float, tmp_
     content[3]["score"] = score
     with pytest.raises(UserError, match=rf"record 3: 'score' is {score:g}\. Expected a confidence from 0 to 1"):
         read_detections(write(tmp_path, content), read_truth(None, file))
+
+
+@pytest.mark.parametrize("characters", [1, 7, 30, 1000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '\ufeff [{"a": [1.5, -2e3]},\r\n {"a": null} , {"b": {}}]\n',
+        '[{"a": "x},{y"}, {"a": {"b": {"c": 1}, "d": 2}}, {"a": "\\"},"}]',
+        "[]",
+        '[{"a": 1},]',
+        '[{"a": 1},, {"a": 2}]',
+        '[{"a": 1}, {"a": 2}',
+        '[{"a": 1}] [',
+        '{"a": [{"b": 1}, {"b": 2}]}',
+        '[[{"a": 1}, {"a": 2}]]',
+    ],
+)
+def test_a_list_in_parts_is_that_of_the_whole_file_or_an_error(text: str, characters: int, tmp_path: Path) -> None:
+    path = tmp_path / "list.json"
+    path.write_bytes(text.encode())
+    try:
+        parts = [record for part in read_json_parts(path, characters) for record in part]
+    except ValueError:
+        return  # the file is then read as a whole
+    assert parts == read_json(path)
+
+
+def test_plain_records_are_read_in_parts(tmp_path: Path) -> None:
+    content = [{"image_id": i, "bbox": [1, 2.5, 3, 4], "score": 0.5} for i in range(50)]
+    parts = list(read_json_parts(write(tmp_path, content), 100))
+    assert len(parts) > 10
+    assert [record for part in parts for record in part] == content
+
+
+def test_an_error_in_a_later_part_names_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, boxes = numbered(tmp_path)
+    found = records(boxes)
+    found[9]["score"] = True
+    monkeypatch.setattr("gam_yolo.annotations.detections.read_json_parts", lambda path: read_json_parts(path, 90))
+    with pytest.raises(UserError, match=r"record 9: 'score' is True"):
+        read_detections(write(tmp_path, found), read_truth(None, file))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gam_yolo.evaluation import match_coco, precision_curve
+from gam_yolo.evaluation import coco_metrics, draw_weights, match_coco, match_voc, metrics, precision_curve, voc_metrics
 
 from .problems import Problem, coco_stats, matlab_range, problems, pycocotools_stats, voc_ap, voc_by_the_book, voc_stats
 
@@ -83,3 +83,35 @@ def test_matlab_counts_a_range_from_both_ends() -> None:
     assert 0.3 not in tenths
     assert tenths == [0.0, 0.1, 0.2, 0.30000000000000004, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
     assert matlab_range(0.0, 0.1, 0.3) != matlab_range(0.0, 0.1, 0.4)[:4]
+
+
+@pytest.mark.parametrize(("cells_in_cache", "cells_at_once"), [(1, 1 << 23), (700, 2000), (1 << 15, 900)])
+def test_the_size_of_the_parts_does_not_change_a_bit(
+    cells_in_cache: int, cells_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """120 objects of two classes and sizes, with false positives between: many rows, and parts that end anywhere."""
+    rng = np.random.default_rng(0)
+    boxes = rng.uniform(1, 60, (120, 4)).round().tolist()
+    annotations = [
+        {"id": i, "image_id": i % 40 + 1, "category_id": i % 2 + 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+        | {"difficult": False}
+        for i, box in enumerate(boxes, 1)
+    ]
+    results = [
+        {"image_id": a["image_id"], "category_id": a["category_id"], "score": float(score)}
+        | {"bbox": [a["bbox"][0] + shift, *a["bbox"][1:]]}
+        for a in annotations
+        for score, shift in zip(rng.random(3).round(2), (0, 2, 9), strict=True)
+    ]
+    problem = Problem(40, 2, annotations, results)
+    coco, voc = match_coco(problem.truth, problem.detections), match_voc(problem.truth, problem.detections)
+    weights = draw_weights(40, 301, seed=0)
+    expected = coco_metrics(coco, weights), voc_metrics(voc, weights)
+    monkeypatch.setattr(metrics, "_CELLS_IN_CACHE", cells_in_cache)
+    monkeypatch.setattr(metrics, "_CELLS_AT_ONCE", cells_at_once)
+    np.testing.assert_array_equal(coco_metrics(coco, weights), expected[0])
+    np.testing.assert_array_equal(voc_metrics(voc, weights), expected[1])
+
+
+def test_the_grid_is_what_its_points_are_computed_as() -> None:
+    np.testing.assert_array_equal(np.arange(101) * metrics._HUNDREDTHS[1], metrics._HUNDREDTHS)

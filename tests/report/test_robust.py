@@ -18,7 +18,7 @@ from gam_yolo.errors import UserError
 from gam_yolo.evaluation import Detections, GroundTruth, read_coco
 from gam_yolo.report import charts, render, run
 from gam_yolo.report.compare import compare
-from gam_yolo.report.gallery import Box, _place_labels, differing_images
+from gam_yolo.report.gallery import Box, _place_labels, differing_images, match_confident
 from gam_yolo.report.predictions import folder_name
 from gam_yolo.report.protocol import Protocol, write_protocol
 
@@ -159,7 +159,8 @@ def notes(tmp_path: Path, before: list[tuple[int, int, int]], after: list[tuple[
     for i in range(len(before)):
         files[i] = tmp_path / f"{i}.jpg"
         Image.new("RGB", (400, 400)).save(files[i])
-    pictures, failed = differing_images(truth, files, ("plain", base), ("gam", problem(after)[1]))
+    plain, gam = (match_confident(truth, found) for found in (base, problem(after)[1]))
+    pictures, failed = differing_images(truth, files, ("plain", plain), ("gam", gam))
     assert not failed
     return [f"{picture.name}: {picture.note}" for picture in pictures]
 
