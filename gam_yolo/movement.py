@@ -42,6 +42,11 @@ class Movement:
         """Whether the block is practically the identity."""
         return self.change < STILL
 
+    @property
+    def percent(self) -> str:
+        """The change in percent, as a text: two digits, and never an exponent."""
+        return f"{100 * self.change:{'.2g' if self.change < 0.995 else '.0f'}}"
+
 
 def movement(model: nn.Module, images: Tensor) -> tuple[Movement, ...]:
     """Measure how much each block of a model changes its input.
@@ -84,11 +89,7 @@ def movement(model: nn.Module, images: Tensor) -> tuple[Movement, ...]:
 
 def describe(found: Sequence[Movement]) -> list[str]:
     """Return one line for each block, and a last one where all of them are still the identity."""
-    lines = [
-        f"{m.block} changes its input by {100 * m.change:{'.2g' if m.change < 1 else '.0f'}} %, "
-        f"output / input {m.low:.2f} to {m.high:.2f}"
-        for m in found
-    ]
+    lines = [f"{m.block} changes its input by {m.percent} %, output / input {m.low:.2f} to {m.high:.2f}" for m in found]
     if found and all(m.still for m in found):
         lines.append("All blocks are still the identity, so this training says nothing about them: docs/blocks.md")
     return lines

@@ -97,3 +97,10 @@ def test_on_real_images_the_shipped_models_start_as_the_identity(name: str, shar
     found = movement(DetectionModel(name, verbose=False), images)
     assert len(found) == 3
     assert all(m.change < 1e-6 and m.still for m in found)
+
+
+@pytest.mark.parametrize(
+    ("change", "percent"), [(0.0123, "1.2"), (0.5, "50"), (0.994, "99"), (0.999, "100"), (1.0, "100"), (13.17, "1317")]
+)
+def test_a_large_change_is_written_without_an_exponent(change: float, percent: str) -> None:
+    assert Movement("row 16 (GAM)", change, -2.8, 24.1).percent == percent

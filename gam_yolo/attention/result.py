@@ -28,7 +28,7 @@ class LookResult(LookRecord, SavedResult):
     def __str__(self) -> str:
         lines = []
         for model in self.models:
-            lines.append(f"{model.name}: {self.images} images")
+            lines.append(f"{model.name}: {self.images} image{'s' if self.images != 1 else ''}")
             for block in model.blocks:
                 lines.append(f"  {block.label}: {block.finding}")
                 lines += [f"    {gate.name}: {gate.finding}" for gate in block.gates]
