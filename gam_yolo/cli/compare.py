@@ -51,6 +51,9 @@ def compare(
     latex: Annotated[
         bool, typer.Option("--latex", help="Write a LaTeX table, and the charts as PDF and SVG, for a paper.")
     ] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Let checkpoints run code, for layers of your own. By default they cannot.")
+    ] = False,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the report and the predictions made.")
     ] = Path("runs/compare"),
@@ -72,6 +75,7 @@ def compare(
         device=device,
         replicates=replicates,
         groups=groups,
+        trust=trust,
         output=output,
         progress=lambda text: out.print(text, style="dim"),
     )

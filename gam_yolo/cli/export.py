@@ -17,12 +17,15 @@ def export_plain(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The module to write; by default NAME_plain.py beside it.")
     ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Let the checkpoint run code, for layers of your own. By default it cannot.")
+    ] = False,
 ) -> None:
     """Write one Python file with which a checkpoint can be loaded where gam-yolo is not installed."""
     from gam_yolo import plain
 
     out = console()
-    found = plain.export_plain(checkpoint, output)
+    found = plain.export_plain(checkpoint, output, trust=trust)
     out.print(f"{found.path}: {', '.join(found.blocks)}")
     for name in found.missing:
         out.print(f"The checkpoint also needs the module {name}.")

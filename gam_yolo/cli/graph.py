@@ -88,11 +88,14 @@ def transfer(
     source: Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint that has the weights (.pt).")],
     target: Annotated[str, typer.Argument(metavar="DST", help="The model that would get them (.yaml or .pt).")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, tensor by tensor.")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Let checkpoints run code, for layers of your own. By default they cannot.")
+    ] = False,
 ) -> None:
     """Show which layers get which weights if DST is trained with pretrained=SRC. Nothing is written."""
     from gam_yolo.graph import transfer as transferring
 
-    report = transferring.transfer(source, target)
+    report = transferring.transfer(source, target, trust=trust)
     if as_json:
         typer.echo(json.dumps({**report.counts(), **asdict(report)}, indent=2))
         return

@@ -32,6 +32,9 @@ def look(
     pictures: Annotated[int, typer.Option(help="Number of images that are drawn.")] = 4,
     vid_stride: Annotated[int, typer.Option(help="Take every n-th frame of a video.")] = 1,
     replicates: Annotated[int, typer.Option(help="Bootstrap samples of the images.")] = 1000,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Let checkpoints run code, for layers of your own. By default they cannot.")
+    ] = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and the drawings.")] = Path(
         "runs/look"
     ),
@@ -54,6 +57,7 @@ def look(
         pictures=pictures,
         vid_stride=vid_stride,
         replicates=replicates,
+        trust=trust,
         output=output,
         progress=lambda text: out.print(text, style="dim"),
     )

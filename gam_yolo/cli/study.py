@@ -38,6 +38,9 @@ def study(
     ray: Annotated[
         str, typer.Option(help="Train on a Ray cluster: 'auto' or its address. All nodes must see --project.")
     ] = "",
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Let checkpoints run code, for layers of your own. By default they cannot.")
+    ] = False,
 ) -> None:
     """Train every variant of a study with every seed on each data set, and report.
 
@@ -52,7 +55,16 @@ def study(
     screen = _Screen(out)
     chosen = only or ()
     try:
-        run_study(file, workers=workers, only=chosen, project=project, ray=ray, progress=out.print, watch=screen.show)
+        run_study(
+            file,
+            workers=workers,
+            only=chosen,
+            project=project,
+            ray=ray,
+            trust=trust,
+            progress=out.print,
+            watch=screen.show,
+        )
     except KeyboardInterrupt:
         out.print("stopped; run the same command again to resume")
         raise typer.Exit(130) from None

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from gam_yolo.checkpoints import written_by
 from gam_yolo.evaluation import GroundTruth, match_coco, over_classes, precision_curve
 from gam_yolo.evaluation.groups import Groups
 from gam_yolo.evaluation.matching import MAX_DETECTIONS
 from gam_yolo.evaluation.statistics import MIN_IMAGES
 from gam_yolo.io import file_sha256, read_yaml
+from gam_yolo.known_faults import fault_notes
 from gam_yolo.report.comparison import headline
 from gam_yolo.report.formatting import points
 from gam_yolo.report.groups import describe_groups
@@ -146,7 +148,7 @@ def _doubts(variants: Mapping[str, VariantResult], truth: GroundTruth) -> list[s
 
 def _notes(truth: GroundTruth, predicted: Mapping[str, list[Predicted]]) -> list[str]:
     """Return what a reader has to know before trusting the numbers."""
-    notes = []
+    notes = [*fault_notes(written_by(p.path) for seeds in predicted.values() for p in seeds if p.path.suffix == ".pt")]
     single = [name for name, seeds in predicted.items() if len(seeds) == 1]
     if single:
         notes.append(
