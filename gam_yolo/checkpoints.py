@@ -137,7 +137,7 @@ def _pickle(path: Path) -> bytes:
             raise UserError("is in the format of PyTorch before 1.6")
         raise ValueError
     # PyTorch's own reader, as another one may see another file where an archive is forged.
-    archive = torch._C.PyTorchFileReader(str(path))  # type: ignore[attr-defined]
+    archive: Any = torch._C.PyTorchFileReader(str(path))
     if archive.has_record("constants.pkl"):
         raise UserError("is a TorchScript archive")
     with zipfile.ZipFile(path) as listed:
