@@ -347,8 +347,10 @@ def safe_checkpoint(path: str) -> Any:
 
 def find_yaml(name: str) -> Path | None:
     """Return the YAML that Ultralytics finds by a path or bare name, ours included; nothing is downloaded."""
+    if "://" in name or Path(name).suffix.lower() not in {".yaml", ".yml"}:  # which Ultralytics asserts
+        return None
     try:
-        found = "" if "://" in name else get("check_yaml")(name, hard=False)
+        found = get("check_yaml")(name, hard=False)
         return Path(found) if found and Path(found).is_file() else None
     except OSError:  # a name that no file can have
         return None

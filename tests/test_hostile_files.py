@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import io
 import os
 import pickle
@@ -16,7 +17,6 @@ import pytest
 import torch
 import yaml
 from torch import nn
-from typer.testing import CliRunner
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
@@ -24,6 +24,7 @@ import gam_yolo
 from gam_yolo import UserError
 from gam_yolo.checkpoints import reject_code, trusting
 from gam_yolo.cli import app
+from gam_yolo.cli.console import exit_on_error
 
 DATA = "path: images\ntrain: .\nval: .\nnames: [cat]\n"
 
@@ -221,21 +222,21 @@ def test_yaml_bombs_are_one_line(verb: str, name: str, content: str, mark: Path)
         "prepare": [name],
         "compare": ["a.json", "a=a.json", "--data", name],
     }[verb]
-    says = outcome(verb, *arguments)
-    assert len(says) < 1000
-    assert says.count("\n") < 5
+    assert len(outcome(verb, *arguments)) < 1000
     assert not mark.exists()
 
 
 def outcome(*arguments: str) -> str:
-    """Run a command; return its one-line error, or an empty string. Any other exception fails the test."""
-    done = CliRunner().invoke(app, list(arguments))
-    if isinstance(done.exception, UserError):
-        assert "\n" not in str(done.exception)
-        return str(done.exception)
-    if done.exception and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done.stdout.strip() if done.exit_code else ""
+    """Run a command as a shell does; return its one-line error, or an empty string."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with pytest.raises(SystemExit) as ended, exit_on_error():
+            app(list(arguments))
+    if ended.value.code != 2:
+        return ""
+    lines = [line for line in (err.getvalue() or out.getvalue()).splitlines() if line.strip()]
+    assert len(lines) == 1 or arguments[0] == "check"
+    return lines[0]
 
 
 XML_BOMB = (
@@ -285,3 +286,18 @@ def test_an_image_that_unpacks_to_gigabytes(mark: Path) -> None:
     Path("a.json").write_text("[]")
     Path("b.json").write_text("[ ]")
     assert "a.png" in outcome("compare", "a.json", "b.json", "--data", "d.yaml")
+
+
+@pytest.mark.usefixtures("mark")
+@pytest.mark.parametrize("name", ["~", "é", "[1, 2]", "b=a.json", "a\nb", "x" * 5000, "/dev/zero", "\u202egnp.exe"])
+@pytest.mark.parametrize("verb", ["check", "prepare", "study"])
+def test_names_that_are_no_yaml_are_one_line(verb: str, name: str) -> None:
+    assert outcome(verb, name)
+
+
+@pytest.mark.usefixtures("mark")
+def test_a_name_cannot_reverse_the_text_after_it() -> None:
+    Path("model.yaml").write_text("backbone: ['\u202egnp.exe']\nhead: []\n")
+    shown = outcome("place", "model.yaml", "--block", "GAM", "--at", "0")
+    assert "gnp.exe" in shown
+    assert "\u202e" not in shown
