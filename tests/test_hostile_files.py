@@ -229,9 +229,13 @@ def test_yaml_bombs_are_one_line(verb: str, name: str, content: str, mark: Path)
 def outcome(*arguments: str) -> str:
     """Run a command as a shell does; return its one-line error, or an empty string."""
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        with pytest.raises(SystemExit) as ended, exit_on_error():
-            app(list(arguments))
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+        exit_on_error(),
+    ):
+        app(list(arguments))
     if ended.value.code != 2:
         return ""
     lines = [line for line in (err.getvalue() or out.getvalue()).splitlines() if line.strip()]
