@@ -32,6 +32,9 @@ __all__ = [
 ]
 
 
+_MOST_OF_A_DEVICE = 1 << 26  # characters
+
+
 def read_text(path: Path, expected: str) -> str:
     """Read a text file.
 
@@ -43,7 +46,12 @@ def read_text(path: Path, expected: str) -> str:
         UserError: It cannot be read, or is not text.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            # A device such as /dev/zero does not end.
+            text = file.read() if path.is_file() else file.read(_MOST_OF_A_DEVICE + 1)
+        if len(text) > _MOST_OF_A_DEVICE and not path.is_file():
+            raise UserError("does not end", at=path, expected=expected)
+        return text
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}). Expected {expected}.") from None
     except UnicodeDecodeError:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gam_yolo import __version__, ultralytics_api
+from gam_yolo.checkpoints import trusting
 from gam_yolo.errors import UserError, reason
 from gam_yolo.io import write
 
@@ -76,12 +77,13 @@ class PlainExport:
     missing: tuple[str, ...]
 
 
-def export_plain(checkpoint: str | Path, output: str | Path | None = None) -> PlainExport:
+def export_plain(checkpoint: str | Path, output: str | Path | None = None, *, trust: bool = False) -> PlainExport:
     """Write a module with which a checkpoint can be loaded where gam_yolo is not installed.
 
     Args:
         checkpoint: A checkpoint (.pt).
         output: The module to write; by default `NAME_plain.py` beside the checkpoint.
+        trust: Let the checkpoint run code, for layers of your own that are not registered. By default it is rejected.
 
     Returns:
         The file, and what else the checkpoint needs.
@@ -93,7 +95,10 @@ def export_plain(checkpoint: str | Path, output: str | Path | None = None) -> Pl
     if path.suffix != ".pt" or not path.is_file():
         raise UserError("is not the file of a checkpoint", at=path, expected="a file that ends in .pt")
     try:
-        model = ultralytics_api.model(path).model
+        with trusting(trust):
+            model = ultralytics_api.model(path).model
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"cannot be loaded as a checkpoint ({reason(error)})", at=path) from None
     kinds = {type(module) for module in model.modules()}

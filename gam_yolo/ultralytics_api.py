@@ -28,6 +28,7 @@ __all__ = [
     "as_markdown",
     "attention_modules",
     "broken_assumptions",
+    "checkpoint",
     "dataset_folder",
     "default_arguments",
     "download_checkpoint",
@@ -44,6 +45,7 @@ __all__ = [
     "model",
     "model_class",
     "newer_release",
+    "numbers",
     "quiet",
     "runs_folder",
     "safe_checkpoint",
@@ -158,7 +160,7 @@ ASSUMPTIONS = {
         Assumption("ultralytics.nn.tasks", "BaseModel", (), "tell whole models from layers"),
         Assumption("ultralytics.nn.tasks", "Ensemble", (), "tell whole models from layers"),
         Assumption("ultralytics.nn.tasks", "guess_model_task", ("model",), "find the task of a model YAML"),
-        Assumption("ultralytics.nn.tasks", "torch_safe_load", ("weight",), "read a checkpoint without running code"),
+        Assumption("ultralytics.nn.tasks", "torch_safe_load", ("weight",), "read a checkpoint"),
         Assumption(
             "ultralytics.nn.tasks", "guess_model_scale", ("model_path",), "read the scale letter in a file name"
         ),
@@ -198,7 +200,6 @@ ASSUMPTIONS = {
         Assumption("ultralytics.utils.torch_utils", "get_num_params", ("model",), "count a model's parameters"),
         Assumption("ultralytics.utils.torch_utils", "select_device", ("device", "verbose"), "choose a device"),
         Assumption("ultralytics.utils.torch_utils", "strip_optimizer", ("f",), "finish a resumed training"),
-        Assumption("ultralytics.utils.torch_utils", "unwrap_model", (), "save snapshots of a multi-GPU training"),
     )
 }
 """By name."""
@@ -234,12 +235,13 @@ def newer_release(module: str, arguments: int = 0) -> str:
     """
     name = "SPPF with 4 arguments" if module == "SPPF" and arguments > 2 else module
     first = FIRST_RELEASES.get(name)
-    if first is None or _numbers(version()) >= _numbers(first):
+    if first is None or numbers(version()) >= numbers(first):
         return ""
     return f"Install ultralytics>={first}, the first release with {name}; {version()} is installed"
 
 
-def _numbers(release: str) -> tuple[int, ...]:
+def numbers(release: str) -> tuple[int, ...]:
+    """Return a release as numbers, which compare as releases do."""
     return tuple(int(part) for part in release.split(".")[:3] if part.isdecimal())
 
 
@@ -278,8 +280,31 @@ def tasks() -> ModuleType:
 
 
 def model(source: str | Path, task: str | None = None) -> Any:
-    """Return Ultralytics' `YOLO` object for a model YAML or a checkpoint."""
-    return get("YOLO")(source, task=task)
+    """Return Ultralytics' `YOLO` object for a model YAML or a checkpoint.
+
+    Raises:
+        UserError: The checkpoint could run code, and is not trusted (`gam_yolo.checkpoints`).
+    """
+    return get("YOLO")(_checked(source) if str(source).endswith(".pt") else source, task=task)
+
+
+def checkpoint(path: str | Path) -> Any:
+    """Return the content of a checkpoint.
+
+    Raises:
+        UserError: It could run code, and is not trusted.
+    """
+    return get("torch_safe_load")(_checked(path))[0]
+
+
+def _checked(path: str | Path) -> str:
+    """Return the file that Ultralytics reads for a name, after a check; it may be another than the name says."""
+    from gam_yolo.checkpoints import reject_code
+
+    file = download_checkpoint(str(path))
+    if file.is_file():
+        reject_code(file)
+    return str(file)
 
 
 def model_class(config: dict[str, Any]) -> Any:
@@ -305,20 +330,16 @@ def attention_modules() -> tuple[type, ...]:
 
 
 def safe_checkpoint(path: str) -> Any:
-    """Return the model in a checkpoint, which is read with known classes only and cannot run code.
-
-    A release or a torch without restricted loading reads it as usual.
+    """Return the model in a checkpoint.
 
     Raises:
-        UserError: The file holds no model.
+        UserError: The file holds no model, or could run code, and is not trusted.
     """
-    load = get("torch_safe_load")
-    restricted = {"safe_only": True} if hasattr(tasks(), "SAFE_LOAD") else {}
     try:
-        checkpoint = load(path, **restricted)[0]
+        content = checkpoint(path)
     except AttributeError:  # it takes what is neither a mapping nor a model for a model
-        checkpoint = None
-    found: Any = (checkpoint.get("ema") or checkpoint.get("model")) if isinstance(checkpoint, dict) else None
+        content = None
+    found: Any = (content.get("ema") or content.get("model")) if isinstance(content, dict) else None
     if not hasattr(found, "state_dict") or not hasattr(found, "yaml"):
         raise UserError("holds no Ultralytics model", at=path)
     return found.float()
@@ -326,8 +347,10 @@ def safe_checkpoint(path: str) -> Any:
 
 def find_yaml(name: str) -> Path | None:
     """Return the YAML that Ultralytics finds by a path or bare name, ours included; nothing is downloaded."""
+    if "://" in name or Path(name).suffix.lower() not in {".yaml", ".yml"}:  # which Ultralytics asserts
+        return None
     try:
-        found = "" if "://" in name else get("check_yaml")(name, hard=False)
+        found = get("check_yaml")(name, hard=False)
         return Path(found) if found and Path(found).is_file() else None
     except (OSError, AssertionError):  # a name that no file can have, or of another kind of file
         return None

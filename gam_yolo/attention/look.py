@@ -24,6 +24,7 @@ from gam_yolo.attention.schema import Block, Faithfulness, LookedModel, LookedPi
 from gam_yolo.attention.statistics import GateValues
 from gam_yolo.attention.worth import measure_worth
 from gam_yolo.blocks.parts import Start
+from gam_yolo.checkpoints import trusting
 from gam_yolo.errors import UserError, option, reason
 from gam_yolo.report.compare import MIN_REPLICATES
 from gam_yolo.report.formatting import printable
@@ -59,6 +60,7 @@ def look(
     pictures: int = 4,
     vid_stride: int = 1,
     replicates: int = 1000,
+    trust: bool = False,
     output: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> LookResult:
@@ -78,6 +80,7 @@ def look(
         pictures: Number of images that are drawn, the first ones.
         vid_stride: Take every n-th frame of a video.
         replicates: Bootstrap samples of the images, for the intervals.
+        trust: Let checkpoints run code, for layers of your own that are not registered. By default they are rejected.
         output: Folder for the page, the JSON file and the drawings; None to write nothing.
         progress: Called with a line of text at each step.
 
@@ -108,7 +111,8 @@ def look(
     count = 0
     for name, file in files.items():
         say(f"{name}: reading gates")
-        yolo = load(file)
+        with trusting(trust):
+            yolo = load(file)
         reader = _Reader(yolo)
         frames = reader.frames(source, {**options, "imgsz": imgsz or yolo.model.args.get("imgsz", 640)})
         for count, frame in enumerate(itertools.islice(frames, limit), 1):
@@ -122,7 +126,7 @@ def look(
             raise UserError(f"there is no image in {source}", expected="images, or a video")
         looked = LookedModel(name, str(file), reader.blocks(), reader.faithfulness())
         if data is not None and looked.blocks:
-            how = {"data": data, "split": split, "imgsz": imgsz, "batch": batch, "device": device}
+            how = {"data": data, "split": split, "imgsz": imgsz, "batch": batch, "device": device, "trust": trust}
             whole, worth = measure_worth(file, looked.blocks, **how, replicates=replicates, progress=progress)
             looked = replace(looked, AP=whole, worth=worth)
         found.append(looked)

@@ -11,6 +11,7 @@ import torch
 from gam_yolo import ultralytics_api
 from gam_yolo.attention.gates import without
 from gam_yolo.attention.schema import Block, Worth
+from gam_yolo.checkpoints import trusting
 from gam_yolo.report.compare import compare
 from gam_yolo.report.result import Comparison
 from gam_yolo.report.schema import MAIN, Difference
@@ -32,7 +33,7 @@ def measure_worth(
         checkpoint: The checkpoint.
         blocks: Its blocks.
         progress: Called with a line of text at each step.
-        options: As of `gam_yolo.compare`: `data`, `split`, `imgsz`, `batch`, `device`, `replicates`.
+        options: As of `gam_yolo.compare`: `data`, `split`, `imgsz`, `batch`, `device`, `replicates`, `trust`.
 
     Returns:
         mAP 50-95 of the whole model, and the worth of each block, and of all of them if there are several.
@@ -45,7 +46,7 @@ def measure_worth(
     removed = {block.label: [block.path] for block in blocks}
     if len(blocks) > 1:
         removed[ALL] = [block.path for block in blocks]
-    with TemporaryDirectory(prefix="gam-yolo-") as folder:
+    with TemporaryDirectory(prefix="gam-yolo-") as folder, trusting(bool(options.get("trust"))):
         files = {"whole": checkpoint}
         for number, (label, paths) in enumerate(removed.items()):
             files[label] = save_without(checkpoint, paths, Path(folder) / f"{number}.pt")
@@ -68,7 +69,7 @@ def save_without(checkpoint: Path, paths: Sequence[str], output: Path) -> Path:
     Returns:
         `output`.
     """
-    content, _ = ultralytics_api.get("torch_safe_load")(str(checkpoint))
+    content = ultralytics_api.checkpoint(checkpoint)
     for key in ("ema", "model"):
         for path in paths if content.get(key) is not None else ():
             without(content[key], path)

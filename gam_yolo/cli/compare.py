@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from gam_yolo.cli.console import console
-from gam_yolo.cli.options import Batch, Device, ImageSize, Replicates, Split
+from gam_yolo.cli.options import Batch, Device, ImageSize, Replicates, Split, Trust
 
 if TYPE_CHECKING:
     from gam_yolo.report.result import Comparison
@@ -53,6 +53,7 @@ def compare(
     latex: Annotated[
         bool, typer.Option("--latex", help="Write a LaTeX table, and the charts as PDF and SVG, for a paper.")
     ] = False,
+    trust: Trust = False,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the report and the predictions made.")
     ] = Path("runs/compare"),
@@ -74,6 +75,7 @@ def compare(
         device=device,
         replicates=replicates,
         groups=groups,
+        trust=trust,
         output=output,
         progress=lambda text: out.print(text, style="dim"),
     )

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gam_yolo.cli.console import console
+from gam_yolo.cli.options import Trust
 
 __all__ = ["export_plain"]
 
@@ -17,12 +18,13 @@ def export_plain(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The module to write; by default NAME_plain.py beside it.")
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Write one Python file with which a checkpoint can be loaded where gam-yolo is not installed."""
     from gam_yolo import plain
 
     out = console()
-    found = plain.export_plain(checkpoint, output)
+    found = plain.export_plain(checkpoint, output, trust=trust)
     out.print(f"{found.path}: {', '.join(found.blocks)}")
     for name in found.missing:
         out.print(f"The checkpoint also needs the module {name}.")

@@ -12,6 +12,7 @@ import yaml
 from rich.table import Table
 
 from gam_yolo.cli.console import console
+from gam_yolo.cli.options import Trust
 from gam_yolo.errors import UserError, brief
 
 # What needs torch is imported by the command that needs it, so that `gam-yolo --help` does not wait for it.
@@ -90,11 +91,12 @@ def transfer(
     source: Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint that has the weights (.pt).")],
     target: Annotated[str, typer.Argument(metavar="DST", help="The model that would get them (.yaml or .pt).")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, tensor by tensor.")] = False,
+    trust: Trust = False,
 ) -> None:
     """Show which layers get which weights if DST is trained with pretrained=SRC. Nothing is written."""
     from gam_yolo.graph import transfer as transferring
 
-    report = transferring.transfer(source, target)
+    report = transferring.transfer(source, target, trust=trust)
     if as_json:
         typer.echo(json.dumps({**report.counts(), **asdict(report)}, indent=2))
         return

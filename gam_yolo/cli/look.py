@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gam_yolo.cli.console import console
-from gam_yolo.cli.options import Batch, Device, ImageSize, Replicates, Split
+from gam_yolo.cli.options import Batch, Device, ImageSize, Replicates, Split, Trust
 
 # What needs torch is imported by the command that needs it: so that `gam-yolo --help` does not wait for it.
 
@@ -35,6 +35,7 @@ def look(
     pictures: Annotated[int, typer.Option(help="Number of images that are drawn.")] = 4,
     vid_stride: Annotated[int, typer.Option(help="Take every n-th frame of a video.")] = 1,
     replicates: Replicates = 1000,
+    trust: Trust = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and the drawings.")] = Path(
         "runs/look"
     ),
@@ -57,6 +58,7 @@ def look(
         pictures=pictures,
         vid_stride=vid_stride,
         replicates=replicates,
+        trust=trust,
         output=output,
         progress=lambda text: out.print(text, style="dim"),
     )

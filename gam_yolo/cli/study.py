@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from gam_yolo.cli.console import console
+from gam_yolo.cli.options import Trust
 
 if TYPE_CHECKING:
     from gam_yolo.study.plan import Plan
@@ -40,6 +41,7 @@ def study(
     ray: Annotated[
         str, typer.Option(help="Train on a Ray cluster: 'auto' or its address. All nodes must see --project.")
     ] = "",
+    trust: Trust = False,
 ) -> None:
     """Train every variant of a study with every seed on each dataset, and write the report.
 
@@ -54,7 +56,16 @@ def study(
     screen = _Screen(out)
     chosen = only or ()
     try:
-        run_study(file, workers=workers, only=chosen, project=project, ray=ray, progress=out.print, watch=screen.show)
+        run_study(
+            file,
+            workers=workers,
+            only=chosen,
+            project=project,
+            ray=ray,
+            trust=trust,
+            progress=out.print,
+            watch=screen.show,
+        )
     except KeyboardInterrupt:
         out.print("stopped; run the same command again to resume")
         raise typer.Exit(130) from None

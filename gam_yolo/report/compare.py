@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from gam_yolo.checkpoints import trusting
 from gam_yolo.errors import UserError, brief, option, similar
 from gam_yolo.evaluation.groups import GroupSpec
 from gam_yolo.report.predictions import Settings
@@ -31,6 +32,7 @@ def compare(
     device: str = "",
     replicates: int = 1000,
     groups: GroupSpec = None,
+    trust: bool = False,
     output: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Comparison:
@@ -52,6 +54,7 @@ def compare(
         groups: Which images are not independent, such as frames of one video: groups are resampled then. A regular
             expression whose first group in the file name is the group, a CSV file of images and groups, a mapping of
             these, "parent" for the folder of each image, or "none". By default, what the dataset YAML says.
+        trust: Let checkpoints run code, for layers of your own that are not registered. By default they are rejected.
         output: Folder for the report and the predictions; None to write nothing.
         progress: Called with a line of text at each step.
 
@@ -116,7 +119,8 @@ def compare(
             fix=f"Leave it out, or give a dataset YAML: {option('data')}",
         )
     statistics, report = Statistics(replicates=replicates), progress or _silent
-    return run(found, truth, control, settings, statistics, Path(output) if output is not None else None, report)
+    with trusting(trust):
+        return run(found, truth, control, settings, statistics, Path(output) if output is not None else None, report)
 
 
 def _silent(_: str) -> None:

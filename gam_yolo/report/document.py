@@ -12,11 +12,13 @@ from typing import TypeVar
 
 import numpy as np
 
+from gam_yolo.checkpoints import written_by
 from gam_yolo.evaluation import Detections, GroundTruth
 from gam_yolo.evaluation.groups import Groups
 from gam_yolo.evaluation.matching import MAX_DETECTIONS
 from gam_yolo.evaluation.statistics import MIN_IMAGES
 from gam_yolo.io import file_sha256, read_yaml
+from gam_yolo.known_faults import fault_notes
 from gam_yolo.report.comparison import headline
 from gam_yolo.report.formatting import points
 from gam_yolo.report.groups import describe_groups
@@ -142,8 +144,9 @@ def assemble(
 
 
 def seed_notes(predicted: Mapping[str, list[Predicted[P]]], unverified: str) -> list[str]:
-    """Return what a reader has to know of too few seeds, and of files that do not say how they were made."""
-    notes = []
+    """Return what a reader has to know of faults, of too few seeds, and of files that do not say how they were made."""
+    checkpoints = [p.path for seeds in predicted.values() for p in seeds if p.path.suffix == ".pt"]
+    notes = [*fault_notes(map(written_by, checkpoints))]
     single = [name for name, seeds in predicted.items() if len(seeds) == 1]
     if single:
         notes.append(

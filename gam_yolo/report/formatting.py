@@ -94,15 +94,21 @@ def signed_in_full(found: Value | Difference | Overall) -> str:
     return _bracketed(signed(found.value), signed_span(found))
 
 
+_REORDERS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+"""Unicode's classes of characters that change the order in which text after them is shown."""
+
+
 def printable(text: str) -> str:
-    r"""Escape control characters and what is not UTF-8, as names of files and classes may hold them.
+    r"""Escape control characters, what reorders text, and what is not UTF-8: names of files and classes may hold them.
 
     Examples:
         >>> print(printable("cat" + chr(27)))
         cat\x1b
     """
     return "".join(
-        c.encode("unicode_escape", "surrogatepass").decode() if unicodedata.category(c) in ("Cc", "Cs") else c
+        c.encode("unicode_escape", "surrogatepass").decode()
+        if unicodedata.category(c) in ("Cc", "Cs") or unicodedata.bidirectional(c) in _REORDERS
+        else c
         for c in text
     )
 

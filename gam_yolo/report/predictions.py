@@ -24,6 +24,7 @@ from gam_yolo.evaluation import GroundTruth
 from gam_yolo.evaluation.groups import GroupSpec
 from gam_yolo.file_digests import FileDigests
 from gam_yolo.io import file_sha256, is_number, text_sha256, write
+from gam_yolo.known_faults import reject_broken_numpy
 from gam_yolo.report.protocol import Protocol, read_protocol, reject_differences, write_protocol
 from gam_yolo.report.tasks import TaskName
 from gam_yolo.report.variants import Variant
@@ -259,6 +260,7 @@ def common_imgsz(
             at=checkpoints[0],
             fix=f"Give a {'dataset YAML' if task == 'detect' else 'folder'}: {option('data')}",
         )
+    reject_broken_numpy()
     _try_device(settings.device)
     sizes, stride = {}, _LEAST_STRIDE
     for path in checkpoints:
@@ -308,6 +310,8 @@ def load(path: Path, task: TaskName | None = "detect") -> Any:
     """
     try:
         model = ultralytics_api.model(path)
+    except UserError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"cannot be loaded as a checkpoint ({reason})", at=path) from None

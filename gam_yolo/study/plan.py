@@ -12,12 +12,15 @@ from typing import Any
 import yaml
 
 from gam_yolo import ultralytics_api
+from gam_yolo.checkpoints import trusted
 from gam_yolo.errors import UserError, similar
 from gam_yolo.graph.find import load, scale_letter
 from gam_yolo.graph.place import place_block
 from gam_yolo.graph.shapes import measure
 from gam_yolo.identity import block_sources, changes, environment, framework_code
 from gam_yolo.io import file_sha256, text_sha256
+from gam_yolo.known_faults import fault_notes
+from gam_yolo.report.predictions import load as load_checkpoint
 from gam_yolo.study.classification import attended, check_model, is_resnet, task_of
 from gam_yolo.study.config import Study, Variant
 from gam_yolo.study.control import gflops, only_scale, widened
@@ -122,7 +125,7 @@ def merged(plans: Iterable[Plan]) -> Plan:
     return Plan(
         tuple(sorted(runs, key=lambda run: order.index(run.seed))),
         {label: cost for one in plans for label, cost in one.gflops.items()},
-        tuple(note for one in plans for note in one.notes),
+        tuple(dict.fromkeys(note for one in plans for note in one.notes)),
     )
 
 
@@ -143,7 +146,8 @@ def plan(study: Study, folder: StudyFolder, *, dry_run: bool = False) -> Plan:
     data = _data(study, folder, dry_run, unknown)
     pretrained, weights = _pretrained(study, dry_run, unknown)
     prefix = f"{study.dataset}/" if study.dataset else ""
-    notes = [f"The folders of the runs {prefix}* are not known yet: {reason}." for reason in unknown]
+    notes = [*fault_notes({ultralytics_api.version()})]
+    notes += [f"The folders of the runs {prefix}* are not known yet: {reason}." for reason in unknown]
     models: dict[str, dict[str, Any]] = {}
     costs: dict[str, float] = {}
     for variant in study.variants:
@@ -172,7 +176,7 @@ def plan(study: Study, folder: StudyFolder, *, dry_run: bool = False) -> Plan:
             place = folder.run(variant.name, seed, "?" if unknown else text_sha256(identity))
             text = yaml.safe_dump(models[variant.name], sort_keys=False, default_flow_style=None, width=120)
             spec = {"study": study.title, "variant": variant.name, "seed": seed, "imgsz": _imgsz(train)}
-            spec |= {"task": data.task, "train": train, "identity": identity}
+            spec |= {"task": data.task, "train": train, "identity": identity, "trust": trusted()}
             runs.append(Run(study.dataset, variant.name, seed, place, text, train, spec))
     if not unknown:
         notes += filter(None, map(_why_again, runs))
@@ -272,10 +276,13 @@ def _pretrained(study: Study, dry_run: bool, unknown: list[str]) -> tuple[Path |
     found = ultralytics_api.find_checkpoint(study.pretrained)
     if not dry_run:
         found = found or ultralytics_api.download_checkpoint(study.pretrained)
+        where = study.where if study.dataset else f"{study.path}, key 'pretrained'"
         if not found.is_file():
-            where = study.where if study.dataset else f"{study.path}, key 'pretrained'"
             raise UserError(f"there is no file {study.pretrained}", at=where, expected="a checkpoint")
-        return found.resolve(), ultralytics_api.model(found).model
+        try:
+            return found.resolve(), load_checkpoint(found, None).model
+        except UserError as error:
+            raise UserError(error, at=where) from None
     why = "is not here"
     if found:
         try:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from gam_yolo import ultralytics_api
+from gam_yolo.checkpoints import trusting
 from gam_yolo.errors import UserError
+from gam_yolo.known_faults import reject_broken_numpy
 from gam_yolo.study import local, ray_cluster
 from gam_yolo.study.config import CONTROL, Study, read_studies
 from gam_yolo.study.folder import StudyFolder
@@ -56,6 +58,7 @@ def run_study(
     only: Sequence[str] = (),
     project: str | Path | None = None,
     ray: str = "",
+    trust: bool = False,
     progress: Progress | None = None,
     watch: Callable[[Sequence[Job]], None] | None = None,
 ) -> Comparison | StudyResult | None:
@@ -72,6 +75,7 @@ def run_study(
             `voc`, `voc/gam`. Empty for all.
         project: The folder for studies; by default `study` in Ultralytics' `runs_dir`.
         ray: Train on the Ray cluster at this address, or `auto`. All its nodes must see `project`.
+        trust: Let checkpoints run code, for layers of your own that are not registered. By default they are rejected.
         progress: Called with a line of text at each step.
         watch: Called with all runs and their states twice a second while they are trained.
 
@@ -85,9 +89,10 @@ def run_study(
     """
     studies, folder = _open(study, project)
     say = progress or (lambda _: None)
-    with _file_errors(folder), contextlib.ExitStack() as stack:
+    with _file_errors(folder), contextlib.ExitStack() as stack, trusting(trust):
         folder.path.mkdir(parents=True, exist_ok=True)
         stack.enter_context(FileLock(folder.lock, timeout=0))
+        reject_broken_numpy()
         with _launcher(ray, workers, say) as launcher:
             plans = [plan(one, folder.dataset(one.dataset)) for one in studies]
             chosen = merged(plans).only(only)

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from gam_yolo import ultralytics_api
 from gam_yolo.study.folder import RunFolder
 
 __all__ = ["LAST", "attach", "newest", "restore_files", "wipe"]
@@ -122,15 +121,21 @@ def _take(trainer: Any) -> None:
         shutil.rmtree(old)
 
 
+def _unwrapped(model: Any) -> Any:
+    """Return the model inside what trains it on several GPUs, and inside a compiled model."""
+    for name in ("module", "_orig_mod"):
+        model = getattr(model, name, model)
+    return model
+
+
 def _state(trainer: Any) -> dict[str, Any]:
     """Collect what Ultralytics' checkpoint lacks, in types that can be loaded without running code."""
-    unwrap_model = ultralytics_api.get("unwrap_model")
     loader = trainer.train_loader
     numpy: Any = np.random.get_state(legacy=False)  # noqa: NPY002  # the generator that Ultralytics draws from
     numpy["state"]["key"] = numpy["state"]["key"].tolist()
     return {
         "ended": bool(trainer.stop),
-        "model": unwrap_model(trainer.model).state_dict(),
+        "model": _unwrapped(trainer.model).state_dict(),
         "ema": trainer.ema.ema.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
         "possible_stop": bool(trainer.stopper.possible_stop),
@@ -144,11 +149,10 @@ def _state(trainer: Any) -> dict[str, Any]:
 
 
 def _restore(trainer: Any) -> None:
-    unwrap_model = ultralytics_api.get("unwrap_model")
     if not trainer.resume:
         return
     state = torch.load(Path(trainer.args.model).with_name(STATE), map_location="cpu", weights_only=True)
-    unwrap_model(trainer.model).load_state_dict(state["model"])
+    _unwrapped(trainer.model).load_state_dict(state["model"])
     trainer.ema.ema.load_state_dict(state["ema"])
     trainer.optimizer.load_state_dict(state["optimizer"])
     trainer.stopper.possible_stop = state["possible_stop"]

@@ -18,6 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from gam_yolo import ultralytics_api
+from gam_yolo.checkpoints import trusting
 from gam_yolo.errors import EXIT_STATUS, UserError
 from gam_yolo.identity import changes
 from gam_yolo.io import read_yaml
@@ -51,8 +52,9 @@ def main(run: RunFolder, device: str) -> int:
             _check_identity(run, spec)
             trackers.describe(spec)
             train = spec["train"] | ({"device": device} if device else {})
-            _train(run, train, spec.get("task", "detect"))
-            validation.predict(run, spec["variant"], train["data"], spec["imgsz"], first_device(train))
+            with trusting(spec["trust"]):
+                _train(run, train, spec.get("task", "detect"))
+                validation.predict(run, spec["variant"], train["data"], spec["imgsz"], first_device(train))
             environment = spec["identity"]["environment"]
             run.mark_finished({"environment": environment, "nms_time_limit": validation.times_limited(run)})
             snapshots.wipe(run)

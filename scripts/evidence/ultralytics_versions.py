@@ -192,7 +192,7 @@ def inside(weights: Path | None) -> Outcome:
     ultralytics_api.get("LOGGER").setLevel("ERROR")
     for name in resources.shipped_names(("cfg",)):
         try:
-            ultralytics_api.model(name)
+            ultralytics_api.model(name, "classify" if name.endswith("-cls.yaml") else None)
             outcome.built += 1
         except UserError as error:
             (outcome.newer if "ultralytics>=" in str(error) else outcome.failed).append(str(error))
