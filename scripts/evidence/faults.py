@@ -75,8 +75,8 @@ def inputs(number: int) -> None:
         Path(f"{name}.json").write_text(json.dumps(found))
     Path("model.yaml").write_text(as_yaml({**MODEL, "nc": 3 + number}))
     demo = {"path": str(Path.cwd() / "out/demo"), "train": "images/train", "val": "images/val", "seed": number}
-    found = resources.shipped("gam-demo.yaml")
-    content = yaml.safe_load(found.read_text(encoding="utf-8")) if found else {}
+    shipped = resources.shipped("gam-demo.yaml")
+    content = yaml.safe_load(shipped.read_text(encoding="utf-8")) if shipped else {}
     Path("demo.yaml").write_text(as_yaml({**content, **demo, "scenes": {"train": 6, "val": 4}}))
 
 
@@ -301,10 +301,8 @@ def main() -> int:
         cases: list[tuple[str, Prepare, tuple[float, int] | None]] = [
             (fault, make, None) for fault, make in FAULTS.items()
         ]
-        for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
-            cases += [
-                (number.name, lambda _: None, (rng.uniform(0, 1.1 * length), number)) for _ in range(options.kills)
-            ]
+        for sent in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+            cases += [(sent.name, lambda _: None, (rng.uniform(0, 1.1 * length), sent)) for _ in range(options.kills)]
         ends: dict[str, Counter[str]] = {}
         wrongs: Counter[str] = Counter()
         for number, (fault, make, kill) in enumerate(cases):

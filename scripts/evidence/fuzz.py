@@ -273,7 +273,7 @@ def a_study(rng: random.Random) -> list[str]:
         "plain": {"model": "model.yaml"},
         "gam": {"base": "model.yaml", "block": "GAM", "at": "5", "args": [{"start": "zero"}], "block_lr": 2.0},
     }
-    study = {"name": "s", "data": "data.yaml", "seeds": [0, 1], "recipe": recipe, "baseline": "plain"}
+    study: dict[str, Any] = {"name": "s", "data": "data.yaml", "seeds": [0, 1], "recipe": recipe, "baseline": "plain"}
     study |= {"variants": variants, "pretrained": False, "hypothesis": "none"}
     put("study.yaml", study, rng, as_yaml)
     return ["study", "study.yaml", "--dry-run", "--project", "studies"]
