@@ -109,7 +109,7 @@ def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
 def _replace_together(folder: Path, files: Mapping[str, str | bytes]) -> None:
     """Write files in a folder; if one cannot be replaced, those that were come back."""
     with TemporaryDirectory(dir=folder, prefix=".gam-yolo-", ignore_cleanup_errors=True) as staging:
-        new, old = ({name: Path(staging) / f"{i}.{age}" for i, name in enumerate(files)} for age in ("new", "old"))
+        new, old = ({name: Path(staging) / f"{age}-{i}" for i, name in enumerate(files)} for age in ("new", "before"))
         for name, content in files.items():
             new[name].write_bytes(content.encode() if isinstance(content, str) else content)
         done: list[str] = []
