@@ -56,6 +56,7 @@ COMMANDS: dict[str, list[str]] = {
         "out/placed.yaml",
         "--show",
         "out/graph.svg",
+        "--force",
     ],
     "prepare": ["prepare", "demo.yaml"],
 }
