@@ -56,6 +56,7 @@ COMMANDS: dict[str, list[str]] = {
         "out/placed.yaml",
         "--show",
         "out/graph.svg",
+        "--force",
     ],
     "prepare": ["prepare", "demo.yaml"],
 }
@@ -115,6 +116,8 @@ def _command(arguments: list[str], before: Prepare, out: int) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.dup2(out, 1)
         os.dup2(out, 2)
+        # The parent's may be files, which a pipe cannot replace.
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
         sys.argv = ["gam-yolo", *arguments]
         before(Path.cwd())
         from gam_yolo.cli import main as command
