@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import ultralytics
@@ -52,6 +53,7 @@ DEMO_SCENES = {"train": 48, "val": 24}
 SUBSTITUTES = {
     r"\.venv/bin/": "",  # the environment under test takes the place of a new one
     r"/data/(?:VOC2007|VOCdevkit)": "{shared}/data/VOC2007",
+    r"/data/BCCD": "{shared}/data/BCCD",
     r"/data/imagenet|path/to/imagenet": "imagenet",
 }
 """Regular expressions and what takes the place of their matches; {shared} is the folder of real images."""
@@ -61,7 +63,9 @@ NOT_RUN = {
     r"-m pytest": "this very test run",
     r"torchrun|--ray ": "needs more than one machine",
     r"benchmark_gam\.py|transfer_voc\.py|dataset_coverage\.py": "takes minutes",
-    r"study (?:voc|bccd|cifar)[\w-]*\.yaml": "takes from minutes to hours",
+    r"study (?:voc|bccd|cifar|neu)[\w-]*\.yaml": "takes from minutes to hours",
+    r"publish_overview\.py": "reads the repository's reports: test_results_page.py runs it",
+    r"yolo track": "needs the package lap, which Ultralytics installs when it is first used",
 }
 """Regular expressions of commands that are parsed instead of run, each with the reason."""
 
@@ -89,19 +93,37 @@ def weights(path: Path) -> None:
 
 def detection_set(path: Path) -> None:
     """Write an Ultralytics YAML with the names of the one that it shadows, and four images."""
+    folder = path.parent / "sets" / path.stem
     for number in range(4):
-        image(path.parent / "images" / f"{number}.jpg")
-        label = path.parent / "labels" / f"{number}.txt"
+        image(folder / "images" / f"{number}.jpg")
+        label = folder / "labels" / f"{number}.txt"
         label.parent.mkdir(exist_ok=True)
-        label.write_text("0 0.5 0.5 0.4 0.4\n")
-    names = YAML.load(Path(ultralytics.__file__).parent / "cfg" / "datasets" / path.name)["names"]
-    path.write_text(json.dumps({"path": str(path.parent), "train": "images", "val": "images", "names": names}))
+        label.write_text(f"0 {LABELS.get(path.stem, LABELS['coco8'])}\n")
+    content = YAML.load(Path(ultralytics.__file__).parent / "cfg" / "datasets" / path.name)
+    kept = {key: content[key] for key in ("names", "kpt_shape", "flip_idx") if key in content}
+    path.write_text(json.dumps({"path": str(folder), "train": "images", "val": "images", **kept}))
+
+
+LABELS = {
+    "coco8": "0.5 0.5 0.4 0.4",
+    "coco8-seg": "0.3 0.3 0.7 0.3 0.7 0.7 0.3 0.7",
+    "dota8": "0.3 0.3 0.7 0.3 0.7 0.7 0.3 0.7",
+    "coco8-pose": "0.5 0.5 0.4 0.4 " + 17 * "0.5 0.5 2 ",
+}
+"""What follows the class in a label file, by the name of the data set."""
 
 
 def classification_set(path: Path) -> None:
     for split in ("train", "val"):
         for number in range(16):
             image(path / split / "ab"[number % 2] / f"{number}.png")
+
+
+def video(path: Path) -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 64))
+    for number in range(10):
+        writer.write(np.full((64, 64, 3), 20 * number, np.uint8))
+    writer.release()
 
 
 def demo_study(path: Path) -> None:
@@ -118,7 +140,8 @@ def link(path: Path) -> None:
 STAND_INS: dict[str, Callable[[Path], None]] = {
     "image.jpg": image,
     "yolov8n.pt": weights,
-    "coco8.yaml": detection_set,
+    **{f"{name}.yaml": detection_set for name in LABELS},
+    "clip.avi": video,
     "cifar100": classification_set,
     "imagenet": classification_set,
     "demo.yaml": demo_study,
@@ -305,6 +328,25 @@ def test_the_examples_run(document: Path, settings: Path, tmp_path: Path) -> Non
     assert not problems, "\n\n".join(problems)
     missing = [name for name in named if not (tmp_path / name).is_file()]
     assert not missing, f"{document.name} names files that its commands did not leave"
+
+
+@pytest.mark.checkout
+@pytest.mark.parametrize("notebook", sorted((ROOT / "docs").glob("*.ipynb")), ids=lambda file: file.name)
+def test_notebooks_run(notebook: Path, settings: Path, tmp_path: Path) -> None:
+    """The cells run in a kernel, with the trainings cut short; the committed file has no outputs."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    content = nbformat.read(notebook, as_version=4)
+    cells = [cell for cell in content.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs for cell in cells)
+    quick = QUICK_PYTHON.format(quick=QUICK | {"plots": False}, part={}, large=LARGE).rpartition("runpy")[0]
+    content.cells.insert(0, nbformat.v4.new_code_cell(quick))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTEST_CURRENT_TEST", raising=False)  # with it, Ultralytics writes into its own folder
+        patch.setenv("YOLO_CONFIG_DIR", str(settings))
+        nbclient.NotebookClient(content, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert (tmp_path / "runs/compare/report.html").is_file()
+    assert (tmp_path / "runs/look/look.html").is_file()
+    assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
 
 
 class Parsed(Exception):  # noqa: N818  not an error

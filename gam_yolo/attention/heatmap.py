@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 from torchvision.ops import box_convert, box_iou
 from torchvision.transforms.functional import gaussian_blur
 
-__all__ = ["faithfulness", "layer_cam"]
+__all__ = ["faithfulness", "is_transformer", "layer_cam"]
 
 _MOST = 16  # predictions explained per image, each by a backward pass; as in Ultralytics
 _STEPS, _RANDOM, _CELLS = 10, 2, 8
@@ -96,12 +96,24 @@ def faithfulness(network: nn.Module, image: Tensor) -> tuple[float, float, float
     return areas[0], areas[1], sum(deletions) / _RANDOM, sum(insertions) / _RANDOM
 
 
+def is_transformer(network: nn.Module) -> bool:
+    """Say whether a detector is an RT-DETR: its images are stretched to a square, and its boxes are shares of it."""
+    return type(network.get_submodule("model")[-1]).__name__ == "RTDETRDecoder"  # type: ignore[index]
+
+
 def _predictions(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return boxes (B, predictions, 4) as left, top, right, bottom, and scores (B, predictions, classes)."""
     out = network(images)
     out = out[0] if isinstance(out, (tuple, list)) else out
     head: Any = network.get_submodule("model")[-1]  # type: ignore[index]
-    if out.shape[-1] == 6:  # a head without suppression: box, score and class of the best predictions
-        return out[..., :4], torch.nn.functional.one_hot(out[..., 5].long(), head.nc) * out[..., 4:5]
-    out = out.transpose(1, 2)
-    return box_convert(out[..., :4], "cxcywh", "xyxy"), out[..., 4 : 4 + head.nc]
+    queries = is_transformer(network)
+    # A head without suppression gives box, score and class of the best predictions; so does RT-DETR in newer releases.
+    best = hasattr(head, "postprocess") if queries else out.shape[-1] == 6
+    if not queries and not best:
+        out = out.transpose(1, 2)
+    boxes, scores = out[..., :4], out[..., 4 : 4 + head.nc]
+    if best:
+        scores = torch.nn.functional.one_hot(out[..., 5].long(), head.nc) * out[..., 4:5]
+    if queries:
+        boxes = boxes * boxes.new_tensor(images.shape[:1:-1]).repeat(2)
+    return (boxes if best and not queries else box_convert(boxes, "cxcywh", "xyxy")), scores

@@ -18,7 +18,7 @@ from gam_yolo.annotations.images import image_files
 from gam_yolo.annotations.yolo import dataset
 from gam_yolo.attention import drawing
 from gam_yolo.attention.gates import attention_blocks, read_gates
-from gam_yolo.attention.heatmap import faithfulness, layer_cam
+from gam_yolo.attention.heatmap import faithfulness, is_transformer, layer_cam
 from gam_yolo.attention.result import LookResult
 from gam_yolo.attention.schema import Block, Faithfulness, LookedModel, LookedPicture, Tile
 from gam_yolo.attention.statistics import GateValues
@@ -29,9 +29,10 @@ from gam_yolo.errors import UserError, option, reason
 from gam_yolo.report.compare import MIN_REPLICATES
 from gam_yolo.report.formatting import printable
 from gam_yolo.report.predictions import load
+from gam_yolo.report.result import Comparison
 from gam_yolo.report.variants import Paths, find_files, name_arguments
 
-__all__ = ["look", "split_arguments"]
+__all__ = ["look", "look_at_differences", "split_arguments"]
 
 _IDENTITY = 0.01  # a block that changes its input by less counts as the identity
 
@@ -136,6 +137,38 @@ def look(
     return result
 
 
+def look_at_differences(
+    comparison: Comparison,
+    variants: Mapping[str, Paths],
+    *,
+    data: str | Path | None,
+    split: str = "val",
+    **options: Any,
+) -> LookResult:
+    """Look at the checkpoints of a comparison, on the images on which they differ most.
+
+    Args:
+        comparison: What `compare` returned.
+        variants: What it was given; the first checkpoint of each variant is looked at.
+        data: Dataset YAML.
+        split: Split of the data set.
+        options: As of `look`.
+
+    Returns:
+        The result, also with what each block is worth.
+
+    Raises:
+        UserError: There is no data set, or a variant is not of checkpoints.
+    """
+    if data is None:
+        raise UserError("--look is given without a data set", fix="Give a dataset YAML: --data")
+    models = {name: find_files(name, paths)[0] for name, paths in variants.items()}
+    drawn = {picture.name for picture in comparison.pictures}
+    images = [path for path in image_files(dataset(data, split)[split], str(data)) if printable(path.name) in drawn]
+    options["pictures"] = len(images)
+    return look(models, images or None, data=data, split=split, **options)
+
+
 def split_arguments(paths: Sequence[str]) -> tuple[list[str], list[str]]:
     """Tell checkpoints and run folders from images, folders of images and videos.
 
@@ -220,7 +253,7 @@ class _Reader:
         try:
             with ultralytics_api.quiet():
                 for result in self._yolo.predict(source, stream=True, verbose=False, save=False, **options):
-                    yield _frame(result, image[0], dict(inputs))
+                    yield _frame(result, image[0], dict(inputs), is_transformer(self._network))
         except (OSError, AssertionError, ValueError) as error:
             if isinstance(error, UserError):
                 raise
@@ -288,14 +321,16 @@ class _Reader:
         return tiles, gates
 
 
-def _frame(result: Any, image: Tensor, inputs: dict[str, Tensor]) -> _Frame:
-    """Bring Ultralytics' result for an image into the pixels of the network's input."""
+def _frame(result: Any, image: Tensor, inputs: dict[str, Tensor], stretched: bool) -> _Frame:
+    """Bring Ultralytics' result for an image into the pixels of the network's input, which is padded or stretched."""
     (rows, columns), (height, width) = result.orig_shape, image.shape[2:]
-    scale = min(height / rows, width / columns)
-    across, down = round(columns * scale), round(rows * scale)
+    scales = np.array([width / columns, height / rows])
+    if not stretched:
+        scales[:] = scales.min()
+    across, down = (round(float(size)) for size in scales * (columns, rows))
     left, top = round((width - across) / 2 - 0.1), round((height - down) / 2 - 0.1)  # as Ultralytics rounds
     boxes = result.boxes.data.cpu().numpy().astype(float)
-    boxes[:, :4] = boxes[:, :4] * scale + np.array([left, top, left, top])
+    boxes[:, :4] = boxes[:, :4] * np.tile(scales, 2) + np.array([left, top, left, top])
     return _Frame(Path(result.path).name, image, inputs, boxes, (left, top, left + across, top + down))
 
 

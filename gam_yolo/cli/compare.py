@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -53,19 +53,22 @@ def compare(
     latex: Annotated[
         bool, typer.Option("--latex", help="Write a LaTeX table, and the charts as PDF and SVG, for a paper.")
     ] = False,
+    look: Annotated[
+        bool,
+        typer.Option("--look", help="Look at the blocks and heat maps where the variants differ, as `look` does."),
+    ] = False,
     trust: Trust = False,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the report and the predictions made.")
     ] = Path("runs/compare"),
 ) -> None:
     """Test whether detectors or classifiers differ, and write the report: a page, Markdown, JSON and CSV."""
-    from gam_yolo.io import write
     from gam_yolo.report.compare import compare as compare_variants
     from gam_yolo.report.variants import name_arguments
 
-    out = console()
+    out, named = console(), name_arguments(variants)
     found = compare_variants(
-        name_arguments(variants),
+        named,
         data=data,
         gt=gt,
         split=split,
@@ -80,8 +83,17 @@ def compare(
         progress=lambda text: out.print(text, style="dim"),
     )
     if latex:
-        write(output / "report.tex", found.to_latex())
-        found.save_figures(output / "figures")
+        _write_for_paper(found, output)
+    if look:
+        chosen = {
+            "split": split,
+            "imgsz": imgsz,
+            "batch": batch,
+            "device": device,
+            "replicates": replicates,
+            "trust": trust,
+        }
+        out.print(_look(found, named, output / "look", data=data, **chosen))
     for warning in found.warnings:
         out.print(warning, style="bold red")
     out.print(_table(found))
@@ -89,6 +101,21 @@ def compare(
     for note in [note for note in found.notes if note not in found.warnings]:
         out.print(note, style="dim")
     out.print(f"Report: {output / 'report.html'}")
+
+
+def _write_for_paper(found: Comparison, folder: Path) -> None:
+    """Write the LaTeX table and the figures."""
+    from gam_yolo.io import write
+
+    write(folder / "report.tex", found.to_latex())
+    found.save_figures(folder / "figures")
+
+
+def _look(found: Comparison, variants: dict[str, Any], folder: Path, **options: Any) -> str:
+    """Look at the checkpoints, and return the findings and the page."""
+    from gam_yolo.attention.look import look_at_differences
+
+    return f"{look_at_differences(found, variants, output=folder, **options)}\nPage: {folder / 'look.html'}"
 
 
 def _table(found: Comparison) -> Table:

@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
-from ultralytics import YOLO
+from ultralytics import RTDETR, YOLO
 
 import gam_yolo
-from gam_yolo import GAM, UserError
-from gam_yolo.attention.heatmap import faithfulness, layer_cam
+from gam_yolo import GAM, UserError, ultralytics_api
+from gam_yolo.attention.heatmap import _predictions, faithfulness, layer_cam
+from gam_yolo.attention.look import _Reader
 from gam_yolo.attention.statistics import GateValues, chance_inside
 from gam_yolo.attention.worth import ALL, measure_worth, save_without
 from gam_yolo.cli import app
@@ -137,12 +138,11 @@ def image(folder: Path) -> tuple[Any, torch.Tensor]:
     return model.model.eval(), torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None] / 255
 
 
-def test_the_heat_map_is_ultralytics_own(folder: Path, tmp_path: Path) -> None:
+def theirs(network: Any, pixels: torch.Tensor, folder: Path) -> Any:
+    """Return the map that Ultralytics draws, before it is coloured."""
     plotting = pytest.importorskip("ultralytics.utils.plotting")
     if not hasattr(plotting, "class_activation_map"):
         pytest.skip("this release of Ultralytics has no LayerCAM")
-    network, pixels = image(folder)
-    ours = layer_cam(network, pixels)
     seen: list[Any] = []
 
     class Colours:
@@ -162,9 +162,73 @@ def test_the_heat_map_is_ultralytics_own(folder: Path, tmp_path: Path) -> None:
     real = plotting.cv2
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plotting, "cv2", Colours())
-        plotting.class_activation_map(Wrapped(), pixels, ["a.jpg"], tmp_path)
+        plotting.class_activation_map(Wrapped(), pixels, ["a.jpg"], folder)
+    return seen[0]
+
+
+def test_the_heat_map_is_ultralytics_own(folder: Path, tmp_path: Path) -> None:
+    network, pixels = image(folder)
+    ours = layer_cam(network, pixels)
     assert ours.max() > 0.9
-    assert np.abs(ours.numpy() * 255 - seen[0]).max() <= 1.01  # it is rounded down there
+    assert np.abs(ours.numpy() * 255 - theirs(network, pixels, tmp_path)).max() <= 1.01  # it is rounded down there
+
+
+@pytest.fixture(scope="module", params=["yolov10n", "yolo26n", "rtdetr-l"])  # their boxes need no suppression
+def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of another architecture, with random weights."""
+    path = tmp_path_factory.mktemp(request.param)
+    source = path / f"{request.param}-gam.yaml"
+    try:
+        placed = gam_yolo.place(f"{request.param}.yaml", block="GAM", at="neck", args={"preset": "strips"})
+    except UserError:
+        pytest.skip(f"this release of Ultralytics has no {request.param}")
+    placed.save(source)
+    torch.manual_seed(0)
+    (RTDETR if "rtdetr" in source.name else YOLO)(source).save(path / "best.pt")
+    return path / "best.pt"
+
+
+def test_other_heads_are_looked_at(other: Path, folder: Path, tmp_path: Path) -> None:
+    photo = sorted((folder / "photos").iterdir())[1]
+    found = gam_yolo.look(other, photo, imgsz=64, confidence=1e-6, pictures=1, output=tmp_path)
+    (model,) = found.models
+    assert model.blocks
+    assert all(block.kind == "GAM" and block.gates for block in model.blocks)
+    assert model.faithfulness is not None
+    # The boxes lie where Ultralytics draws them on the photograph.
+    (result,) = ultralytics_api.model(other).predict(photo, imgsz=64, conf=1e-6, verbose=False)
+    yolo = ultralytics_api.model(other)
+    frame = next(_Reader(yolo).frames(photo, {"imgsz": 64, "conf": 1e-6}))
+    left, top, right, bottom = frame.content
+    shown = (frame.boxes[:, :4] - [left, top, left, top]) / [right - left, bottom - top, right - left, bottom - top]
+    assert np.abs(shown - result.boxes.xyxyn.numpy()).max() < 0.02
+    # What the explained predictions are is what is detected.
+    with torch.no_grad():
+        boxes, scores = _predictions(yolo.model, frame.image.clone())
+    best = scores[0].amax(1).argmax()
+    assert float(scores[0, best].max()) == pytest.approx(float(result.boxes.conf.max()), abs=1e-5)
+    strongest = frame.boxes[frame.boxes[:, 4].argmax(), :4]
+    inside = boxes[0, best].numpy().clip([left, top, left, top], [right, bottom, right, bottom])
+    assert np.abs(inside - strongest).max() < 1
+
+
+def test_the_heat_map_of_other_heads_is_ultralytics_own(other: Path, folder: Path, tmp_path: Path) -> None:
+    network = ultralytics_api.model(other).model.eval()
+    pixels = image(folder)[1][..., :128]
+    ours = layer_cam(network, pixels, confidence=2.0)  # of the strongest prediction, as no score reaches 0.25
+    assert np.abs(ours.numpy() * 255 - theirs(network, pixels, tmp_path)).max() <= 1.01
+
+
+def test_a_video_is_read_frame_by_frame(folder: Path, tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64))
+    for number in range(7):
+        writer.write(np.full((64, 96, 3), 30 * number, np.uint8))
+    writer.release()
+    found = gam_yolo.look(folder / "gam.pt", tmp_path / "clip.avi", imgsz=64, vid_stride=2, pictures=2, output=tmp_path)
+    assert found.images == 3  # Ultralytics counts frames 2, 4, 6
+    assert [picture.name for picture in found.pictures] == ["clip.avi", "clip.avi"]
+    assert len(list((tmp_path / "pictures").iterdir())) == 2 * (2 + 2 + 2)
 
 
 def test_a_true_map_passes_the_test_of_faithfulness(folder: Path) -> None:
@@ -189,7 +253,9 @@ def test_a_model_without_a_block_is_the_model_built_without_its_row(folder: Path
     assert (whole - expected).abs().max() > 1
 
 
-def test_what_a_block_is_worth_is_the_map_that_is_lost_without_it(folder: Path, shared: Path) -> None:
+@pytest.fixture(scope="module")
+def data(folder: Path, shared: Path) -> Path:
+    """A data set of which the plain model finds all."""
     data = folder / "data.yaml"
     images = shared / "data/coco/val2017"
     names = YOLO(folder / "plain.pt").names
@@ -197,13 +263,34 @@ def test_what_a_block_is_worth_is_the_map_that_is_lost_without_it(folder: Path, 
     (folder / "set/images").mkdir(parents=True, exist_ok=True)
     (folder / "set/labels").mkdir(exist_ok=True)
     whole = YOLO(folder / "plain.pt")
-    for file in picked:  # the plain model's own detections are the truth, so that it finds all
+    for file in picked:
         (folder / "set/images" / file.name).write_bytes(file.read_bytes())
         found = whole.predict(file, imgsz=160, conf=0.3, verbose=False)[0].boxes
         rows = [f"{int(c)} {' '.join(map(str, box))}" for c, box in zip(found.cls, found.xywhn.tolist(), strict=True)]
         (folder / "set/labels" / f"{file.stem}.txt").write_text("\n".join(rows))
     data.write_text(json.dumps({"path": str(folder / "set"), "train": "images", "val": "images", "names": names}))
-    blocks = gam_yolo.look(folder / "gam.pt", picked[0], pictures=0).models[0].blocks
+    return data
+
+
+def test_compare_looks_where_the_variants_differ(data: Path, folder: Path, tmp_path: Path) -> None:
+    models = [f"plain={folder / 'plain.pt'}", f"gam={folder / 'gam.pt'}"]
+    arguments = ["compare", *models, "--data", str(data), "--replicates", "100", "--look", "-o", str(tmp_path)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    content = json.loads((tmp_path / "look/look.json").read_text())
+    plain, gam = content["models"]
+    assert (plain["name"], gam["name"]) == ("plain", "gam")
+    assert gam["worth"]
+    report = (tmp_path / "report.html").read_text()
+    page = (tmp_path / "look/look.html").read_text()
+    drawn = {file.name for file in (folder / "set/images").iterdir() if f"<h2>{file.name}</h2>" in page}
+    assert content["images"] == len(drawn) > 0
+    assert all(name in report for name in drawn)
+
+
+def test_what_a_block_is_worth_is_the_map_that_is_lost_without_it(data: Path, folder: Path) -> None:
+    photo = next((folder / "set/images").iterdir())
+    blocks = gam_yolo.look(folder / "gam.pt", photo, pictures=0).models[0].blocks
     whole_ap, worth = measure_worth(folder / "gam.pt", blocks, data=data, replicates=100)
     by_block = {one.block: one for one in worth}
     assert [*by_block] == ["16 GAM", "20 CBAM", ALL]

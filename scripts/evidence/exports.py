@@ -1,0 +1,267 @@
+r"""Export detectors with attention blocks, run each file by its own runtime, and compare with PyTorch.
+
+    pip install openvino nncf ncnn pnnx MNN litert-torch ai-edge-litert executorch "paddlepaddle<3.3" x2paddle
+    python scripts/evidence/exports.py --weights yolov8n.pt --data voc-local.yaml --out docs/results/exports.json \
+        --trained "plain=runs/study/voc-starts/plain-s0-*" "GAM=runs/study/voc-starts/gam-zero-10-s0-*"
+
+Every shipped block is built into YOLOv8n with the pretrained weights and random weights of its own, exported, and its
+raw outputs are compared on photographs, before any suppression: the largest difference of a box (centre and size, in
+pixels) and of a score. Trained models are validated as well: mAP by Ultralytics' own `val` on the exported file. A
+second start goes on where the first one ended. `--table` prints the file's tables in Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import ultralytics
+from PIL import Image
+from ultralytics import YOLO
+from ultralytics.nn.autobackend import AutoBackend
+
+import gam_yolo
+from gam_yolo import ultralytics_api
+from gam_yolo.annotations.images import image_files
+from gam_yolo.annotations.yolo import dataset
+from gam_yolo.attention.gates import attention_blocks
+from gam_yolo.blocks.gam import PRESETS
+from gam_yolo.io import write
+from gam_yolo.report.variants import find_files
+
+BUILT: dict[str, dict[str, Any]] = {
+    "no block": {},
+    "GAM": {"block": "GAM"},
+    "GAM, start zero": {"block": "GAM", "args": {"start": "zero", "gain": 10}},
+    "GAM, start identity": {"block": "GAM", "args": {"start": "identity"}},
+    "GAM inside C2f": {"block": "GAM", "at": "inside C2f", "args": {"start": "zero"}},
+    **{f"GAM, {preset}": {"block": "GAM", "args": {"preset": preset}} for preset in PRESETS if preset != "blog"},
+    **{
+        block: {"block": block}
+        for block in (
+            *("BAM", "CAA", "CBAM", "CoordAtt", "ECA", "ELA", "EMA", "LSKA", "MLCA", "SCSA", "SE", "SimAM", "Triplet"),
+        )
+    },
+}
+"""Arguments of `gam_yolo.place`, before the head unless they say otherwise."""
+
+TORCH, FLOAT32 = "PyTorch", "OpenVINO in float32"  # by itself it computes in bfloat16 where the processor can
+FORMATS: dict[str, dict[str, Any]] = {
+    TORCH: {},
+    "TorchScript": {"format": "torchscript"},
+    "ONNX": {"format": "onnx"},
+    "ONNX, dynamic": {"format": "onnx", "dynamic": True},
+    "OpenVINO": {"format": "openvino"},
+    FLOAT32: {"format": "openvino"},
+    "OpenVINO, fp16": {"format": "openvino", "quantize": 16},
+    "OpenVINO, int8": {"format": "openvino", "quantize": 8},
+    "NCNN": {"format": "ncnn"},
+    "MNN": {"format": "mnn"},
+    "LiteRT": {"format": "litert"},
+    "PaddlePaddle": {"format": "paddle"},
+    "ExecuTorch": {"format": "executorch"},
+}
+PACKAGES = (
+    "torch", "onnx", "onnxruntime", "openvino", "nncf", "ncnn", "pnnx", "MNN", "litert-torch", "ai-edge-litert",
+    "paddlepaddle", "x2paddle", "executorch",
+)  # fmt: skip
+SIZE, DYNAMIC_SIZE, PHOTOGRAPHS = 224, 320, 2
+
+
+def main() -> None:
+    """Measure what is missing in the file, or print its tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", default="yolov8n.pt", help="pretrained weights of the built models")
+    parser.add_argument("--trained", nargs="*", default=[], metavar="NAME=RUN", help="checkpoints or run folders")
+    parser.add_argument("--data", default="voc-local.yaml", help="data set of the photographs and the trained models")
+    parser.add_argument("--formats", nargs="*", choices=FORMATS, default=list(FORMATS), metavar="FORMAT")
+    parser.add_argument("--models", nargs="*", choices=BUILT, default=list(BUILT), metavar="MODEL")
+    parser.add_argument("--out", type=Path, default=Path("exports.json"))
+    parser.add_argument("--table", action="store_true", help="print the tables of --out and stop")
+    parser.add_argument("--measure", nargs="+", metavar="...", help=argparse.SUPPRESS)  # a format, then models
+    options = parser.parse_args()
+    if options.measure:
+        kind, *models = options.measure
+        for name in models:
+            print(json.dumps([name, measure(name, kind, options)]), flush=True)
+        return
+    content = json.loads(options.out.read_text("utf-8")) if options.out.is_file() else {"trained": {}, "built": {}}
+    asked = [("trained", name.partition("=")[0]) for name in options.trained]
+    asked += [("built", name) for name in options.models]
+    for kind in [] if options.table else options.formats:
+        todo = {name: where for where, name in asked if kind not in content[where].setdefault(name, {})}
+        if kind == TORCH:
+            todo = {name: where for name, where in todo.items() if where == "trained"}
+        for name, found in measured(kind, todo, options):
+            print(kind, name, found, flush=True)
+            content[todo[name]][name][kind] = found
+            content["settings"] = settings(options)
+            write(options.out, json.dumps(content, indent=1) + "\n")
+    print(tables(content))
+
+
+def settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the figures depend on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {"ultralytics": ultralytics.__version__, "gam-yolo": gam_yolo.__version__}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    processor = "?"
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), processor)
+    return {
+        "versions": versions, "imgsz": SIZE, "data": options.data, "photographs": PHOTOGRAPHS,
+        "processor": processor, "threads": torch.get_num_threads(),
+    }  # fmt: skip
+
+
+def measured(kind: str, names: Iterable[str], options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what each model gives in a format. Converters can end their process: it is started again then."""
+    command = [sys.executable, __file__, "--weights", options.weights, "--data", options.data]
+    left = list(names)
+    while left:
+        arguments = [*command, "--trained", *options.trained, "--measure", kind, *left]
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        for line in process.stdout or ():
+            if line.startswith(f'["{left[0]}", {{'):
+                yield left.pop(0), json.loads(line)[1]
+                if not left:
+                    break
+        status = process.wait()
+        if left:
+            yield left.pop(0), {"problem": f"the process ended with status {status}"}
+
+
+def checkpoint(name: str, options: argparse.Namespace, folder: Path) -> tuple[Path, bool]:
+    """Copy or build a model in a folder, and say whether it was trained."""
+    file = folder / "model.pt"
+    trained = dict(pair.split("=", 1) for pair in options.trained)
+    if name in trained:
+        shutil.copy(find_files(name, trained[name])[0], file)
+        return file, True
+    if BUILT[name]:
+        gam_yolo.place("yolov8n.yaml", **{"at": "neck", **BUILT[name]}).save(folder / "yolov8n-built.yaml")
+    torch.manual_seed(0)
+    source = folder / "yolov8n-built.yaml" if BUILT[name] else "yolov8n.yaml"
+    yolo = YOLO(str(source)).load(options.weights)
+    with torch.no_grad():  # no block stays the identity, however it starts
+        for block in attention_blocks(yolo.model).values():
+            for parameter in block.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    yolo.save(file)
+    return file, False
+
+
+def measure(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Export a model in one format, run it, and return how it differs from PyTorch."""
+    with tempfile.TemporaryDirectory() as folder, ultralytics_api.quiet():
+        source, trained = checkpoint(name, options, Path(folder))
+        how = dict(FORMATS[kind])
+        if kind == FLOAT32:
+            compute_in_float32()
+        if how.get("quantize") == 8:
+            how["data"] = options.data
+        try:
+            exported = Path(YOLO(source).export(imgsz=SIZE, device="cpu", verbose=False, **how)) if how else source
+            found: dict[str, Any] = {"bytes": size(exported)}
+            found |= outputs(source, exported, DYNAMIC_SIZE if how.get("dynamic") else SIZE, options.data)
+            if trained:
+                found["AP"] = accuracy(exported, options.data, folder)
+        except Exception as error:
+            return {"problem": f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]}
+    return found
+
+
+def compute_in_float32() -> None:
+    """Have OpenVINO compute in float32, which Ultralytics leaves to it."""
+    import openvino
+
+    compiled = openvino.Core.compile_model
+
+    def compile_model(self: Any, model: Any, device_name: Any = None, config: Any = None) -> Any:
+        return compiled(self, model, device_name, {**(config or {}), "INFERENCE_PRECISION_HINT": "f32"})
+
+    openvino.Core.compile_model = compile_model
+
+
+def size(exported: Path) -> int:
+    """Return the bytes of a file or of a folder's files."""
+    files = exported.rglob("*") if exported.is_dir() else [exported]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def outputs(source: Path, exported: Path, pixels: int, data: str) -> dict[str, float]:
+    """Compare the raw outputs on the first photographs of the validation split."""
+    files = image_files(dataset(data, "val")["val"], data)[:PHOTOGRAPHS]
+    expected = AutoBackend(str(source), device=torch.device("cpu"), fp16=False, verbose=False)
+    actual = AutoBackend(str(exported), device=torch.device("cpu"), fp16=False, verbose=False)
+    boxes, scores = [], []
+    for file in files:
+        with Image.open(file) as opened:
+            image = np.asarray(opened.convert("RGB").resize((pixels, pixels)), dtype=np.float32) / 255
+        x = torch.from_numpy(image).permute(2, 0, 1)[None].contiguous()
+        with torch.inference_mode():
+            whole, other = (run(network, x) for network in (expected, actual))
+        if whole.shape != other.shape:
+            raise ValueError(f"the output has shape {tuple(other.shape)} instead of {tuple(whole.shape)}")
+        difference = (whole - other).abs()
+        boxes.append(float(difference[:, :4].max()))
+        scores.append(float(difference[:, 4:].max()))
+    return {"box": max(boxes), "score": max(scores)}
+
+
+def run(network: Any, x: torch.Tensor) -> torch.Tensor:
+    """Return the output of a network, (1, 4 + classes, predictions)."""
+    out = network(x)
+    return torch.as_tensor(out[0] if isinstance(out, (list, tuple)) else out).float()
+
+
+def accuracy(exported: Path, data: str, folder: str) -> float:
+    """Return mAP 50-95 by Ultralytics' validation, image by image in the exported size."""
+    how = {"data": data, "imgsz": SIZE, "batch": 1, "rect": False, "plots": False, "device": "cpu", "workers": 0}
+    return float(YOLO(str(exported), task="detect").val(**how, verbose=False, project=folder, name="val").box.map)
+
+
+def tables(content: dict[str, Any]) -> str:
+    """Return the Markdown tables: each format, then the mAP of the trained models by format."""
+    trained, built = content["trained"], content["built"]
+    formats = [kind for kind in FORMATS if any(kind in found for found in [*trained.values(), *built.values()])]
+    lines = ["| format | runs | boxes, pixels | scores | MB |", "| --- " * 5 + "|"]
+    for kind in [kind for kind in formats if kind != TORCH]:
+        found = {name: one[kind] for name, one in (built | trained).items() if kind in one}
+        ran = [one for one in found.values() if "problem" not in one]
+        worst = [f"{max((one[key] for one in ran), default=math.nan):.1g}" for key in ("box", "score")]
+        plain = found.get("no block", {})
+        megabytes = f"{plain['bytes'] / 1e6:.1f}" if "bytes" in plain else ""
+        lines.append(f"| {kind} | {len(ran)} of {len(found)} | {' | '.join([*worst, megabytes])} |")
+    formats = [kind for kind in formats if any(kind in found for found in trained.values())]
+    lines += ["", f"| model | {' | '.join(formats)} |", "| --- " * (len(formats) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(points(trained[name], kind) for kind in formats)} |" for name in trained]
+    return "\n".join(lines)
+
+
+def points(found: dict[str, dict[str, Any]], kind: str) -> str:
+    """Return a model's mAP in points, or the exported file's difference to it."""
+    one = found.get(kind, {})
+    if "AP" not in one:
+        return "fails" if "problem" in one else ""
+    return f"{100 * one['AP']:.1f}" if kind == TORCH else f"{100 * (one['AP'] - found[TORCH]['AP']):+.2f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The table of exports is that of its figures, and an export is compared with PyTorch as the table says."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import exports
+import pytest
+from PIL import Image
+
+
+def test_the_documented_tables_are_those_of_the_figures(root: Path) -> None:
+    content = json.loads((root / "docs/results/exports.json").read_text("utf-8"))
+    text = (root / "docs/export.md").read_text("utf-8")
+    assert exports.tables(content) == text.partition("<!-- exports -->\n")[2].partition("\n<!-- /exports -->")[0]
+
+
+def test_every_exported_block_gave_the_outputs_of_pytorch(root: Path) -> None:
+    """Formats that keep single precision agree to rounding, with every model that they could export."""
+    content = json.loads((root / "docs/results/exports.json").read_text("utf-8"))
+    exact = ("TorchScript", "ONNX", "ONNX, dynamic", "OpenVINO in float32")
+    for name, found in (content["built"] | content["trained"]).items():
+        for kind in exact:
+            if kind in found:
+                assert "problem" not in found[kind], (name, kind)
+                assert found[kind]["score"] < 1e-4, (name, kind)
+                assert found[kind]["box"] < 0.1, (name, kind)
+    assert set(content["built"]) == set(exports.BUILT)
+
+
+def test_an_export_is_measured(root: Path, tmp_path: Path, shared: Path) -> None:
+    del root  # scripts/ is needed
+    (tmp_path / "images").mkdir()
+    for file in sorted((shared / "data/coco/val2017").glob("*.jpg"))[:2]:
+        Image.open(file).convert("RGB").save(tmp_path / "images" / file.name)
+    data = tmp_path / "data.yaml"
+    data.write_text(json.dumps({"path": str(tmp_path), "train": "images", "val": "images", "names": ["thing"]}))
+    options = argparse.Namespace(trained=[], weights=str(shared / "weights/yolov8n.pt"), data=str(data))
+    plain, gam = (exports.measure(name, "TorchScript", options) for name in ("no block", "GAM inside C2f"))
+    assert gam["score"] < 1e-4
+    assert gam["bytes"] > plain["bytes"]
+    broken = exports.measure("SE", "TorchScript", argparse.Namespace(**{**vars(options), "data": "missing.yaml"}))
+    assert "missing.yaml" in broken["problem"]
+
+
+def test_a_converter_that_ends_its_process_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys, json\n"
+        "for name in sys.argv[sys.argv.index('--measure') + 2:]:\n"
+        "    os.abort() if name == 'b' else print(json.dumps([name, {'box': 1}]), flush=True)\n"
+    )
+    monkeypatch.setattr(exports, "__file__", str(script))
+    options = argparse.Namespace(trained=[], weights="w.pt", data="d.yaml")
+    found = dict(exports.measured("ONNX", ["a", "b", "c"], options))
+    assert found["a"] == found["c"] == {"box": 1}
+    assert "ended with status -6" in found["b"]["problem"]
