@@ -158,7 +158,7 @@ def checkpoint(name: str, options: argparse.Namespace, folder: Path) -> tuple[Pa
         gam_yolo.place("yolov8n.yaml", **{"at": "neck", **BUILT[name]}).save(folder / "yolov8n-built.yaml")
     torch.manual_seed(0)
     source = folder / "yolov8n-built.yaml" if BUILT[name] else "yolov8n.yaml"
-    yolo = YOLO(str(source)).load(options.weights)
+    yolo: Any = YOLO(str(source)).load(options.weights)
     with torch.no_grad():  # no block stays the identity, however it starts
         for block in attention_blocks(yolo.model).values():
             for parameter in block.parameters():
