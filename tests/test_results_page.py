@@ -18,6 +18,7 @@ TABLES = {
     "neu": "neu-finetune",
     "cifar": "cifar10",
     "voc": "voc-small",
+    "voc-starts": "voc-starts",
     "voc-long": "voc-small-long",
     "bccd": "bccd-small",
 }
@@ -61,7 +62,10 @@ def test_the_chart_of_all_data_sets_is_that_of_the_reports(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     names = dict.fromkeys(line.split("|")[1].strip() for line in part(page, "overview")[2:])
-    files = [root / "docs" / "results" / f"{TABLES[name]}.json" for name in ("voc", "voc-long", "bccd", "neu", "cifar")]
+    files = [
+        root / "docs" / "results" / f"{TABLES[name]}.json"
+        for name in ("voc", "voc-starts", "voc-long", "bccd", "neu", "cifar")
+    ]
     reports = [f"{name}={file}" for name, file in zip(names, files, strict=True)]
     out = tmp_path / "overview.svg"
     monkeypatch.setattr(sys, "argv", ["publish_overview", str(out), *reports, "--hide", "control"])
