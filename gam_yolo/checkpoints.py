@@ -22,9 +22,6 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from gam_yolo.errors import UserError, brief
 
 __all__ = ["reject_code", "trusted", "trusting", "written_by"]
@@ -136,6 +133,8 @@ def _pickle(path: Path) -> bytes:
         if start[:1] == b"\x80":
             raise UserError("is in the format of PyTorch before 1.6")
         raise ValueError
+    import torch
+
     # PyTorch's own reader, as another one may see another file where an archive is forged.
     archive: Any = torch._C.PyTorchFileReader(str(path))
     if archive.has_record("constants.pkl"):
@@ -210,6 +209,8 @@ class _Reader(pickle.Unpickler):
 
 
 def _is_torch_data(name: str) -> bool:
+    import torch
+
     found = getattr(torch, name, None)
     return (
         isinstance(found, (torch.dtype, torch.layout, torch.memory_format))
@@ -219,6 +220,9 @@ def _is_torch_data(name: str) -> bool:
 
 
 def _is_layer(module: str, name: str) -> bool:
+    import torch
+    from torch import nn
+
     full = f"{module}.{name}"
     allowed = {
         f"{c.__module__}.{c.__qualname__}" for c in torch.serialization.get_safe_globals() if isinstance(c, type)

@@ -38,7 +38,7 @@ def test_a_twin_differs_from_its_gam_model_in_the_block_and_its_start(path: Path
     changed = [(a, b) for a, b in zip(rows, twin["backbone"] + twin["head"], strict=True) if a != b]
     assert len(changed) == 3
     for a, b in changed:
-        assert a == [-1, 1, "GAM", [{"start": "zero", "gain": 10}]]
+        assert a == [-1, 1, "GAM", [{"start": "zero"}]]
         assert b == [-1, 1, block, []]
     assert {k: v for k, v in gam.items() if k not in {"backbone", "head"}} == {
         k: v for k, v in twin.items() if k not in {"backbone", "head"}

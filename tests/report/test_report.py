@@ -178,7 +178,7 @@ def test_bad_arguments_are_one_line_errors(data_set: DataSet, tmp_path: Path) ->
         ((a, f"b={a}"), "is given twice"),
         ((a, f"b={tmp_path}/x.*"), r"is not a checkpoint \(.pt\), a run folder or a prediction file"),
         ((a, tmp_path / "x.pt"), "x.pt: is a checkpoint, and there is no dataset .*--data"),
-        ((a, tmp_path / "x.pt", "--data", data_set.yaml), "x.pt: cannot be loaded as a checkpoint"),
+        ((a, tmp_path / "x.pt", "--data", data_set.yaml), "x.pt: is empty, cut off or damaged. Expected a checkpoint"),
         (
             (a, b, "--control", "bs1"),
             r"--control \(in Python control=\) is 'bs1'\. Expected .* after the baseline, b-s1. Did you mean 'b-s1'",
