@@ -65,6 +65,7 @@ NOT_RUN = {
     r"benchmark_\w+\.py|transfer_voc\.py|dataset_coverage\.py|exports\.py|fuzz\.py|faults\.py": "takes minutes",
     r"study (?:voc|bccd|cifar|neu)[\w-]*\.yaml": "takes from minutes to hours",
     r"publish_overview\.py": "reads the repository's reports: test_results_page.py runs it",
+    r"resnet50-gam-cifar-cls\.yaml": "takes minutes on a CPU; resnet18-gam-cls.yaml is trained",
     r"yolo track": "needs the package lap, which Ultralytics installs when it is first used",
 }
 """Regular expressions of commands that are parsed instead of run, each with the reason."""
