@@ -149,7 +149,7 @@ def _pickle(path: Path) -> bytes:
 
 
 class _Data:
-    """Stands for plain data. Its methods are those by which a pickle fills an object."""
+    """Stands for plain data. By its methods a pickle fills an object; they drop what they get, on purpose."""
 
     def __new__(cls, *_: object) -> _Data:
         return object.__new__(cls)
