@@ -3,7 +3,7 @@
 A checkpoint is a pickle, and a pickle can call any function that its reader finds. Ultralytics loads it as it is, and
 installs the packages that it asks for. So what comes from elsewhere is checked first: `reject_code` reads the pickle
 with a stand-in for every object. It accepts the names of layers, of tensors and of plain data, and nothing that calls
-a layer's constructor. Nothing in the file is imported, built or called.
+a layer's constructor. Nothing in the file is built or called, and only modules of known layers are imported.
 
 Accepted layers are those of PyTorch, torchvision, Ultralytics and this package, registered blocks
 (`gam_yolo.register`), and whatever the process has allowed by `torch.serialization.add_safe_globals`.

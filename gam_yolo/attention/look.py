@@ -32,7 +32,7 @@ from gam_yolo.report.predictions import load
 from gam_yolo.report.result import Comparison
 from gam_yolo.report.variants import Paths, find_files, name_arguments
 
-__all__ = ["look", "look_at_differences", "split_arguments"]
+__all__ = ["check_variants", "look", "look_at_differences", "split_arguments"]
 
 _IDENTITY = 0.01  # a block that changes its input by less counts as the identity
 
@@ -160,13 +160,27 @@ def look_at_differences(
     Raises:
         UserError: There is no data set, or a variant is not of checkpoints.
     """
-    if data is None:
-        raise UserError("--look is given without a data set", fix="Give a dataset YAML: --data")
-    models = {name: find_files(name, paths)[0] for name, paths in variants.items()}
+    models = check_variants(variants, data)
+    assert data is not None  # noqa: S101  # for the type checker
     drawn = {picture.name for picture in comparison.pictures}
     images = [path for path in image_files(dataset(data, split)[split], str(data)) if printable(path.name) in drawn]
     options["pictures"] = len(images)
     return look(models, images or None, data=data, split=split, **options)
+
+
+def check_variants(variants: Mapping[str, Paths], data: str | Path | None) -> dict[str, Path]:
+    """Return the checkpoint of each variant that `look_at_differences` looks at, before anything takes time.
+
+    Raises:
+        UserError: As of `look_at_differences`.
+    """
+    if data is None:
+        raise UserError("--look is given without a data set", fix=f"Give a dataset YAML: {option('data')}")
+    models = {name: find_files(name, paths)[0] for name, paths in variants.items()}
+    for name, file in models.items():
+        if file.suffix != ".pt":
+            raise UserError(f"--look: the variant {name} is not of checkpoints", at=file, expected="a .pt file")
+    return models
 
 
 def split_arguments(paths: Sequence[str]) -> tuple[list[str], list[str]]:

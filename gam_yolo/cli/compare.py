@@ -64,9 +64,8 @@ def compare(
 ) -> None:
     """Test whether detectors or classifiers differ, and write the report: a page, Markdown, JSON and CSV."""
     from gam_yolo.report.compare import compare as compare_variants
-    from gam_yolo.report.variants import name_arguments
 
-    out, named = console(), name_arguments(variants)
+    out, named = console(), _name(variants, look, data)
     found = compare_variants(
         named,
         data=data,
@@ -109,6 +108,18 @@ def _write_for_paper(found: Comparison, folder: Path) -> None:
 
     write(folder / "report.tex", found.to_latex())
     found.save_figures(folder / "figures")
+
+
+def _name(variants: list[str], look: bool, data: str | None) -> dict[str, Any]:
+    """Name the variants, and check before the comparison what looking at them needs after it."""
+    from gam_yolo.report.variants import name_arguments
+
+    named = name_arguments(variants)
+    if look:
+        from gam_yolo.attention.look import check_variants  # imports torch
+
+        check_variants(named, data)
+    return named
 
 
 def _look(found: Comparison, variants: dict[str, Any], folder: Path, **options: Any) -> str:

@@ -288,6 +288,22 @@ def test_compare_looks_where_the_variants_differ(data: Path, folder: Path, tmp_p
     assert all(name in report for name in drawn)
 
 
+def test_compare_rejects_what_it_cannot_look_at_before_it_compares(data: Path, folder: Path, tmp_path: Path) -> None:
+    models = [f"plain={folder / 'plain.pt'}", f"gam={folder / 'gam.pt'}"]
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text("[]")
+    files = [f"{name}={tmp_path / name}.json" for name in ("a", "b")]
+    out = tmp_path / "out"
+    for arguments, message in (
+        ([*models, "--gt", str(tmp_path)], "--look is given without a data set. Give a dataset YAML: --data"),
+        ([*files, "--data", str(data)], "a.json: --look: the variant a is not of checkpoints. Expected a .pt file"),
+    ):
+        done = CliRunner().invoke(app, ["compare", *arguments, "--look", "-o", str(out)])
+        assert isinstance(done.exception, UserError)
+        assert message in str(done.exception)
+        assert not out.exists()
+
+
 def test_what_a_block_is_worth_is_the_map_that_is_lost_without_it(data: Path, folder: Path) -> None:
     photo = next((folder / "set/images").iterdir())
     blocks = gam_yolo.look(folder / "gam.pt", photo, pictures=0).models[0].blocks
