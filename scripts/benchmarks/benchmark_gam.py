@@ -1,6 +1,6 @@
 """Measure GAM's time and memory against its bare convolutions and the articles' code, as a block and inside YOLOv8n.
 
-    python scripts/benchmarks/benchmark_gam.py --out docs/results/gam-speed-cpu.json   13 minutes, two cores
+    python scripts/benchmarks/benchmark_gam.py --out docs/results/gam-speed-cpu.json   16 minutes, two cores
     python scripts/benchmarks/benchmark_gam.py --device 0 --out docs/results/gam-speed-gpu.json   500 s
     python scripts/benchmarks/benchmark_gam.py --quick   every part once, two minutes
     python scripts/benchmarks/benchmark_gam.py --show docs/results/gam-speed-cpu.json   print its tables again
