@@ -188,6 +188,7 @@ ASSUMPTIONS = {
             "read the labels that a study trains on",
         ),
         Assumption("ultralytics.data.augment", "LetterBox", ("new_shape",), "fit images into a square"),
+        Assumption("ultralytics.data.augment", "classify_transforms", ("size",), "crop images for a classifier"),
         Assumption("ultralytics.utils.downloads", "attempt_download_asset", ("file",), "fetch pretrained weights"),
         Assumption(
             "ultralytics.utils.nms",

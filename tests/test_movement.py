@@ -93,7 +93,7 @@ def test_on_real_images_the_shipped_models_start_as_the_identity(name: str, shar
     from gam_yolo.report.movement import _read
 
     files = sorted((shared / "data" / "coco" / "val2017").glob("*.jpg"))[:2]
-    images = torch.stack([_read(file, 128) for file in files]) / 255
+    images = torch.stack([_read(file, 128, "detect") for file in files])
     found = movement(DetectionModel(name, verbose=False), images)
     assert len(found) == 3
     assert all(m.change < 1e-6 and m.still for m in found)

@@ -67,6 +67,11 @@ class LabelledImages:
         """The images' names: their paths."""
         return self.files
 
+    @property
+    def image(self) -> NDArray[np.intp]:
+        """The image of each label, an index into `files`; an image has one."""
+        return np.arange(len(self.files))
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the images' paths and the class names: two results are comparable where it is equal."""

@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gam_yolo.annotations.data import Array, Detections, GroundTruth
+from gam_yolo.evaluation.groups import effective_number
 from gam_yolo.evaluation.matching import AREAS, MatchTable, match_coco, match_voc
 from gam_yolo.evaluation.metrics import COCO_METRICS, VOC_METRICS, coco_metrics, over_classes, voc_metrics
 from gam_yolo.evaluation.statistics import Samples
@@ -148,34 +149,7 @@ def _presence(truth: GroundTruth, groups: NDArray[np.intp]) -> tuple[Array, Arra
     found.append((match_voc(truth, nothing).counted[:, 0], [METRICS.index(metric) for metric in VOC_METRICS]))
     for counted, own in found:
         label, image = truth.label[counted], truth.image[counted]
-        images[own] = _effective(np.zeros_like(label), groups[image], image, 1)[0]
-        number, earliest = _effective(label, groups[image], image, len(truth.classes))
+        images[own] = effective_number(np.zeros_like(label), groups[image], image, 1)[0]
+        number, earliest = effective_number(label, groups[image], image, len(truth.classes))
         by_class[:, own], first[:, own] = number[:, None], earliest[:, None]
     return images, by_class, first
-
-
-def _effective(
-    label: NDArray[np.intp], group: NDArray[np.intp], image: NDArray[np.intp], n_labels: int
-) -> tuple[Array, NDArray[np.intp]]:
-    """Count how many groups of equal size would tell as much as those of each label (Kish's formula).
-
-    The size of a group is its number of images with the label. Where each image is a group, it is their number.
-
-    Args:
-        label: Of each object.
-        group: Likewise.
-        image: Likewise.
-        n_labels: Number of labels.
-
-    Returns:
-        That number and the first group of each label.
-    """
-    n_groups, n_images = (int(values.max(initial=0)) + 1 for values in (group, image))
-    members = np.unique((label * n_groups + group) * n_images + image) // n_images
-    pairs, size = np.unique(members, return_counts=True)
-    label, group = np.divmod(pairs, n_groups)
-    total, squares = (np.bincount(label, size**power, n_labels) for power in (1, 2))
-    first = np.zeros(n_labels, dtype=np.intp)
-    present, begin = np.unique(label, return_index=True)
-    first[present] = group[begin]
-    return total**2 / np.maximum(squares, 1), first

@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gam_yolo.annotations.data import Array
 from gam_yolo.annotations.images import base_name
 from gam_yolo.errors import UserError, brief
 from gam_yolo.io import read_text
 
-__all__ = ["EXPECTED", "GroupSpec", "Groups", "read_groups"]
+__all__ = ["EXPECTED", "GroupSpec", "Groups", "effective_number", "read_groups"]
 
 GroupSpec = str | Path | Mapping[str, str | int] | None
 """How groups are declared; see `read_groups`."""
@@ -60,6 +61,33 @@ class Groups:
     def sizes(self) -> NDArray[np.intp]:
         """Number of images of each group."""
         return np.bincount(self.index)
+
+
+def effective_number(
+    label: NDArray[np.intp], group: NDArray[np.intp], image: NDArray[np.intp], n_labels: int
+) -> tuple[Array, NDArray[np.intp]]:
+    """Count how many groups of equal size would tell as much as those of each label (Kish's formula).
+
+    The size of a group is its number of images with the label. Where each image is a group, it is their number.
+
+    Args:
+        label: Of each object.
+        group: Likewise.
+        image: Likewise.
+        n_labels: Number of labels.
+
+    Returns:
+        That number and the first group of each label.
+    """
+    n_groups, n_images = (int(values.max(initial=0)) + 1 for values in (group, image))
+    members = np.unique((label * n_groups + group) * n_images + image) // n_images
+    pairs, size = np.unique(members, return_counts=True)
+    label, group = np.divmod(pairs, n_groups)
+    total, squares = (np.bincount(label, size**power, n_labels) for power in (1, 2))
+    first = np.zeros(n_labels, dtype=np.intp)
+    present, begin = np.unique(label, return_index=True)
+    first[present] = group[begin]
+    return total**2 / np.maximum(squares, 1), first
 
 
 def read_groups(

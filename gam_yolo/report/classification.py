@@ -21,18 +21,22 @@ from gam_yolo.annotations.classes import (
 )
 from gam_yolo.errors import UserError, option
 from gam_yolo.evaluation import Estimate, Samples, accuracy, draw_weights
+from gam_yolo.evaluation.groups import Groups, read_groups
 from gam_yolo.report.comparison import compare_samples, headline
-from gam_yolo.report.document import assemble, describe_variants, seed_notes
+from gam_yolo.report.document import assemble, describe_variants, group_notes, seed_notes
 from gam_yolo.report.formatting import points, printable
 from gam_yolo.report.gallery import as_url
+from gam_yolo.report.groups import describe_groups
 from gam_yolo.report.predictions import Predicted, Settings, Validated, Validation, run_validator
 from gam_yolo.report.result import Comparison
 from gam_yolo.report.schema import Cost, Data, Panel, Picture, Statistics, VariantResult
 from gam_yolo.report.tasks import CLASSIFY
 from gam_yolo.report.variants import Variant
 
-__all__ = ["ClassifierValidation", "build", "compare_rankings", "pictures", "read_truth"]
+__all__ = ["ClassifierValidation", "build", "compare_rankings", "declared_groups", "pictures", "read_truth"]
 
+_INTERVAL = "Bayesian image bootstrap, paired; Student's factor over images that differ and seeds"
+_GROUPED = _INTERVAL.replace("image bootstrap", "bootstrap of groups of images").replace("over images", "over groups")
 _APART = 1e-6  # Ultralytics computes its accuracy in single precision
 _SIDE, _SHOWN = 160, 6  # longer side of a drawn image in pixels; images drawn for either side
 
@@ -99,23 +103,37 @@ def read_truth(variants: Sequence[Variant], gt: Path | None, settings: Settings)
     return read_labelled_images(settings.data, settings.split)
 
 
+def declared_groups(settings: Settings, truth: LabelledImages) -> Groups | None:
+    """Read the groups that the user declares; None if each image is its own.
+
+    Raises:
+        UserError: They cannot be read, or an image has no group.
+    """
+    if settings.groups is None:
+        return None
+    others = [path.as_posix() for path in truth.root.parent.glob("*/*/*") if not path.is_relative_to(truth.root)]
+    return read_groups(settings.groups, truth.files, option("groups"), others)
+
+
 def compare_rankings(
     truth: LabelledImages,
     variants: Mapping[str, list[Rankings]],
     references: list[str],
     statistics: Statistics,
     progress: Callable[[str], None],
+    groups: Groups | None = None,
 ) -> dict[str, VariantResult]:
-    """Estimate every classifier and its difference to each reference; see `compare_samples`."""
-    draws = draw_weights(len(truth.files), statistics.replicates, statistics.seed)
+    """Estimate every classifier and its difference to each reference; see `compare_detections`."""
+    draws = draw_weights(len(groups.names if groups else truth.files), statistics.replicates, statistics.seed)
+    index = groups.index if groups else None
     samples: dict[str, Samples] = {}
     for name, seeds in variants.items():
         progress(f"{name}: {statistics.replicates} bootstrap replicates of {len(seeds)} seed(s)")
-        samples[name] = accuracy.resample(truth, seeds, draws)
+        samples[name] = accuracy.resample(truth, seeds, draws, index)
 
     def subtract(name: str, reference: str) -> Estimate:
         ours, theirs = ((variants[key], samples[key]) for key in (name, reference))
-        return accuracy.difference(truth, ours, theirs, statistics.level, paired=statistics.pair_seeds)
+        return accuracy.difference(truth, ours, theirs, statistics.level, paired=statistics.pair_seeds, groups=index)
 
     counts = np.bincount(truth.label, minlength=len(truth.classes))
     return compare_samples(samples, subtract, references, statistics, CLASSIFY, truth.classes, counts)
@@ -130,6 +148,7 @@ def build(
     settings: Settings,
     compared: Mapping[str, VariantResult],
     notes: Sequence[str] = (),
+    groups: Groups | None = None,
 ) -> Comparison:
     """Assemble the result, without pictures; the arguments are those of `gam_yolo.report.document.build`."""
     variants = describe_variants(compared, predicted, costs)
@@ -138,7 +157,13 @@ def build(
         predicted,
         references,
         headline=headline(compared, references[0], truth, statistics.level, CLASSIFY),
-        notes=(*_doubts(variants), *truth.notes, *seed_notes(predicted, "the image size agrees"), *notes),
+        notes=(
+            *_doubts(variants),
+            *truth.notes,
+            *seed_notes(predicted, "the image size agrees"),
+            *notes,
+            *group_notes(groups),
+        ),
         data=Data(
             yaml=settings.data,
             split=truth.split,
@@ -149,10 +174,9 @@ def build(
             crowds=0,
             difficult=0,
             classes=truth.classes,
+            groups=describe_groups(groups),
         ),
-        statistics=replace(
-            statistics, interval="Bayesian image bootstrap, paired; Student's factor over images that differ and seeds"
-        ),
+        statistics=replace(statistics, interval=_GROUPED if groups else _INTERVAL),
         task="classify",
     )
 

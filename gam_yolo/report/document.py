@@ -40,7 +40,7 @@ from gam_yolo.report.schema import (
 from gam_yolo.report.tasks import TaskName
 from gam_yolo.training_log import MAP, MAP50, TOP1, TOP5, read_results
 
-__all__ = ["assemble", "build", "describe_variants", "seed_notes"]
+__all__ = ["assemble", "build", "describe_variants", "group_notes", "seed_notes"]
 
 P = TypeVar("P")
 
@@ -81,7 +81,7 @@ def build(
         predicted,
         references,
         headline=headline(compared, references[0], truth, statistics.level),
-        notes=(*_doubts(variants, truth), *truth.notes, *_notes(truth, predicted), *notes, *_group_notes(groups)),
+        notes=(*_doubts(variants, truth), *truth.notes, *_notes(truth, predicted), *notes, *group_notes(groups)),
         data=Data(
             yaml=settings.data,
             split=settings.split,
@@ -233,7 +233,7 @@ def _notes(truth: GroundTruth, predicted: Mapping[str, list[Predicted[Detections
     return notes
 
 
-def _group_notes(groups: Groups | None) -> Iterator[str]:
+def group_notes(groups: Groups | None) -> Iterator[str]:
     """Say that groups were resampled, and whether they are enough."""
     found = describe_groups(groups)
     if groups is None or found is None:

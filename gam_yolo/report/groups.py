@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from gam_yolo.annotations.classes import LabelledImages
 from gam_yolo.annotations.images import base_name, image_files
 from gam_yolo.annotations.yolo import dataset
 from gam_yolo.errors import option
@@ -71,7 +72,9 @@ def describe_groups(groups: Groups | None) -> ImageGroups | None:
     return ImageGroups(groups.by, len(sizes), int(sizes.max()), groups.names[int(sizes.argmax())])
 
 
-def undeclared_groups(truth: GroundTruth, paths: Mapping[int, Path], listing: Path | None) -> Iterator[str]:
+def undeclared_groups(
+    truth: GroundTruth | LabelledImages, paths: Mapping[int, Path], listing: Path | None
+) -> Iterator[str]:
     """Yield a warning where names or images suggest groups.
 
     Args:
@@ -112,7 +115,7 @@ def _images(entry: Any) -> list[Path]:
         return []
 
 
-def _groups_by_name(truth: GroundTruth) -> tuple[str, list[str]] | None:
+def _groups_by_name(truth: GroundTruth | LabelledImages) -> tuple[str, list[str]] | None:
     """Return the option that declares the groups which the file names suggest, and the group of each image.
 
     They are suggested by running numbers after a common beginning or in a folder of their own.
@@ -129,7 +132,7 @@ def _groups_by_name(truth: GroundTruth) -> tuple[str, list[str]] | None:
     return None
 
 
-def _look_like_groups(groups: Sequence[str], names: Sequence[str], truth: GroundTruth) -> bool:
+def _look_like_groups(groups: Sequence[str], names: Sequence[str], truth: GroundTruth | LabelledImages) -> bool:
     """Return whether images with these groups and names are likely to be taken one after the other."""
     sizes = Counter(groups)
     if len(sizes) < 2 or sum(size for size in sizes.values() if size > 1) < len(names) / 2:
@@ -148,7 +151,7 @@ def _shape(text: str) -> str:
     return re.sub(r"\d+", "#", text)
 
 
-def _are_classes(groups: Sequence[str], truth: GroundTruth) -> bool:
+def _are_classes(groups: Sequence[str], truth: GroundTruth | LabelledImages) -> bool:
     """Return whether each group has mainly objects of a class of its own: `crazing_12.jpg` names what it shows."""
     labels: dict[str, list[int]] = defaultdict(list)
     for image, label in zip(truth.image.tolist(), truth.label.tolist(), strict=True):
@@ -200,7 +203,7 @@ def _difference_hash(path: Path) -> NDArray[np.bool_] | None:
     return (small[:, 1:] > small[:, :-1]).ravel() if np.ptp(small) > _HASH else None
 
 
-def _listing(truth: GroundTruth, clusters: Sequence[Sequence[int]]) -> str:
+def _listing(truth: GroundTruth | LabelledImages, clusters: Sequence[Sequence[int]]) -> str:
     """Write a CSV file in which near-duplicates are a group, and every other image is its own."""
     group = {image: cluster[0] for cluster in clusters for image in cluster}
     out = io.StringIO()

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from gam_yolo import ultralytics_api
 from gam_yolo.movement import Movement, movement
 from gam_yolo.report.predictions import load
+from gam_yolo.report.tasks import TaskName
 
 if TYPE_CHECKING:
     import torch
@@ -24,15 +25,16 @@ IMAGES = 8
 
 
 def mean_movements(
-    checkpoints: Mapping[str, Sequence[Path]], images: Sequence[Path], imgsz: int, device: str
+    checkpoints: Mapping[str, Sequence[Path]], images: Sequence[Path], imgsz: int, device: str, task: TaskName
 ) -> dict[str, tuple[Movement, ...]]:
     """Measure every block of every checkpoint, and return the mean over the seeds of each variant that has blocks.
 
     Args:
         checkpoints: Those of each variant.
         images: Image files, of which at most `IMAGES` are read, evenly spread.
-        imgsz: Side of the square they are fitted into, in pixels.
+        imgsz: Side of the square they are fitted into, in pixels; a classifier gets the middle of each image.
         device: Device in Ultralytics' notation, "" for its choice.
+        task: What the checkpoints do.
     """
     import torch
 
@@ -44,12 +46,12 @@ def mean_movements(
     for name, paths in checkpoints.items():
         seeds = []
         for path in paths:
-            network = load(path).model.float()
+            network = load(path, task).model.float()
             if not blocks_in(network):
                 break
             if batch is None:
                 chosen = np.linspace(0, len(images) - 1, min(IMAGES, len(images))).astype(int)
-                batch = torch.stack([_read(images[i], imgsz) for i in chosen]).to(where) / 255
+                batch = torch.stack([_read(images[i], imgsz, task) for i in chosen]).to(where)
             seeds.append(movement(network.to(where), batch))
         if seeds and len({tuple(m.block for m in seed) for seed in seeds}) == 1:
             result[name] = tuple(map(_mean, *seeds))
@@ -71,10 +73,14 @@ def _mean(*seeds: Movement) -> Movement:
     return Movement(getattr(seeds[0], block), *(float(np.mean([getattr(m, key) for m in seeds])) for key in numbers))
 
 
-def _read(file: Path, imgsz: int) -> torch.Tensor:
+def _read(file: Path, imgsz: int, task: TaskName) -> torch.Tensor:
+    """Read an image as the validation of a task does, shape (3, imgsz, imgsz), from 0 to 1."""
     import torch
 
     with Image.open(file) as image:
-        pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    square = ultralytics_api.get("LetterBox")((imgsz, imgsz))(image=pixels)
-    return torch.from_numpy(np.ascontiguousarray(square)).permute(2, 0, 1)
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+    if task == "classify":
+        cropped: torch.Tensor = ultralytics_api.get("classify_transforms")(imgsz)(upright)
+        return cropped
+    square = ultralytics_api.get("LetterBox")((imgsz, imgsz))(image=np.asarray(upright))
+    return torch.from_numpy(np.ascontiguousarray(square)).permute(2, 0, 1) / 255

@@ -12,9 +12,10 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import TypeVar
 
 from gam_yolo import ultralytics_api
+from gam_yolo.annotations.classes import LabelledImages
 from gam_yolo.annotations.images import ImageFinder, base_name, image_files
 from gam_yolo.annotations.yolo import dataset
-from gam_yolo.errors import UserError, option
+from gam_yolo.errors import UserError
 from gam_yolo.evaluation import Detections, GroundTruth, read_truth
 from gam_yolo.movement import Movement
 from gam_yolo.report import classification
@@ -30,7 +31,7 @@ from gam_yolo.report.movement import mean_movements, still_notes
 from gam_yolo.report.predictions import Predicted, Settings, collect, find_task
 from gam_yolo.report.render import files as report_files
 from gam_yolo.report.result import Comparison
-from gam_yolo.report.schema import Cost, Picture, Statistics
+from gam_yolo.report.schema import Cost, Picture, Statistics, VariantResult
 from gam_yolo.report.tasks import TaskName
 from gam_yolo.report.variants import Variant
 
@@ -87,7 +88,7 @@ def _evaluate(
     listing: Path | None = None,
 ) -> Comparison:
     if find_task(variants) == "classify":
-        return _evaluate_classifiers(variants, gt, control, settings, statistics, cache, progress)
+        return _evaluate_classifiers(variants, gt, control, settings, statistics, cache, progress, listing)
     # The notes are the report's. Without a dataset YAML nothing here needs Ultralytics, nor its two seconds of imports.
     with ultralytics_api.quiet() if settings.data else contextlib.nullcontext():
         truth = read_truth(settings.data, gt, settings.split, log=False)
@@ -98,21 +99,12 @@ def _evaluate(
     references = [variants[0].name, *([control] if control else [])]
     detections = {name: [seed.predictions for seed in seeds] for name, seeds in predicted.items()}
     compared = compare_detections(truth, detections, references, statistics, progress, groups)
-    # What follows only decorates the result. Where it fails, a note says so.
     if not declared:
-        warnings = partial(undeclared_groups, truth, files, listing)
-        notes += _or_note(notes, "Images could not be searched for groups", lambda: list(warnings())) or []
-    costs = _or_note(notes, "The cost could not be measured", partial(_costs, variants, predicted, settings, progress))
-    movements = _or_note(
-        notes,
-        "How far the blocks have moved could not be measured",
-        partial(_movements, variants, predicted, files, settings),
-    )
-    compared = {name: replace(found, movement=(movements or {}).get(name, ())) for name, found in compared.items()}
-    notes += still_notes(movements or {})
+        _warn_of_groups(notes, truth, files, listing)
+    compared, costs = _describe(variants, predicted, compared, files, settings, progress, notes, "detect")
     firsts = {name: seeds[0] for name, seeds in detections.items()}
     pictures = _or_note(notes, "No image could be drawn", partial(_pictures, truth, files, firsts, notes))
-    comparison = build(truth, predicted, costs or {}, references, statistics, settings, compared, notes, groups)
+    comparison = build(truth, predicted, costs, references, statistics, settings, compared, notes, groups)
     return replace(comparison, pictures=pictures or ())
 
 
@@ -124,23 +116,60 @@ def _evaluate_classifiers(
     statistics: Statistics,
     cache: Path,
     progress: Callable[[str], None],
+    listing: Path | None,
 ) -> Comparison:
-    if settings.groups is not None:
-        raise UserError(
-            f"{option('groups')} is given for classifiers",
-            fix="Leave it out: groups are resampled for detectors only",
-        )
     truth = classification.read_truth(variants, gt, settings)
-    validation = classification.ClassifierValidation(truth, settings)
-    predicted = collect(variants, validation, cache, progress)
+    files = {i: truth.root / file for i, file in enumerate(truth.files)}
+    groups = classification.declared_groups(settings, truth)
+    predicted = collect(variants, classification.ClassifierValidation(truth, settings), cache, progress)
     references = [variants[0].name, *([control] if control else [])]
     rankings = {name: [seed.predictions for seed in seeds] for name, seeds in predicted.items()}
-    compared = classification.compare_rankings(truth, rankings, references, statistics, progress)
+    compared = classification.compare_rankings(truth, rankings, references, statistics, progress, groups)
     notes: list[str] = []
-    costs = _or_note(notes, "The cost could not be measured", partial(_costs, variants, predicted, settings, progress))
+    if settings.groups is None:
+        _warn_of_groups(notes, truth, files, listing)
+    compared, costs = _describe(variants, predicted, compared, files, settings, progress, notes, "classify")
     pictures = _or_note(notes, "No image could be drawn", partial(classification.pictures, truth, rankings))
-    comparison = classification.build(truth, predicted, costs or {}, references, statistics, settings, compared, notes)
+    comparison = classification.build(
+        truth, predicted, costs, references, statistics, settings, compared, notes, groups
+    )
     return replace(comparison, pictures=pictures or ())
+
+
+def _warn_of_groups(
+    notes: list[str], truth: GroundTruth | LabelledImages, files: Mapping[int, Path], listing: Path | None
+) -> None:
+    """Note what suggests that images are not independent."""
+    warnings = partial(undeclared_groups, truth, files, listing)
+    notes += _or_note(notes, "Images could not be searched for groups", lambda: list(warnings())) or []
+
+
+def _describe(
+    variants: list[Variant],
+    predicted: Mapping[str, Sequence[Predicted[P]]],
+    compared: Mapping[str, VariantResult],
+    files: Mapping[int, Path],
+    settings: Settings,
+    progress: Callable[[str], None],
+    notes: list[str],
+    task: TaskName,
+) -> tuple[dict[str, VariantResult], dict[str, Cost]]:
+    """Measure what describes the models: how far their blocks have moved, and their costs. Failures become notes."""
+    checkpoints = {v.name: v.paths for v in variants if v.paths[0].suffix == ".pt"}
+    if not checkpoints:
+        return dict(compared), {}
+    imgsz = next(seeds[0].protocol.imgsz for name, seeds in predicted.items() if name in checkpoints) or 640
+    progress("measuring latency")
+    firsts = {name: paths[0] for name, paths in checkpoints.items()}
+    costs = _or_note(
+        notes, "The cost could not be measured", partial(measure_costs, firsts, imgsz, settings.device, task)
+    )
+    movements: dict[str, tuple[Movement, ...]] = {}
+    if files:
+        measure = partial(mean_movements, checkpoints, [*files.values()], imgsz, settings.device, task)
+        movements = _or_note(notes, "How far the blocks have moved could not be measured", measure) or {}
+    notes += still_notes(movements)
+    return {name: replace(found, movement=movements.get(name, ())) for name, found in compared.items()}, costs or {}
 
 
 @contextlib.contextmanager
@@ -174,32 +203,6 @@ def _or_note(notes: list[str], failure: str, make: Callable[[], T]) -> T | None:
     except Exception as error:
         notes.append(f"{failure} ({' '.join(str(error).split())[:200] or type(error).__name__}).")
         return None
-
-
-def _costs(
-    variants: list[Variant],
-    predicted: Mapping[str, Sequence[Predicted[P]]],
-    settings: Settings,
-    progress: Callable[[str], None],
-) -> dict[str, Cost]:
-    checkpoints = {v.name: v.paths[0] for v in variants if v.paths[0].suffix == ".pt"}
-    if not checkpoints:
-        return {}
-    progress("measuring latency")
-    sizes = (seeds[0].protocol.imgsz for name, seeds in predicted.items() if name in checkpoints)
-    task: TaskName = "detect" if isinstance(next(iter(predicted.values()))[0].predictions, Detections) else "classify"
-    return measure_costs(checkpoints, next(sizes) or 640, settings.device, task)
-
-
-def _movements(
-    variants: list[Variant],
-    predicted: dict[str, list[Predicted[Detections]]],
-    files: Mapping[int, Path],
-    settings: Settings,
-) -> dict[str, tuple[Movement, ...]]:
-    checkpoints = {v.name: v.paths for v in variants if v.paths[0].suffix == ".pt"}
-    sizes = (seeds[0].protocol.imgsz for name, seeds in predicted.items() if name in checkpoints)
-    return mean_movements(checkpoints, [*files.values()], next(sizes, None) or 640, settings.device) if files else {}
 
 
 def _pictures(

@@ -85,14 +85,58 @@ def test_the_variance_of_a_paired_difference_is_that_of_resampled_images_and_see
     assert estimate(a).image_variance[0, 0] == pytest.approx(own.var(ddof=1) / 400, rel=0.05)
 
 
+def repeated(truth: LabelledImages, rankings: list[Rankings], times: int) -> tuple[LabelledImages, list[Rankings]]:
+    """Every image several times, one after the other."""
+    files = tuple(f"{file}-{k}" for file in truth.files for k in range(times))
+    again = LabelledImages("", Path(), "val", files, truth.classes, np.repeat(truth.label, times))
+    return again, [Rankings("", np.repeat(r.best, times, axis=0)) for r in rankings]
+
+
+def test_repeated_images_in_groups_tell_what_one_of_each_tells() -> None:
+    truth, ours, _ = problem(200, 5, 6)
+    theirs = [Rankings("", np.random.default_rng(7).permuted(r.best, axis=1)) for r in ours]
+    draws = draw_weights(200, 300, 0)
+    seeds = ours, theirs
+    once = [(s, resample(truth, s, draws)) for s in seeds]
+    many, groups = repeated(truth, [], 3)[0], np.repeat(np.arange(200), 3)
+    thrice = [(r, resample(many, r, draws, groups)) for s in seeds if (r := repeated(truth, s, 3)[1])]
+    for (_, a), (_, b) in zip(once, thrice, strict=True):
+        for key in ("value", "replicates", "images", "effective"):
+            np.testing.assert_allclose(getattr(b, key), getattr(a, key), atol=1e-12)
+    expected = difference(truth, once[0], once[1])
+    found = difference(many, thrice[0], thrice[1], groups=groups)
+    alone = [(r, resample(many, r, draw_weights(600, 300, 0))) for r, _ in thrice]
+    independent = difference(many, alone[0], alone[1])
+    for key in ("value", "low", "high", "p", "image_dof"):
+        np.testing.assert_allclose(getattr(found, key), getattr(expected, key), atol=1e-9)
+    assert independent.image_variance[0, 0] == pytest.approx(found.image_variance[0, 0] / 3, rel=0.4)
+
+
+def test_groups_of_unequal_size_have_the_variance_of_their_sums() -> None:
+    truth, _, _ = problem(600, 4, 8)
+    rng = np.random.default_rng(9)
+    groups = rng.choice(60, 600, p=rng.dirichlet(np.full(60, 3.0)))
+    groups = np.unique(groups, return_inverse=True)[1]
+    n = groups.max() + 1
+    right = rng.random(n)[groups] + 0.3 * rng.random(600) > 0.6  # alike within a group
+    best = np.stack([np.where(right, truth.label, (truth.label + 1) % 4), np.full(600, 3)], axis=1)
+    found = resample(truth, [Rankings("", best)], draw_weights(n, 20_000, 0), groups)
+    sums = np.bincount(groups, right - right.mean())
+    effective = 600**2 / (np.bincount(groups) ** 2).sum()
+    assert found.images[0, 0] == pytest.approx(effective)
+    linear = (sums**2).sum() / 600**2 * effective / (effective - 1)
+    assert found.replicates[0, 0, 0].var() == pytest.approx(linear, rel=0.06)
+    assert found.replicates[0, 0, 0].var() > 3 * right.var() / 600
+
+
 def test_few_images_that_differ_give_few_degrees_of_freedom() -> None:
     rng = np.random.default_rng(4)
     normal = rng.normal(size=(5000, 1))
-    assert accuracy._degrees_of_freedom(normal)[0] == pytest.approx(5000, rel=0.1)
+    assert accuracy._degrees_of_freedom(normal, np.arange(5000))[0] == pytest.approx(5000, rel=0.1)
     sparse = np.zeros((1000, 1))
     sparse[:8] = [[1], [-1]] * 4
-    assert accuracy._degrees_of_freedom(sparse)[0] == pytest.approx(16 / (1 - 8 / 1000))
-    assert accuracy._degrees_of_freedom(np.zeros((50, 2))).tolist() == [50, 50]
+    assert accuracy._degrees_of_freedom(sparse, np.arange(1000))[0] == pytest.approx(16 / (1 - 8 / 1000))
+    assert accuracy._degrees_of_freedom(np.zeros((50, 2)), np.arange(50)).tolist() == [50, 50]
 
 
 @pytest.mark.parametrize("disagree", [10, 60])

@@ -17,10 +17,13 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 from ultralytics import YOLO
+from ultralytics.cfg import get_cfg
+from ultralytics.data import ClassificationDataset
 
 from gam_yolo import compare
 from gam_yolo.cli import app
 from gam_yolo.errors import UserError
+from gam_yolo.movement import movement
 from gam_yolo.report import cost
 from gam_yolo.report.result import Comparison
 from gam_yolo.study.config import Study, read_study
@@ -125,6 +128,48 @@ def test_a_study_of_classifiers_ends_in_the_report_that_compare_writes(
     ours, theirs = ([sorted(v.metrics["top1"].seeds, key=str) for v in c.variants.values()] for c in (again, report))
     assert ours == theirs
     assert again.variants["gam"].minus("plain")["top1"].p == pytest.approx(gain["top1"].p)
+
+
+def test_the_report_says_how_far_the_blocks_of_classifiers_have_moved(
+    folder: Path, trained: tuple[Comparison, dict[str, list[Path]]]
+) -> None:
+    report, checkpoints = trained
+    assert not report.variants["plain"].movement
+    (found,) = report.variants["gam"].movement
+    assert found.block.endswith("(GAM)")
+    images = ClassificationDataset(str(folder / "val"), get_cfg(overrides={"imgsz": 32}))
+    assert len(images) == N
+    batch = torch.stack([images[i]["img"] for i in np.linspace(0, N - 1, 8).astype(int)])
+    seeds = [movement(YOLO(path).model.float(), batch)[0] for path in checkpoints["gam"]]
+    assert found.change == pytest.approx(np.mean([m.change for m in seeds]), rel=1e-4)
+    assert found.change > 0.01
+
+
+def test_groups_of_classified_images_are_resampled(
+    folder: Path, trained: tuple[Comparison, dict[str, list[Path]]], tmp_path: Path
+) -> None:
+    """Images of one number belong together, whatever their class; their names are the same in all classes."""
+    _, checkpoints = trained
+    named = {name: [str(path) for path in paths] for name, paths in checkpoints.items()}
+    (table := tmp_path / "groups.csv").write_text(
+        "image,group\n"
+        + "".join(f"{file.relative_to(folder / 'val').as_posix()},{file.stem}\n" for file in folder.glob("val/*/ä*"))
+        + "".join(f"{file.relative_to(folder).as_posix()},x\n" for file in folder.glob("train/one=1/*"))
+    )
+    found = compare(named, data=folder, device="cpu", groups=r"/ä (\d+)\.", output=tmp_path / "out")
+    assert found.data.groups is not None
+    assert (found.data.groups.number, found.data.groups.largest) == (16, 5)
+    assert "bootstrap of groups of images" in found.statistics.interval
+    assert any("16 groups of 64 images, by the expression" in note for note in found.notes)
+    assert "16 groups of images" in (tmp_path / "out" / "report.md").read_text()
+    assert all(value.low is None for value in found.variants["plain"].classes["one=1"].values())
+    other = compare(named, data=folder, device="cpu", groups=table).variants["gam"].minus("plain")["top1"]
+    ours = found.variants["gam"].minus("plain")["top1"]
+    assert (other.value, other.p) == pytest.approx((ours.value, ours.p))
+    plain = compare(named, data=folder, device="cpu", groups="none")
+    assert plain.data.groups is None
+    with pytest.raises(UserError, match=r"--groups .*: '/no' matches none of 64 file names"):
+        compare(named, data=folder, device="cpu", groups="/no")
 
 
 def test_accuracy_is_that_of_ultralytics_and_of_torchmetrics(
