@@ -14,7 +14,7 @@ from gam_yolo.attention.schema import Block, Worth
 from gam_yolo.checkpoints import trusting
 from gam_yolo.report.compare import compare
 from gam_yolo.report.result import Comparison
-from gam_yolo.report.schema import MAIN, Difference
+from gam_yolo.report.schema import Difference
 
 __all__ = ["ALL", "measure_worth", "save_without"]
 
@@ -51,11 +51,11 @@ def measure_worth(
         for number, (label, paths) in enumerate(removed.items()):
             files[label] = save_without(checkpoint, paths, Path(folder) / f"{number}.pt")
         found: Comparison = compare(files, progress=progress, **options)  # type: ignore[arg-type]
-    worth = []
+    worth, main = [], found.about.main
     for label in removed:
         variant = found.variants[label]
-        worth.append(Worth(label, _negative(variant.differences["whole"][MAIN]), variant.metrics[MAIN].value))
-    return found.variants["whole"].metrics[MAIN].value, tuple(worth)
+        worth.append(Worth(label, _negative(variant.differences["whole"][main]), variant.metrics[main].value))
+    return found.variants["whole"].metrics[main].value, tuple(worth)
 
 
 def save_without(checkpoint: Path, paths: Sequence[str], output: Path) -> Path:

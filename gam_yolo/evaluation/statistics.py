@@ -11,6 +11,7 @@ seeds' part is computed. With k seeds per variant:
 
 I is how differently the seeds respond to the images. It is part of V and of S alike, so V + S - I is unbiased for the
 variance of the estimate: V is what other images would change, S - I what other seeds would. With T = max(0, V - I) + S
+(where that is nothing, as with seeds of one value that err on different images, the larger of V and I takes its place)
 and r the share of S in T, the half-width of the interval is
 
     sqrt(T (z^2 + (t_V^2 - z^2) (1 - r)^1.75 + (t_S^2 - z^2) r^1.75))
@@ -164,6 +165,7 @@ def _estimate(terms: list[tuple[float, Samples]], image_dof: Array, level: float
     images[unknown] = np.nan
     seed_dof = sum_dof(by_seeds, [max(1, len(samples.value) - 1) for samples in varying])
     total = np.maximum(images - interaction, 0.0) + seeds
+    total = np.where(total < _ROUNDING, np.maximum(images, interaction), total)  # seeds of one value
     share = np.divide(seeds, total, out=np.zeros_like(total), where=total > 0)
 
     def half_width(alpha: Array) -> Array:

@@ -22,7 +22,7 @@ from gam_yolo.report.formatting import METRIC_NAMES, MINUS, printable, signed, s
 from gam_yolo.report.records import map_text
 from gam_yolo.report.render import environment
 from gam_yolo.report.result import Comparison
-from gam_yolo.report.schema import MAIN, Difference
+from gam_yolo.report.schema import Difference
 
 __all__ = ["StudyResult", "summarize"]
 
@@ -59,6 +59,11 @@ class StudyResult(SavedResult):
         return next(iter(self.datasets.values())).baseline
 
     @property
+    def metric(self) -> str:
+        """Name of the main metric of the task."""
+        return METRIC_NAMES[next(iter(self.datasets.values())).about.main]
+
+    @property
     def references(self) -> tuple[str, ...]:
         """The baseline and, if there is one, the control."""
         return max((comparison.references for comparison in self.datasets.values()), key=len)
@@ -78,7 +83,7 @@ class StudyResult(SavedResult):
     def to_markdown(self) -> str:
         """Return the text of `report.md`."""
         shown = map_text(self, lambda text: formatting.markdown(printable(text)))
-        return environment().get_template("study.md.j2").render(report=shown, metric=METRIC_NAMES[MAIN])
+        return environment().get_template("study.md.j2").render(report=shown)
 
     def to_csv(self) -> str:
         """Return the text of `report.csv`: a row for each difference on each data set, and over all."""
@@ -97,7 +102,7 @@ class StudyResult(SavedResult):
         """Return the text of `report.html`."""
         shown = map_text(self, printable)
         template = environment().get_template("study.html.j2")
-        return template.render(report=shown, metric=METRIC_NAMES[MAIN], chart=_chart(shown))
+        return template.render(report=shown, chart=_chart(shown))
 
     def to_files(self) -> Mapping[str, str]:
         """Return the text of each file of the report. The page links to those of the data sets, `../NAME/report/`."""
@@ -170,7 +175,7 @@ def summarize(name: str, datasets: Mapping[str, Comparison], notes: Sequence[str
     return StudyResult(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         name=name,
-        headline=_headline(found, first.baseline, level, len(datasets)),
+        headline=_headline(found, first.baseline, level, len(datasets), METRIC_NAMES[first.about.main]),
         notes=tuple(said),
         level=level,
         datasets={key: replace(comparison, pictures=()) for key, comparison in datasets.items()},
@@ -180,7 +185,7 @@ def summarize(name: str, datasets: Mapping[str, Comparison], notes: Sequence[str
 
 def _difference(comparison: Comparison, variant: str, reference: str) -> Difference | None:
     own = comparison.variants.get(variant)
-    found = own.differences[reference][MAIN] if own and reference in own.differences else None
+    found = own.differences[reference][comparison.about.main] if own and reference in own.differences else None
     return found if found and found.value is not None else None
 
 
@@ -190,7 +195,9 @@ def _over(known: Mapping[str, Difference], level: float) -> Overall:
     return replace(over_datasets(values, halves, level), datasets=tuple(known))
 
 
-def _headline(found: Mapping[str, Mapping[str, Overall]], baseline: str, level: float, datasets: int) -> str:
+def _headline(
+    found: Mapping[str, Mapping[str, Overall]], baseline: str, level: float, datasets: int, metric: str
+) -> str:
     """Return the result in one sentence."""
     clear: list[str] = []
     alike: list[str] = []
@@ -202,14 +209,14 @@ def _headline(found: Mapping[str, Mapping[str, Overall]], baseline: str, level: 
         unit, prefix = ("", "") if clear or alike else (" points", f"{100 * level:g} % interval ")
         span = f"{signed(overall.value)}{unit}, {prefix}{signed_span(overall)}"
         if overall.verdict != "no detectable difference":
-            clear.append(f"{variant} is {overall.verdict} than {baseline} in {METRIC_NAMES[MAIN]} ({span})")
+            clear.append(f"{variant} is {overall.verdict} than {baseline} in {metric} ({span})")
             continue
         if overall.here_low > 0 or overall.here_high < 0:
             span += f"; over these alone {signed(overall.here_low)} to {signed(overall.here_high)}"
         alike.append(f"{variant} ({span})")
     if alike:
         show = "shows" if len(alike) == 1 else "show"
-        clear.append(f"{listed(alike)} {show} no detectable difference from {baseline} in {METRIC_NAMES[MAIN]}")
+        clear.append(f"{listed(alike)} {show} no detectable difference from {baseline} in {metric}")
     return f"Over {datasets} data sets, {'; '.join(clear) or 'there is nothing to compare'}."
 
 
@@ -222,9 +229,9 @@ def _chart(result: StudyResult) -> str:
         own = ((name, result.difference(variant, reference, name)) for name in result.datasets)
         rows = [row(name, found) for name, found in own if found]
         groups.append((f"{variant} {MINUS} {reference}", [*rows, replace(row("overall", overall), pooled=True)]))
-    name = METRIC_NAMES[MAIN]
+    metric = result.metric
     return (
-        charts.forest_groups(f"Difference in {name} on each data set", groups, f"points of {name}").html()
+        charts.forest_groups(f"Difference in {metric} on each data set", groups, f"points of {metric}").html()
         if groups
         else ""
     )

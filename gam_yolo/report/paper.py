@@ -16,7 +16,8 @@ from gam_yolo.errors import UserError
 from gam_yolo.report import formatting
 from gam_yolo.report.charts import STYLE, VARIABLES, Chart, stand_in
 from gam_yolo.report.render import plan_charts
-from gam_yolo.report.schema import MAIN, ComparisonRecord, Difference, Value, VariantResult
+from gam_yolo.report.schema import ComparisonRecord, Difference, Value, VariantResult
+from gam_yolo.report.tasks import Task
 
 __all__ = ["COLUMNS", "latex", "save_figures"]
 
@@ -35,21 +36,25 @@ _SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {
 }  # fmt: skip
 
 
+_HEADS = {"AP": r"mAP$_{50\text{--}95}$", "AP50": r"mAP$_{50}$", "top1": "Top-1", "top5": "Top-5"}
+_TASKS = {"detect": "Detection", "classify": "Classification"}
+
+
 def latex(comparison: ComparisonRecord) -> str:
     """Return the main table for LaTeX, with the package booktabs: values in points with their intervals.
 
     A star marks a difference that Holm's correction leaves significant.
     """
-    references = comparison.references
+    references, about = comparison.references, comparison.about
     costed = any(variant.cost for variant in comparison.variants.values())
     level = f"{100 * comparison.statistics.level:g}"
-    head = ["Model", "Seeds", r"mAP$_{50\text{--}95}$", *(f"minus {_escaped(name)}" for name in references)]
-    head += [r"mAP$_{50}$", *(["Params (M)", "GFLOPs", "Latency (ms)"] if costed else [])]
-    body = [_row(variant, references, costed) for variant in comparison.variants.values()]
+    head = ["Model", "Seeds", _HEADS[about.main], *(f"minus {_escaped(name)}" for name in references)]
+    head += [_HEADS[about.second], *(["Params (M)", "GFLOPs", "Latency (ms)"] if costed else [])]
+    body = [_row(variant, references, about, costed) for variant in comparison.variants.values()]
     lines = [" & ".join(row) + r" \\" for row in (head, *body)]
     caption = (
-        f"Detection on {comparison.data.images} images. Values are in points, with {level}\\,\\% intervals of the "
-        "paired image bootstrap in brackets. A star marks a difference that is significant at "
+        f"{_TASKS[comparison.task]} on {comparison.data.images} images. Values are in points, with {level}\\,\\% "
+        "intervals of the paired image bootstrap in brackets. A star marks a difference that is significant at "
         f"{1 - comparison.statistics.level:g} after Holm's correction."
     )
     return "\n".join(
@@ -71,10 +76,12 @@ def latex(comparison: ComparisonRecord) -> str:
     )
 
 
-def _row(variant: VariantResult, references: tuple[str, ...], costed: bool) -> list[str]:
-    cells = [_escaped(variant.name), str(len(variant.runs)), _cell(variant.metrics[MAIN])]
-    cells += [_cell(variant.differences[name][MAIN]) if name in variant.differences else "" for name in references]
-    cells.append(_cell(variant.metrics["AP50"]))
+def _row(variant: VariantResult, references: tuple[str, ...], about: Task, costed: bool) -> list[str]:
+    cells = [_escaped(variant.name), str(len(variant.runs)), _cell(variant.metrics[about.main])]
+    cells += [
+        _cell(variant.differences[name][about.main]) if name in variant.differences else "" for name in references
+    ]
+    cells.append(_cell(variant.metrics[about.second]))
     if costed:
         cost = variant.cost
         numbers = (cost.parameters / 1e6, cost.gflops, cost.latency_median) if cost else (None, None, None)

@@ -16,7 +16,6 @@ from gam_yolo.movement import Movement
 from gam_yolo.report.tasks import TASKS, Task, TaskName
 
 __all__ = [
-    "MAIN",
     "SCHEMA",
     "SCHEMA_VERSION",
     "BestEpoch",
@@ -47,9 +46,6 @@ _ABSENT = {"detect": {"task", "top1", "top5"}, "classify": {"AP", "AP50", "preci
 
 _ADDED = {"groups", "pair_seeds", "image_variance", "seed_variance", "interaction", "image_dof"}
 """What `report.json` leaves out where it says nothing, so that an old report is written as it was."""
-
-MAIN = "AP"
-"""The metric the headline is about: COCO's mean AP over IoU 0.50 to 0.95."""
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,7 @@ def _summary(studies: Sequence[Study], planned: Plan, folder: StudyFolder) -> It
 
 def _outlook(study: Study, folder: StudyFolder) -> Iterator[str]:
     """Say what the study will be able to detect, from its pilot, or from its own report so far."""
+    from gam_yolo.report.formatting import METRIC_NAMES
     from gam_yolo.report.power import power
 
     seeds, where = len(study.seeds), f"{study.dataset}: " if study.dataset else ""
@@ -165,7 +166,8 @@ def _outlook(study: Study, folder: StudyFolder) -> Iterator[str]:
     often, mostly = found.detectable
     yield (
         f"{where}By the noise in {pilot}, {seeds} seeds on its {found.images} images detect a difference of "
-        f"{often:.1f} points of mAP 50-95 in 80 % of such studies, and of {mostly:.1f} points in 90 %"
+        f"{often:.1f} points of {METRIC_NAMES[found.metric]} in 80 % of such studies, "
+        f"and of {mostly:.1f} points in 90 %"
     )
 
 

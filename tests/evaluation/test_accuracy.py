@@ -139,6 +139,17 @@ def test_few_images_that_differ_give_few_degrees_of_freedom() -> None:
     assert accuracy._degrees_of_freedom(np.zeros((50, 2)), np.arange(50)).tolist() == [50, 50]
 
 
+def test_classifiers_that_agree_on_all_images_may_differ_on_as_many_as_chance_hides() -> None:
+    truth, (a, *_), _ = problem(36, 4, 10)
+    draws = draw_weights(36, 100, 0)
+    same = [Rankings("", a.best.copy())]
+    found = difference(truth, ([a], resample(truth, [a], draws)), (same, resample(truth, same, draws)))
+    reach = found.high[0, 0]
+    assert (1 - reach) ** 36 == pytest.approx(0.05)
+    assert (found.value[0, 0], found.low[0, 0], found.p[0, 0]) == (0, -reach, 1)
+    assert np.isnan(found.low[1:4][np.bincount(truth.label, minlength=3) < 20]).all()
+
+
 @pytest.mark.parametrize("disagree", [10, 60])
 def test_equal_classifiers_are_called_different_in_one_of_twenty_comparisons_at_most(disagree: int) -> None:
     """On `disagree` of 400 images exactly one of two is right, each with the same chance: McNemar's null hypothesis."""

@@ -54,6 +54,16 @@ def coin_flips(n: int, hits: np.ndarray, label: np.ndarray | None = None) -> tup
     return truth, Detections("flips", found, label[found], box[found], np.full(len(found), 0.9))
 
 
+def test_seeds_of_one_value_that_err_on_different_images_have_an_interval() -> None:
+    """Then the images' part and the seeds' part are estimated as 0, and what the images change is not."""
+    hits = np.arange(60) % 2 == 0
+    truth, first = coin_flips(60, hits)
+    _, second = coin_flips(60, ~hits)
+    found = estimate(resample(truth, [first, second], draw_weights(60, 500, seed=0)))
+    assert found.value[0, AR100] == 0.5
+    assert found.low[0, AR100] < 0.5 < found.high[0, AR100]
+
+
 def test_weights_are_positive_and_exponential() -> None:
     weights = draw_weights(57, 4000, seed=3)
     assert weights.shape == (57, 4000)

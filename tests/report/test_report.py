@@ -15,7 +15,7 @@ from gam_yolo.report.charts import colour
 from gam_yolo.report.document import _training
 from gam_yolo.report.formatting import MINUS, in_full, short_path, signed_in_full
 from gam_yolo.report.protocol import Protocol, read_protocol, write_protocol
-from gam_yolo.report.schema import MAIN, BestEpoch, Difference, Differences, Training, Value, VariantResult
+from gam_yolo.report.schema import BestEpoch, Difference, Differences, Training, Value, VariantResult
 from gam_yolo.report.variants import find_variants, name_arguments
 
 from .conftest import DataSet, run_compare
@@ -282,7 +282,7 @@ def test_a_headline_names_each_verdict_once() -> None:
 
     def variant(name: str, value: float, low: float, high: float, verdict: Verdict) -> VariantResult:
         found = Difference(value - 0.3, low, high, None, None, verdict, None)
-        return VariantResult(name, {MAIN: Value(value, None, None, ())}, {}, {"plain": Differences({MAIN: found}, {})})
+        return VariantResult(name, {"AP": Value(value, None, None, ())}, {}, {"plain": Differences({"AP": found}, {})})
 
     same: Verdict = "no detectable difference"
     variants = [

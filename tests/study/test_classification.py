@@ -25,6 +25,7 @@ from gam_yolo.cli import app
 from gam_yolo.errors import UserError
 from gam_yolo.movement import movement
 from gam_yolo.report import cost
+from gam_yolo.report.overall import StudyResult, summarize
 from gam_yolo.report.result import Comparison
 from gam_yolo.study.config import Study, read_study
 from gam_yolo.study.folder import RunFolder, StudyFolder
@@ -137,12 +138,40 @@ def test_the_report_says_how_far_the_blocks_of_classifiers_have_moved(
     assert not report.variants["plain"].movement
     (found,) = report.variants["gam"].movement
     assert found.block.endswith("(GAM)")
-    images = ClassificationDataset(str(folder / "val"), get_cfg(overrides={"imgsz": 32}))
+    settings: Any = get_cfg(overrides={"imgsz": 32})
+    images = ClassificationDataset(str(folder / "val"), settings)
     assert len(images) == N
     batch = torch.stack([images[i]["img"] for i in np.linspace(0, N - 1, 8).astype(int)])
     seeds = [movement(YOLO(path).model.float(), batch)[0] for path in checkpoints["gam"]]
     assert found.change == pytest.approx(np.mean([m.change for m in seeds]), rel=1e-4)
     assert found.change > 0.01
+
+
+def test_several_data_sets_of_classifiers_have_a_summary_of_top_1(
+    trained: tuple[Comparison, dict[str, list[Path]]], tmp_path: Path
+) -> None:
+    report, _ = trained
+    found = summarize("two sets", {"one": report, "other": report})
+    main = report.variants["gam"].minus("plain")["top1"]
+    assert main.value is not None
+    assert found.overall["gam"]["plain"].value == pytest.approx(main.value)
+    assert "top-1 accuracy" in found.headline
+    page = found.save(tmp_path)
+    plain = report.variants["plain"].metrics["top1"].value or 0
+    for text in (page.read_text(), (tmp_path / "report.md").read_text()):
+        assert "Points of top-1 accuracy" in text
+        assert "mAP" not in text
+        assert f"{100 * plain:.1f}" in text
+    assert StudyResult.load(tmp_path / "report.json").headline == found.headline
+
+
+def test_the_latex_table_of_classifiers_has_top_1(trained: tuple[Comparison, dict[str, list[Path]]]) -> None:
+    report, _ = trained
+    text, main = report.to_latex(), report.variants["gam"].metrics["top1"]
+    assert "Classification on 64 images" in text
+    assert "Model & Seeds & Top-1 & minus plain & Top-5 &" in text
+    assert f"gam & 2 & ${100 * (main.value or 0):.1f}" in text
+    assert "mAP" not in text
 
 
 def test_groups_of_classified_images_are_resampled(
