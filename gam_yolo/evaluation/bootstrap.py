@@ -100,12 +100,10 @@ def resample(
     groups = np.arange(len(truth.ids)) if groups is None else groups
     columns = np.concatenate([np.ones((len(truth.ids), 1)), weights[groups]], axis=1)
     images, by_class, first = _presence(truth, groups)
-    measured = []
-    for detections in seeds:
-        found = measure(truth, detections, columns, on_match)
+    whole = np.empty((len(seeds), 1 + len(by_class), len(METRICS), columns.shape[1]))
+    for found, detections in zip(whole, seeds, strict=True):
+        found[:] = measure(truth, detections, columns, on_match)
         _restore_variance(found, by_class, first, weights)
-        measured.append(found)
-    whole = np.stack(measured)
     inverse = np.where(by_class > 0, 1 / np.maximum(by_class, 1), 0.0)
     effective = inverse.sum(axis=0) ** 2 / np.maximum((inverse**3).sum(axis=0), np.finfo(float).tiny)
     return Samples(
