@@ -16,8 +16,8 @@ __all__ = ["GRACE", "POLL", "Local", "LocalProcess", "this_machine"]
 
 POLL = 0.5  # seconds between two looks at a process
 GRACE = 15  # seconds for a process to end by itself
-# A training's memory is at most these: of a process, and for each image of a batch and each GFLOP of the model.
-PROCESS_MEMORY, IMAGE_MEMORY = 1.0e9, 25e6
+# What a training takes, rounded up: its process, and each image of a batch by the GFLOPs of the model.
+PROCESS_MEMORY, IMAGE_MEMORY = 1.5e9, 25e6
 
 
 def this_machine(plan: Plan, workers: int = 0) -> Local:
