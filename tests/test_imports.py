@@ -12,9 +12,10 @@ import pytest
 
 NEVER = {"matplotlib", "pandas", "polars", "scipy", "torchvision", "gam_yolo.resnet", "gam_yolo.study.run"}
 COMPILER = {"torch._dynamo", "torch._inductor", "sympy"}
+LIGHT = {"torch", "numpy", "ultralytics", "PIL", "cv2", "psutil", "gam_yolo.report.run"}
 COMMANDS = {
-    "--version": {"torch", "numpy", "ultralytics", "gam_yolo.report.run"},
-    "--help": {"torch", "numpy", "ultralytics", "gam_yolo.report.run"},
+    "--version": LIGHT,
+    **dict.fromkeys(("--help", "compare --help", "study --help", "look --help", "prepare --help"), LIGHT),
     "blocks": COMPILER | {"ultralytics", "cv2", "torch.utils.flop_counter"},
     "blocks GAM": COMPILER | {"ultralytics", "cv2", "torch.utils.flop_counter"},
     "check yolov8n-gam.yaml yolo11-ema.yaml": COMPILER,

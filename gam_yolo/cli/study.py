@@ -33,7 +33,7 @@ def study(
         typer.Option(help="Train only these runs: 'gam', 'gam-s0', '*-s0', 'voc/gam', 'voc'; may be repeated."),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=0, help="Trainings at a time; 0 for one per GPU. They share the GPUs in turn.")
+        int, typer.Option(min=0, help="Trainings at a time; 0 for one per GPU, or on CPUs one per core.")
     ] = 0,
     project: Annotated[
         Path | None, typer.Option(help="The folder for studies; by default 'study' in Ultralytics' runs_dir.")

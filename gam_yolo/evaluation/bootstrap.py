@@ -52,7 +52,10 @@ _UNIT = 2.0**-16  # weights are multiples of it, so that sums are exact and reca
 def draw_weights(n_images: int, replicates: int, seed: int) -> Array:
     """Draw positive weights of mean and variance 1, shape (images, replicates); for groups of images, their number."""
     drawn = np.random.default_rng(seed).standard_exponential((n_images, replicates))
-    return np.ceil(drawn / _UNIT) * _UNIT
+    drawn /= _UNIT  # in place: for 80,000 images each copy takes 0.6 GB
+    np.ceil(drawn, out=drawn)
+    drawn *= _UNIT
+    return drawn
 
 
 def measure(
@@ -98,12 +101,10 @@ def resample(
     groups = np.arange(len(truth.ids)) if groups is None else groups
     columns = np.concatenate([np.ones((len(truth.ids), 1)), weights[groups]], axis=1)
     images, by_class, first = _presence(truth, groups)
-    measured = []
-    for detections in seeds:
-        found = measure(truth, detections, columns, on_match)
+    whole = np.empty((len(seeds), 1 + len(by_class), len(METRICS), columns.shape[1]))
+    for found, detections in zip(whole, seeds, strict=True):
+        found[:] = measure(truth, detections, columns, on_match)
         _restore_variance(found, by_class, first, weights)
-        measured.append(found)
-    whole = np.stack(measured)
     inverse = np.where(by_class > 0, 1 / np.maximum(by_class, 1), 0.0)
     effective = inverse.sum(axis=0) ** 2 / np.maximum((inverse**3).sum(axis=0), np.finfo(float).tiny)
     return Samples(
@@ -125,7 +126,7 @@ def _restore_variance(measured: Array, by_class: Array, first: NDArray[np.intp],
     classes = (by_class > 0).sum(axis=0)
     alone = np.nonzero((by_class == 1) & (classes > 1))
     distance = (value[1:] - value[0]) * np.sqrt(classes / np.maximum(classes - 1, 1))
-    own[alone] += distance[alone][:, None] * (weights / weights.mean(axis=0) - 1)[first[alone]]
+    own[alone] += distance[alone][:, None] * (weights[first[alone]] / weights.mean(axis=0) - 1)
     own += value[1:, :, None]
     replicates[0] = over_classes(own)
 

@@ -142,8 +142,11 @@ def difference(variant: Samples, baseline: Samples, level: float = 0.95, *, pair
             training data. The seeds' variance is then that of the differences, seed by seed.
     """
     image_dof = np.minimum(variant.images / 2, variant.effective)
-    pair = replace(variant, value=variant.value - baseline.value, replicates=variant.replicates - baseline.replicates)
-    return _estimate([(1.0, variant), (-1.0, baseline)], image_dof, level, [pair] if paired else [variant, baseline])
+    varying = [variant, baseline]
+    if paired:
+        replicates = variant.replicates - baseline.replicates
+        varying = [replace(variant, value=variant.value - baseline.value, replicates=replicates)]
+    return _estimate([(1.0, variant), (-1.0, baseline)], image_dof, level, varying)
 
 
 def _estimate(terms: list[tuple[float, Samples]], image_dof: Array, level: float, varying: list[Samples]) -> Estimate:

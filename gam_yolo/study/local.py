@@ -2,17 +2,52 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 
-from gam_yolo.study.folder import RunFolder
-from gam_yolo.study.plan import Run
+import psutil
 
-__all__ = ["GRACE", "POLL", "Local", "LocalProcess"]
+from gam_yolo.study.folder import RunFolder
+from gam_yolo.study.plan import Plan, Run, devices
+
+__all__ = ["GRACE", "POLL", "Local", "LocalProcess", "this_machine"]
 
 POLL = 0.5  # seconds between two looks at a process
 GRACE = 15  # seconds for a process to end by itself
+# What a training takes, rounded up: its process, and each image of a batch by the GFLOPs of the model.
+PROCESS_MEMORY, IMAGE_MEMORY = 1.5e9, 25e6
+
+
+def this_machine(plan: Plan, workers: int = 0) -> Local:
+    """Return this machine as the place of a plan's runs.
+
+    Args:
+        plan: The runs.
+        workers: How many at a time. By default one per GPU. A training on a CPU uses one core, as Ultralytics sets
+            `OMP_NUM_THREADS` to 1; so without GPUs as many run as have a core and enough memory each.
+    """
+    import torch
+
+    gpus = [str(index) for index in range(torch.cuda.device_count())]
+    asked = {name for run in plan.runs for name in devices(run.train)}
+    if workers or asked - {"cpu"} or (gpus and not asked):
+        return Local(workers or max(1, len(gpus)), gpus)
+    memory = max((_memory(run, plan.gflops[run.label]) for run in plan.runs), default=PROCESS_MEMORY)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Local(max(1, min(cores // _threads(), int(psutil.virtual_memory().available / memory))), gpus)
+
+
+def _threads() -> int:
+    """Return how many threads a training on a CPU uses."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(given)) if given.isdigit() else 1
+
+
+def _memory(run: Run, gflops: float) -> float:
+    batch = run.train.get("batch", 16)
+    return PROCESS_MEMORY + IMAGE_MEMORY * gflops * (batch if batch >= 1 else 16)
 
 
 class Local:

@@ -19,7 +19,7 @@ from gam_yolo.study.config import CONTROL, Study, read_studies
 from gam_yolo.study.folder import StudyFolder
 from gam_yolo.study.plan import Plan, first_device, merged, plan
 from gam_yolo.study.progress import duration, seconds_left
-from gam_yolo.study.scheduler import FINISHED, WAITING, Job, Launcher, execute
+from gam_yolo.study.scheduler import FINISHED, WAITING, Job, execute
 from gam_yolo.study.validation import BATCH
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def run_study(
 
     Args:
         study: A study file, the bare name of a shipped one such as `demo.yaml`, or what `read_study` returns.
-        workers: Trainings at a time; 0 for one per GPU. They share the GPUs in turn.
+        workers: Trainings at a time; 0 for one per GPU, or on CPUs as many as have a core and memory each. They share
+            the GPUs in turn.
         only: Train only these runs: names or patterns such as `gam`, `gam-s0`, `*-s0`, or with the name of a data set
             `voc`, `voc/gam`. Empty for all.
         project: The folder for studies; by default `study` in Ultralytics' `runs_dir`.
@@ -93,9 +94,10 @@ def run_study(
         folder.path.mkdir(parents=True, exist_ok=True)
         stack.enter_context(FileLock(folder.lock, timeout=0))
         reject_broken_numpy()
-        with _launcher(ray, workers, say) as launcher:
+        with ray_cluster.connected(ray, workers, say) if ray else contextlib.nullcontext() as cluster:
             plans = [plan(one, folder.dataset(one.dataset)) for one in studies]
             chosen = merged(plans).only(only)
+            launcher = cluster or local.this_machine(chosen, workers)
             for line in _summary(studies, chosen, folder):
                 say(line)
             jobs = [Job(run, state=FINISHED if run.finished else WAITING) for run in chosen.runs]
@@ -127,16 +129,6 @@ def _file_errors(folder: StudyFolder) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())
         raise UserError(f"cannot be read or written ({reason})", at=str(error.filename or folder.path)) from None
-
-
-def _launcher(ray: str, workers: int, say: Progress) -> contextlib.AbstractContextManager[Launcher]:
-    """Return where runs are trained: on a Ray cluster, or on this machine."""
-    import torch
-
-    if ray:
-        return ray_cluster.connected(ray, workers, say)
-    gpus = [str(index) for index in range(torch.cuda.device_count())]
-    return contextlib.nullcontext(local.Local(workers or max(1, len(gpus)), gpus))
 
 
 def _summary(studies: Sequence[Study], planned: Plan, folder: StudyFolder) -> Iterator[str]:

@@ -23,6 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 STAGES = {
     "ours: identity of data and code": ["gam_yolo.study.worker:_check_identity"],
     "ours: snapshots": [f"gam_yolo.study.snapshots:{name}" for name in ("_take", "_restore", "_start_epoch", "newest")],
@@ -104,6 +106,7 @@ def main() -> None:
     parser.add_argument("--data", default="gam-demo.yaml", help="dataset YAML")
     parser.add_argument("--imgsz", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--pretrained", type=Path, help="checkpoint to fine-tune; from scratch without one")
     parser.add_argument("--recipe", nargs="*", default=[], metavar="KEY=VALUE", help="more train arguments")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -117,10 +120,11 @@ def main() -> None:
     from gam_yolo.study.plan import plan
 
     recipe = {"epochs": options.epochs, "imgsz": options.imgsz, "batch": 16, "nbs": 16, "plots": False, "device": "cpu"}
-    recipe |= dict(pair.split("=", 1) for pair in options.recipe)
+    recipe |= {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in options.recipe)}
     with tempfile.TemporaryDirectory() as scratch:
         content = {
             "data": options.data,
+            "pretrained": str(options.pretrained.resolve()) if options.pretrained else False,
             "seeds": [0],
             "recipe": recipe,
             "baseline": "gam",
