@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gam_yolo import registry, ultralytics_api
+from gam_yolo import registry
 from gam_yolo.arguments import RowError, bind, is_placed
 from gam_yolo.arguments import source as file_name
 from gam_yolo.blocks.forks import FEWEST_CHANNELS
@@ -18,7 +18,7 @@ from gam_yolo.errors import UserError, brief
 from gam_yolo.graph.edit import FEEDS_NEXT
 from gam_yolo.graph.find import load, scale_letter
 from gam_yolo.graph.model import IMAGE, NO_MAP, Document, Graph, Layer
-from gam_yolo.graph.shapes import Shape, known_modules, measure, module_class, scales
+from gam_yolo.graph.shapes import Shape, measure, module_class, scales, suggest_module
 from gam_yolo.resources import without_letter
 
 __all__ = ["Finding", "as_json", "check", "explain", "quick_check", "status"]
@@ -186,16 +186,14 @@ def _references(document: Document) -> Iterator[Finding]:
 def _modules(graph: Graph) -> Iterator[Finding]:
     for layer in graph.layers:
         if module_class(layer.module) is None:
-            meant = registry.similar_block(layer.module, known_modules())
-            similar = (
-                f"Did you mean '{meant}'?" if meant else "Name a block (gam-yolo blocks), or a layer of Ultralytics"
-            )
+            found = suggest_module(layer.module)
+            meant = f"Did you mean '{found['similar']}'?" if "similar" in found else found.get("fix")
             yield Finding(
                 "error",
                 "unknown-module",
                 layer.index,
                 f"{layer}: there is no module named {brief(layer.module)}",
-                ultralytics_api.newer_release(layer.module) or similar,
+                meant or "Name a block (gam-yolo blocks), or a layer of Ultralytics",
             )
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "measure",
     "module_class",
     "scales",
+    "suggest_module",
     "unknown_module",
 ]
 
@@ -109,10 +110,14 @@ def known_modules() -> set[str]:
 def unknown_module(file: str, index: int, row: Any) -> RowError:
     """Return the error about a row whose module does not exist, with the name that was probably meant."""
     name = row[2]
-    fix = ultralytics_api.newer_release(name)
-    meant = "" if fix else registry.similar_block(name, known_modules())
     problem = f"there is no module named {brief(name)}{registry.not_loaded()}"
-    return RowError(file, index, row, problem, fix=fix, similar=meant)
+    return RowError(file, index, row, problem, **suggest_module(name))
+
+
+def suggest_module(name: str) -> dict[str, str]:
+    """Return what to do about a module that does not exist, as `gam_yolo.registry.suggest`."""
+    fix = ultralytics_api.newer_release(name)
+    return {"fix": fix} if fix else registry.suggest(name, known_modules())
 
 
 def measure(config: Mapping[str, Any], name: str, scale: str = "") -> list[Shape | None]:
