@@ -31,6 +31,7 @@ from gam_yolo.meta import meta_device
 __all__ = [
     "RowError",
     "Shape",
+    "channels_inside",
     "failing_row",
     "harmless",
     "known_modules",
@@ -155,6 +156,24 @@ def measure(config: Mapping[str, Any], name: str, scale: str = "") -> list[Shape
         return _from_base(harmless(config, scale), graph, channels)
     except Exception:
         return _run(_build(harmless(config, scale), name, channels), graph, name, rows, channels)
+
+
+def channels_inside(config: Mapping[str, Any], name: str, scale: str = "") -> dict[int, int]:
+    """Return the channels of the block in the first bottleneck of each row that holds one.
+
+    Args:
+        config: A parsed model YAML that can be built.
+        name: The file's name.
+        scale: One of its scale letters, or an empty string for the first.
+    """
+    from gam_yolo.bottleneck import AttendedBottleneck, channels
+
+    holding = [layer.index for layer in Graph.from_config(config, name).layers if layer.inside is not None]
+    layers = _build(harmless(config, scale), name, config.get("channels", 3)) if holding else nn.Sequential()
+    return {
+        index: channels(next(m for m in layers[index].modules() if isinstance(m, AttendedBottleneck)))
+        for index in holding
+    }
 
 
 def _from_base(model: dict[str, Any], graph: Graph, channels: int) -> list[Shape | None]:

@@ -50,6 +50,10 @@ CASES = {
     "a channel count as SimAM's lambda": (with_row("SimAM, [1024]"), "misbound-argument"),
     "the same after a Concat": (with_row("SimAM, [768]", "17"), "misbound-argument"),
     "the same in quotes": (with_row("SimAM, ['1024']"), "misbound-argument"),
+    "the same inside a row": (with_row("C2f, [1024, {inside: [SimAM, 1024]}]"), "misbound-argument"),
+    "a channel count as the ratio inside a row": (with_row("C2f, [1024, {inside: [SE, 64]}]"), "misbound-argument"),
+    "a fork's CBAM inside a row": (with_row("C2f, [1024, {inside: [CBAM, 7]}]"), "fork-arguments"),
+    "a fork's GAM inside a row": (with_row("C2f, [1024, {inside: [GAM_Attention, 1024]}]"), "fork-arguments"),
     "a channel count as CoordAtt's reduction": (with_row("CoordAtt, [1024]"), "misbound-argument"),
     "the block's own channels as SE's reduction": (with_row("SE, [64]", "p3"), "misbound-argument"),
     "as BAM's": (with_row("BAM, [64]", "p3"), "misbound-argument"),
@@ -331,3 +335,25 @@ def test_the_plain_rows_that_the_log_gives_build_what_it_says(row: str, lines: l
     m = 256 // rate
     ungrouped = 2 * 256 * m + 256 + m + 2 * 49 * 256 * m + 256 + m + 2 * (256 + m)
     assert [parameters(other) for other in third] == [ungrouped] * (row in {"[512, 512]", "[1024, 8]", "[1024, 4]"})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("- [-1, 1, GAM, []]", "- [-1, GAM, []]", "row 22 [-1, GAM, []]: a row has 4 parts, not 3"),
+        ("- [-1, 1, GAM, []]", "- [GAM, -1, 1, []]", "row 22 [GAM, -1, 1, []]: 'from' is 'GAM'"),
+        ("C2f, [1024]", "C2f, [1024, {inside: []}]", "'inside' is []. Expected a block, such as GAM, or [GAM, {start"),
+        ("C2f, [1024]", "C2f, [1024, {inside: {GAM: []}}]", "'inside' is {'GAM': []}. Expected a block"),
+        ("C2f, [1024]", "C2f, [1024, {inside: 3}]", "'inside' is 3. Expected a block"),
+        ("head:\n", "neck:\n", "'head' is None. Expected a list of [from, repeats, module, args]"),
+        ("head:\n", "head: ~\nneck:\n", "'head' is None. Expected a list of"),
+    ],
+)  # fmt: skip
+def test_a_file_with_a_block_in_a_wrong_place_is_explained(old: str, new: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "yolov8n-mine.yaml"
+    text = with_row("GAM, []") if "head" not in old else with_row("GAM, []", "p5").replace("SPPF, [1024, 5]", "GAM, []")
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(UserError) as error:
+        build(path)
+    assert says in str(error.value)
