@@ -21,6 +21,7 @@ from gam_yolo.errors import UserError
 __all__ = [
     "file_sha256",
     "is_number",
+    "output_path",
     "parse_yaml",
     "read_json",
     "read_json_parts",
@@ -33,6 +34,7 @@ __all__ = [
 
 
 _MOST_OF_A_DEVICE = 1 << 26  # characters
+_FILES = frozenset([".csv", ".html", ".jpg", ".json", ".md", ".pdf", ".png", ".pt", ".svg", ".tex", ".yaml", ".yml"])
 
 
 def read_text(path: Path, expected: str) -> str:
@@ -161,6 +163,35 @@ def yaml_error(error: Exception, name: str, expected: str) -> UserError:
         reason = error.problem or ""
     reason = reason or " ".join(str(error).split())[:80] or type(error).__name__
     return UserError(f"{name}{at}: is not valid YAML ({reason}). Expected {expected}.")
+
+
+def output_path(path: str | Path, what: str, *endings: str) -> Path:
+    """Return the path that something will be written to, after a check of its name alone.
+
+    Args:
+        path: The path.
+        what: What will be written, for the error message: "the drawing".
+        endings: Of which the name of a file must have one; none for a folder. What exists and is no regular file, such
+            as a device or a pipe, can have any name.
+
+    Raises:
+        UserError: The path is empty, or the name is that of a file of another kind.
+
+    Examples:
+        >>> output_path("graph.png", "the drawing", ".svg")
+        Traceback (most recent call last):
+        ...
+        gam_yolo.errors.UserError: graph.png: is not a name for the drawing. Expected a name that ends in .svg.
+    """
+    if not str(path).strip():  # Path("") would be the current folder
+        raise UserError(f"the path of {what} is empty", fix="Is a variable of the shell not set?")
+    path = Path(path)
+    ending = path.suffix.lower()
+    wrong = ending not in endings if endings else ending in _FILES
+    if wrong and (not os.path.exists(path) or os.path.isfile(path)):  # noqa: PTH110, PTH113  which never raise
+        expected = f"a name that ends in {' or '.join(endings)}" if endings else "a folder"
+        raise UserError(f"is not a name for {what}", at=path, expected=expected)
+    return path
 
 
 def write(path: Path, text: str) -> None:

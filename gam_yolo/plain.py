@@ -16,7 +16,7 @@ from pathlib import Path
 from gam_yolo import __version__, ultralytics_api
 from gam_yolo.checkpoints import trusting
 from gam_yolo.errors import UserError, reason
-from gam_yolo.io import write
+from gam_yolo.io import output_path, write
 
 __all__ = ["PlainExport", "export_plain"]
 
@@ -94,6 +94,10 @@ def export_plain(checkpoint: str | Path, output: str | Path | None = None, *, tr
     path = Path(checkpoint)
     if path.suffix != ".pt" or not path.is_file():
         raise UserError("is not the file of a checkpoint", at=path, expected="a file that ends in .pt")
+    default = path.with_name(re.sub(r"\W", "_", path.stem) + "_plain.py")
+    module = default if output is None else output_path(output, "the module", ".py")
+    if not module.stem.isidentifier():
+        raise UserError(f"the module is '{module.name}'", expected="a Python name that ends in .py")
     try:
         with trusting(trust):
             model = ultralytics_api.model(path).model
@@ -108,9 +112,6 @@ def export_plain(checkpoint: str | Path, output: str | Path | None = None, *, tr
     for name in own:
         if not name.startswith("gam_yolo.blocks."):
             raise UserError(f"needs {name}, which is not a block", at=path, fix="Export it to ONNX: yolo export")
-    module = path.with_name(re.sub(r"\W", "_", path.stem) + "_plain.py") if output is None else Path(output)
-    if not module.stem.isidentifier() or module.suffix != ".py":
-        raise UserError(f"the module is '{module.name}'", expected="a Python name that ends in .py")
     sources = {**dict.fromkeys(_PACKAGES, ""), **_sources(own)}
     write(
         module,

@@ -17,7 +17,7 @@ from gam_yolo import ultralytics_api
 from gam_yolo.discovery import discover
 from gam_yolo.errors import UserError, similar
 
-__all__ = ["BLOCKS", "blocks_in", "get", "not_loaded", "register", "similar_block"]
+__all__ = ["BLOCKS", "blocks_in", "get", "not_loaded", "register", "suggest"]
 
 B = TypeVar("B", bound=type[nn.Module])
 
@@ -34,11 +34,21 @@ _ALIASES = {
     "efficientchannel": "ECA",
     "squeezeexcitation": "SE",
     "squeezeandexcitation": "SE",
-    "sa": "ShuffleAttention",
-    "lsk": "LSKA",
     "global": "GAM",
     "globalattentionmechanism": "GAM",
 }
+# Other blocks in forks and papers, as `_plain` writes them; those whose names contain "att" need not be here.
+_ABSENT = frozenset({
+    "a2", "ac", "acmix", "aff", "afgc", "axial", "axialimagetransformer", "biformer", "bilevelrouting", "bra",
+    "cc", "cot", "cpca", "crisscross", "csam", "da", "dat", "dca", "dlka", "double", "effectivese", "epsa",
+    "ese", "fca", "focalmodulation", "gatherexcite", "gc", "gct", "ge", "globalcontext", "halo", "ham", "iaff",
+    "irmb", "lka", "lsk", "mca", "mhsa", "mlla", "mpca", "msca", "msda", "mspa", "multiseam", "nam", "nonlocal",
+    "outlook", "pam", "par", "polarizedself", "ppa", "psap", "psas", "resblockcbam", "rfa", "rfca", "rfcbam",
+    "s2", "sa", "sam", "scam", "seam", "sge", "shuffle", "sk", "soca", "spatialgroupenhance", "srm", "ssa",
+    "swin", "ufo",
+})  # fmt: skip
+# Rows of Ultralytics whose bottlenecks can hold a block; of two that a name begins with, the longer one.
+_HOLDERS = ("RepNCSPELAN4", "A2C2f", "C3k2", "C2f", "C2", "C3")
 
 _NO_ROW = re.compile(r"^((module|_orig_mod|student_model|model)\.)+")  # before the row in a module's name
 
@@ -132,7 +142,7 @@ def get(name: str) -> type[nn.Module]:
     try:
         return _registered[name]
     except KeyError:
-        raise UserError(f"no block is named '{name}'{not_loaded()}", similar=similar_block(name, _registered)) from None
+        raise UserError(f"no block is named '{name}'{not_loaded()}", **suggest(name, _registered)) from None
 
 
 def blocks_in(model: nn.Module) -> dict[str, nn.Module]:
@@ -154,32 +164,72 @@ def blocks_in(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-def similar_block(name: str, known: Iterable[str]) -> str:
-    """Return the valid name that is meant by a wrong one: our name for a fork's block, or else the closest spelling.
+def suggest(name: str, known: Iterable[str]) -> dict[str, str]:
+    """Return what an error says about a wrong name besides the problem: the parts `similar` or `fix` of a `UserError`.
+
+    Forks and papers name blocks differently, put them into other modules (`C2f_CBAM`), and have blocks that are not
+    here. A name that is neither of these nor a slip of one of `known` gets no suggestion.
 
     Args:
         name: The name that was read.
         known: The valid names.
 
     Examples:
-        >>> [similar_block(name, ["SE", "CoordAtt", "Conv"]) for name in ("SEAttention", "CA", "Conw")]
-        ['SE', 'CoordAtt', 'Conv']
+        >>> suggest("SEAttention", ["SE", "Conv"]), suggest("Conw", ["SE", "Conv"]), suggest("SOCA", ["SCSA"])["fix"]
+        ({'similar': 'SE'}, {'similar': 'Conv'}, 'gam_yolo does not have this block. See docs/own-block.md to add it')
+        >>> suggest("C2f_CBAM", ["CBAM", "C2fCIB"])["fix"].split(", or ")
+        ['Write [-1, n, C2f, [c, {inside: CBAM}]] for CBAM in its bottlenecks', '[-1, 1, CBAM, []] after the row']
     """
-    plain, known = _plain(name), [*known]
-    by_plain = {_plain(k): k for k in (*known, *reversed(_registered)) if k in known}
-    if ours := by_plain.get(plain) or _ALIASES.get(plain):
-        return ours if ours in known else ""
-    if plain == _spelled(name):
-        return similar(name, known)
-    blocks = [p for p, k in by_plain.items() if not k.startswith("nn.")]
-    # Neither "Attention" in common nor a layer of torch is a likeness; NAM and GAM are two papers.
-    return by_plain.get(similar(plain, blocks), "") if len(plain) > 3 else ""
+    known, plain = sorted(known), _plain(name)
+    if same := _ours(plain, known) or {_spelled(k): k for k in known}.get(_spelled(name)):
+        return {"similar": same}
+    for holder in _HOLDERS:
+        inner = plain.removeprefix(holder.lower()).removesuffix(holder.lower())
+        if inner != plain and (ours := _ours(inner, BLOCKS)):
+            inside, after = f"[-1, n, {holder}, [c, {{inside: {ours}}}]]", f"[-1, 1, {ours}, []]"
+            return {"fix": f"Write {inside} for {ours} in its bottlenecks, or {after} after the row"}
+    if plain not in _ABSENT and (meant := _mistyped(name, known)):
+        return {"similar": meant}
+    absent = plain in _ABSENT or "att" in name.lower()
+    return {"fix": "gam_yolo does not have this block. See docs/own-block.md to add it"} if absent else {}
+
+
+def _ours(plain: str, known: Iterable[str]) -> str:
+    """Return which block among the known names a plain one stands for."""
+    blocks = {_plain(k): k for k in reversed(_registered) if k in known}
+    return blocks.get(plain) or next((k for k in known if k == _ALIASES.get(plain)), "")
+
+
+def _mistyped(name: str, known: Iterable[str]) -> str:
+    """Return the known name that differs by a slip; none where a short name is a slip of several."""
+    plain = _spelled(name)
+    most = 0 if len(plain) < 3 else 1 if len(plain) < 10 else 2
+    close = [k for k in known if 0 < _slips(plain, _spelled(k)) <= most]
+    if len(plain) == 3:  # NAM and GAM are two papers
+        close = [k for k in close if _spelled(k)[0] == plain[0]]
+        return close[0] if len(close) == 1 else ""
+    return similar(name, close)
+
+
+def _slips(a: str, b: str) -> int:
+    """Count the letters that are wrong, missing, too many, or swapped with the next one."""
+    if abs(len(a) - len(b)) > 2:
+        return 3
+    above: list[int] = [0] * (len(b) + 1)
+    row = [*range(len(b) + 1)]
+    for i, x in enumerate(a):
+        before, above, row = above, row, [i + 1]
+        for j, y in enumerate(b):
+            best = min(above[j + 1] + 1, row[j] + 1, above[j] + (x != y))
+            swapped = i > 0 < j and x == b[j - 1] and y == a[i - 1]
+            row.append(min(best, before[j - 1] + 1) if swapped else best)
+    return row[-1]
 
 
 def _plain(name: str) -> str:
     """Return a block's name without what forks vary: prefix `nn.`, case, underscores, "Attention", "Block"."""
     name = _spelled(name)
-    return re.sub(r"(attention|att|attn|module|block|layer)+$", "", name) or name
+    return re.sub(r"(attention|atten|att|attn|module|block|layer|net)+$", "", name) or name
 
 
 def _spelled(name: str) -> str:

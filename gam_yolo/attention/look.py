@@ -26,6 +26,7 @@ from gam_yolo.attention.worth import measure_worth
 from gam_yolo.blocks.parts import Start
 from gam_yolo.checkpoints import trusting
 from gam_yolo.errors import UserError, option, reason
+from gam_yolo.io import output_path
 from gam_yolo.report.compare import MIN_REPLICATES
 from gam_yolo.report.formatting import printable
 from gam_yolo.report.predictions import load
@@ -103,6 +104,7 @@ def look(
             raise UserError(f"{option(name)} is {value}", expected=f"{least} or more")
     if not 0 <= confidence <= 1:
         raise UserError(f"--conf (in Python confidence=) is {confidence}", expected="a number from 0 to 1")
+    folder = output_path(output, "the folder of the page") if output is not None else None
     files = _checkpoints(models)
     source = _source(images, data, split, limit)
     say = progress or (lambda _: None)
@@ -132,8 +134,8 @@ def look(
             looked = replace(looked, AP=whole, worth=worth)
         found.append(looked)
     result = LookResult(count, tuple(found), _notes(found, count, limit, data is not None), tuple(drawn))
-    if output is not None:
-        result.save(output)
+    if folder is not None:
+        result.save(folder)
     return result
 
 

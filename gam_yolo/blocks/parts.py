@@ -317,11 +317,12 @@ class Start(nn.Module):
         if self.gain is not None:
             nn.init.zeros_(self.gain)
         for layer, value in self.initial:
-            last: Any = layer.bn if isinstance(layer, ConvBN) else layer
-            if not isinstance(last, nn.Identity):  # a batch norm that has been folded into its convolution
-                nn.init.zeros_(last.weight)
-                if last.bias is not None:
-                    nn.init.constant_(last.bias, value)
+            last: Any = layer
+            if isinstance(layer, ConvBN):  # its batch norm may have been folded into its convolution
+                last = layer.conv if isinstance(layer.bn, nn.Identity) else layer.bn
+            nn.init.zeros_(last.weight)
+            if last.bias is not None:
+                nn.init.constant_(last.bias, value)
 
     def gate(self, z: Tensor) -> Tensor:
         """Return the sigmoid gate of `z`, centred at 1 where the start asks for it."""

@@ -32,7 +32,7 @@ def compare(
         typer.Option(help="Dataset YAML to validate checkpoints on; for classifiers a folder with train/ and val/."),
     ] = None,
     gt: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Annotations, if not those of the dataset YAML: a COCO file or a VOC folder."),
     ] = None,
     split: Split = "val",
@@ -59,8 +59,8 @@ def compare(
     ] = False,
     trust: Trust = False,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the report and the predictions made.")
-    ] = Path("runs/compare"),
+        str, typer.Option("--output", "-o", help="Folder for the report and the predictions made.")
+    ] = "runs/compare",
 ) -> None:
     """Test whether detectors or classifiers differ, and write the report: a page, Markdown, JSON and CSV."""
     from gam_yolo.report.compare import compare as compare_variants
@@ -81,8 +81,9 @@ def compare(
         output=output,
         progress=lambda text: out.print(text, style="dim"),
     )
+    folder = Path(output)
     if latex:
-        _write_for_paper(found, output)
+        _write_for_paper(found, folder)
     if look:
         chosen = {
             "split": split,
@@ -92,14 +93,14 @@ def compare(
             "replicates": replicates,
             "trust": trust,
         }
-        out.print(_look(found, named, output / "look", data=data, **chosen))
+        out.print(_look(found, named, folder / "look", data=data, **chosen))
     for warning in found.warnings:
         out.print(warning, style="bold red")
     out.print(_table(found))
     out.print(found.headline, style="bold")
     for note in [note for note in found.notes if note not in found.warnings]:
         out.print(note, style="dim")
-    out.print(f"Report: {output / 'report.html'}")
+    out.print(f"Report: {folder / 'report.html'}")
 
 
 def _write_for_paper(found: Comparison, folder: Path) -> None:

@@ -16,7 +16,7 @@ __all__ = ["export_plain"]
 def export_plain(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint that Ultralytics wrote, such as best.pt.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The module to write; by default NAME_plain.py beside it.")
+        str | None, typer.Option("--output", "-o", help="The module to write; by default NAME_plain.py beside it.")
     ] = None,
     trust: Trust = False,
 ) -> None:

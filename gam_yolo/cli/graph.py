@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -38,10 +37,10 @@ def place(
         bool, typer.Option("--remove", help="Restore the base: remove all blocks, undo all replacements.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The YAML file to write; without it the YAML is printed.")
+        str | None, typer.Option("--output", "-o", help="The YAML file to write; without it the YAML is printed.")
     ] = None,
     show: Annotated[
-        Path | None, typer.Option(help="Also write a drawing of the graph, an SVG file in which the blocks are marked.")
+        str | None, typer.Option(help="Also write a drawing of the graph, an SVG file in which the blocks are marked.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that place did not write.")] = False,
 ) -> None:
@@ -58,11 +57,8 @@ def place(
     placed = placing.place(base, block=block or None, at=at, args=_arguments(args), feeds=feeds)
     for note in placed.notes:
         console(stderr=True).print(note)
-    if show:
-        placed.save_svg(show, force=force)
-    if output:
-        placed.save(output, force=force)
-    else:
+    placing.save(placed, output, show, force=force)
+    if output is None:
         typer.echo(placed.text, nl=False)
 
 

@@ -36,9 +36,7 @@ def look(
     vid_stride: Annotated[int, typer.Option(help="Take every n-th frame of a video.")] = 1,
     replicates: Replicates = 1000,
     trust: Trust = False,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and the drawings.")] = Path(
-        "runs/look"
-    ),
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the page and the drawings.")] = "runs/look",
 ) -> None:
     """Show the gates of attention blocks on images, heat maps, and what each block is worth."""
     from gam_yolo.attention import look as looking
@@ -63,4 +61,4 @@ def look(
         progress=lambda text: out.print(text, style="dim"),
     )
     out.print(str(found))
-    out.print(f"Page: {output / 'look.html'}")
+    out.print(f"Page: {Path(output) / 'look.html'}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,7 +35,7 @@ def study(
         int, typer.Option(min=0, help="Trainings at a time; 0 for one per GPU, or on CPUs one per core.")
     ] = 0,
     project: Annotated[
-        Path | None, typer.Option(help="The folder for studies; by default 'study' in Ultralytics' runs_dir.")
+        str | None, typer.Option(help="The folder for studies; by default 'study' in Ultralytics' runs_dir.")
     ] = None,
     ray: Annotated[
         str, typer.Option(help="Train on a Ray cluster: 'auto' or its address. All nodes must see --project.")

@@ -20,8 +20,8 @@ effective number of groups, (sum of sizes)^2 / (sum of squared sizes), where the
 with class c. (L. Kish, Survey Sampling, 1965.)
 
 The standard error of AP75 that weights give is too small: about 0.95 of the true one in simulations, for frequent and
-rare classes alike. Precision is not linear in the weights, and at this IoU confident detections fail. So the deviations
-of AP75 are multiplied by 1.05. This is measured (`docs/evaluation.md`), not derived.
+rare classes alike. So the deviations of AP75 are multiplied by 1.05. This is measured (`docs/evaluation.md`), also on
+scenarios that it was not fitted on, and not derived: the reason is not known.
 
 What is estimated is the mean, over the classes present here, of what each would give on average over data sets of as
 many images in which it occurs.

@@ -10,15 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gam_yolo import registry, ultralytics_api
-from gam_yolo.arguments import RowError, bind, is_placed
+from gam_yolo import registry
+from gam_yolo.arguments import RowError, as_list, bind, is_placed
 from gam_yolo.arguments import source as file_name
 from gam_yolo.blocks.forks import FEWEST_CHANNELS
 from gam_yolo.errors import UserError, brief
 from gam_yolo.graph.edit import FEEDS_NEXT
 from gam_yolo.graph.find import load, scale_letter
 from gam_yolo.graph.model import IMAGE, NO_MAP, Document, Graph, Layer
-from gam_yolo.graph.shapes import Shape, known_modules, measure, module_class, scales
+from gam_yolo.graph.shapes import Shape, channels_inside, measure, module_class, scales, suggest_module
 from gam_yolo.resources import without_letter
 
 __all__ = ["Finding", "as_json", "check", "explain", "quick_check", "status"]
@@ -87,7 +87,7 @@ def quick_check(config: Mapping[str, Any], channels: Mapping[int, int]) -> list[
 
     Args:
         config: A parsed model YAML whose rows have been checked, as Ultralytics' parser gets it.
-        channels: The input channels of each block's row.
+        channels: The input channels of each block's row, and of the blocks inside other rows.
 
     Returns:
         The findings of `check` about the blocks' arguments and readers. If these, or a row that is not read, make
@@ -95,7 +95,8 @@ def quick_check(config: Mapping[str, Any], channels: Mapping[int, int]) -> list[
     """
     name = file_name(config)
     graph = Graph.from_rows(config, name)
-    inserted = {index for index in channels if not graph.layers[index].replaces}
+    blocks = {index for index in channels if graph.layers[index].module in registry.BLOCKS}
+    inserted = {index for index in blocks if not graph.layers[index].replaces}
     found = [*_usage(graph, inserted, _comments(name, graph)), *_arguments(config, graph, channels)]
     suspicious = any(not graph.readers(layer.index) for layer in graph.layers[:-1])
     suspicious = suspicious or any(f.code == "bypassed-block" for f in found)
@@ -166,6 +167,7 @@ def _rows(document: Document, letter: str) -> Iterator[Finding]:
     yield from _usage(graph, inserted, document.comment, shapes)
     if shapes:
         inputs = {i: shape.channels for i in blocks if (shape := shapes[i])}
+        inputs |= channels_inside(config, document.name, offered[0])
         yield from _arguments({**config, "scale": offered[0]}, graph, inputs)
         yield from _repeats(graph, blocks)
         yield from _head(graph, shapes)
@@ -186,16 +188,14 @@ def _references(document: Document) -> Iterator[Finding]:
 def _modules(graph: Graph) -> Iterator[Finding]:
     for layer in graph.layers:
         if module_class(layer.module) is None:
-            meant = registry.similar_block(layer.module, known_modules())
-            similar = (
-                f"Did you mean '{meant}'?" if meant else "Name a block (gam-yolo blocks), or a layer of Ultralytics"
-            )
+            found = suggest_module(layer.module)
+            meant = f"Did you mean '{found['similar']}'?" if "similar" in found else found.get("fix")
             yield Finding(
                 "error",
                 "unknown-module",
                 layer.index,
                 f"{layer}: there is no module named {brief(layer.module)}",
-                ultralytics_api.newer_release(layer.module) or similar,
+                meant or "Name a block (gam-yolo blocks), or a layer of Ultralytics",
             )
 
 
@@ -295,22 +295,24 @@ def _arguments(config: Mapping[str, Any], graph: Graph, channels: Mapping[int, i
     Args:
         config: The parsed model YAML.
         graph: Its graph.
-        channels: The input channels of each block's row.
+        channels: The input channels of each block's row, and of the blocks inside other rows.
     """
     for index, c in sorted(channels.items()):
         layer = graph.layers[index]
-        block = registry.BLOCKS[layer.module]
-        bound = bind(layer.module, block, c, layer.args)
+        held = layer.module not in registry.BLOCKS
+        name, *args = as_list(layer.inside) if held else [layer.module, *layer.args]
+        block, who = registry.BLOCKS[name], f"{name} inside {layer}" if held else str(layer)
+        bound = bind(name, block, c, args)
         if advice := getattr(block, "advice", None):
-            meaning = f"{layer} {advice(*bound)}"
+            meaning = f"{who} {advice(*bound)}"
             yield Finding("warning", "fork-arguments", index, meaning, "Write the row in plain words")
-        written = bound[1] if layer.args and not isinstance(layer.args[0], dict) else None
+        written = bound[1] if args and not isinstance(args[0], dict) else None
         if block is registry.BLOCKS["CBAM"] and type(written) is int:
             yield Finding(
                 "warning",
                 "fork-arguments",
                 index,
-                f"{layer} is the paper's CBAM with kernel {written}. Forks write this row for Ultralytics' class CBAM, "
+                f"{who} is the paper's CBAM with kernel {written}. Forks write this row for Ultralytics' class CBAM, "
                 "which is another function with other parameters",
                 f"Write [{{kernel: {written}}}] for the paper's block, or UltralyticsCBAM, [{written}]",
             )
@@ -318,14 +320,14 @@ def _arguments(config: Mapping[str, Any], graph: Graph, channels: Mapping[int, i
         if type(written) is not int or not parameter or written < FEWEST_CHANNELS:
             continue
         key, default = parameter[0].name, parameter[0].default
-        nominal = _nominal(graph, layer.sources[0])
+        nominal = _nominal(graph, index if held else layer.sources[0])
         if key == "c2":
-            if _scaled(config, written) != c:
+            if not held and _scaled(config, written) != c:
                 yield Finding(
                     "warning",
                     "fork-channels",
                     index,
-                    f"{layer} says {written} channels, {_scaled(config, written)} after width scaling, but reads {c}: "
+                    f"{who} says {written} channels, {_scaled(config, written)} after width scaling, but reads {c}: "
                     "a fork whose parser scales the number would fail here",
                     f"Write {brief(nominal)}, or the row in plain words, which needs no channels",
                 )
@@ -337,7 +339,7 @@ def _arguments(config: Mapping[str, Any], graph: Graph, channels: Mapping[int, i
                 "warning",
                 "misbound-argument",
                 index,
-                f"{layer} gives {written} to '{key}'{known}, and {written} looks like a number of channels",
+                f"{who} gives {written} to '{key}'{known}, and {written} looks like a number of channels",
                 f"Leave the channels out, as they come from the row that is read; or, if it is meant, write {{{key}: "
                 f"{written}}}",
             )

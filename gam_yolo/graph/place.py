@@ -19,9 +19,9 @@ from gam_yolo.graph.find import load
 from gam_yolo.graph.model import IMAGE, NO_MAP, Document, Graph, Layer
 from gam_yolo.graph.positions import resolve
 from gam_yolo.graph.shapes import Shape, measure, scales
-from gam_yolo.io import write
+from gam_yolo.io import output_path, write
 
-__all__ = ["REMOVE", "PlacedModel", "PlacedRow", "place", "place_block", "remove_blocks"]
+__all__ = ["REMOVE", "PlacedModel", "PlacedRow", "place", "place_block", "remove_blocks", "save"]
 
 REMOVE = "none"
 """The name that stands for no block."""
@@ -96,9 +96,9 @@ class PlacedModel:
             The path.
 
         Raises:
-            UserError: It cannot be written, or is a file that `place` did not write.
+            UserError: It cannot be written, is a file that `place` did not write, or its name does not end in `.yaml`.
         """
-        _replace(Path(path), self.text, force, lambda old: _is_placement(old, self.base, Path(path), self.name))
+        save(self, path, force=force)
         return Path(path)
 
     def save_svg(self, path: str | Path, *, force: bool = False) -> Path:
@@ -108,9 +108,9 @@ class PlacedModel:
             The path.
 
         Raises:
-            UserError: It cannot be written, or is a file of another kind.
+            UserError: It cannot be written, is a file of another kind, or its name does not end in `.svg`.
         """
-        _replace(Path(path), self.svg(), force, lambda old: old.lstrip().startswith("<svg"))
+        save(self, drawing=path, force=force)
         return Path(path)
 
 
@@ -311,16 +311,37 @@ def _listed(layers: Sequence[Layer], rows: Sequence[int]) -> str:
     return ", ".join(str(layers[i]) for i in rows) or "no row"
 
 
-def _replace(path: Path, text: str, force: bool, ours: Callable[[str], bool]) -> None:
-    """Write a file, unless it is a regular file that `ours`, called with its text, does not recognise."""
+def save(
+    placed: PlacedModel, path: str | Path | None = None, drawing: str | Path | None = None, *, force: bool = False
+) -> None:
+    """Write the YAML, the drawing, or both. Before either is written, both paths are checked.
+
+    Raises:
+        UserError: As of `PlacedModel.save` and `PlacedModel.save_svg`.
+    """
+    texts: dict[Path, str] = {}
+    if path is not None:
+        target = output_path(path, "the model YAML", ".yaml", ".yml")
+        _check_ours(
+            target, force, lambda old: old == placed.text or _is_placement(old, placed.base, target, placed.name)
+        )
+        texts[target] = placed.text
+    if drawing is not None:
+        target_svg = output_path(drawing, "the drawing", ".svg")
+        _check_ours(target_svg, force, lambda old: old.lstrip().startswith("<svg"))
+        texts[target_svg] = placed.svg()
+    for file, text in texts.items():
+        write(file, text)
+
+
+def _check_ours(path: Path, force: bool, ours: Callable[[str], bool]) -> None:
+    """Raise a `UserError` if a regular file would be overwritten that `ours`, called with its text, does not accept."""
     try:
-        exists = path.is_file()
-        old = path.read_bytes().decode("utf-8", "replace") if exists and not force else ""
+        old = path.read_bytes().decode("utf-8", "replace") if path.is_file() and not force else ""
     except OSError:
-        exists, old = False, ""  # `write` says why
-    if exists and not force and old not in ("", text) and not ours(old):
+        return  # `write` says why
+    if old and not ours(old):
         raise UserError("already exists and was not written by place", at=path, fix="Use --force to overwrite it")
-    write(path, text)
 
 
 def _is_placement(old: str, base: str, path: Path, name: str) -> bool:

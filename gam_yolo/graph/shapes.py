@@ -31,12 +31,14 @@ from gam_yolo.meta import meta_device
 __all__ = [
     "RowError",
     "Shape",
+    "channels_inside",
     "failing_row",
     "harmless",
     "known_modules",
     "measure",
     "module_class",
     "scales",
+    "suggest_module",
     "unknown_module",
 ]
 
@@ -109,10 +111,14 @@ def known_modules() -> set[str]:
 def unknown_module(file: str, index: int, row: Any) -> RowError:
     """Return the error about a row whose module does not exist, with the name that was probably meant."""
     name = row[2]
-    fix = ultralytics_api.newer_release(name)
-    meant = "" if fix else registry.similar_block(name, known_modules())
     problem = f"there is no module named {brief(name)}{registry.not_loaded()}"
-    return RowError(file, index, row, problem, fix=fix, similar=meant)
+    return RowError(file, index, row, problem, **suggest_module(name))
+
+
+def suggest_module(name: str) -> dict[str, str]:
+    """Return what to do about a module that does not exist, as `gam_yolo.registry.suggest`."""
+    fix = ultralytics_api.newer_release(name)
+    return {"fix": fix} if fix else registry.suggest(name, known_modules())
 
 
 def measure(config: Mapping[str, Any], name: str, scale: str = "") -> list[Shape | None]:
@@ -150,6 +156,24 @@ def measure(config: Mapping[str, Any], name: str, scale: str = "") -> list[Shape
         return _from_base(harmless(config, scale), graph, channels)
     except Exception:
         return _run(_build(harmless(config, scale), name, channels), graph, name, rows, channels)
+
+
+def channels_inside(config: Mapping[str, Any], name: str, scale: str = "") -> dict[int, int]:
+    """Return the channels of the block in the first bottleneck of each row that holds one.
+
+    Args:
+        config: A parsed model YAML that can be built.
+        name: The file's name.
+        scale: One of its scale letters, or an empty string for the first.
+    """
+    from gam_yolo.bottleneck import AttendedBottleneck, channels
+
+    holding = [layer.index for layer in Graph.from_config(config, name).layers if layer.inside is not None]
+    layers = _build(harmless(config, scale), name, config.get("channels", 3)) if holding else nn.Sequential()
+    return {
+        index: channels(next(m for m in layers[index].modules() if isinstance(m, AttendedBottleneck)))
+        for index in holding
+    }
 
 
 def _from_base(model: dict[str, Any], graph: Graph, channels: int) -> list[Shape | None]:

@@ -24,7 +24,7 @@ from torch import nn
 
 from gam_yolo import registry, ultralytics_api
 from gam_yolo.arguments import INSIDE, REPLACES, as_list, bind, is_placed, row_error, source, take
-from gam_yolo.errors import UserError
+from gam_yolo.errors import UserError, brief
 from gam_yolo.graph.model import NO_MAP, Graph, Layer
 from gam_yolo.meta import meta_device
 from gam_yolo.training_keys import BlockTraining
@@ -86,7 +86,7 @@ def unavailable(tasks: ModuleType, reason: str) -> None:
 def _parse(
     tasks: ModuleType, build: Callable[[Mapping[str, Any]], Parsed], model: Mapping[str, Any], verbose: bool = False
 ) -> Parsed:
-    if not any(_module(row) in registry.BLOCKS or is_placed(row) for row in _rows(model)):
+    if not any(map(_is_ours, _rows(model))):
         return build(model)
     offered, scale = model.get("scales"), model.get("scale")
     if offered and scale and scale not in offered:
@@ -133,7 +133,7 @@ def _parse(
         setattr(tasks, layer.module, block)
     inside = {layer.index: _bound_inside(model, layer, layers[layer.index]) for layer in graph.layers if _holds(layer)}
     if not ultralytics_api.is_quiet():
-        _warn(tasks, model, channels)
+        _warn(tasks, model, channels | {index: bound[0][0] for index, bound in inside.items()})
     built = build(final)
     for index, arguments in inside.items():
         line = _attend(built[0][index], str(as_list(graph.layers[index].inside)[0]), arguments)
@@ -154,12 +154,14 @@ def _bound_inside(model: Mapping[str, Any], layer: Layer, built: nn.Module) -> l
         return row_error(model, layer.index, _rows(model)[layer.index], problem, **parts)
 
     name, *args = as_list(layer.inside) or [None]
+    if not isinstance(name, str):
+        raise error(f"'{INSIDE}' is {brief(layer.inside)}", expected="a block, such as GAM, or [GAM, {start: zero}]")
     found = bottlenecks(built)
     if not found:
         raise error(f"{layer.module} has no bottleneck to put {name} inside", expected="a row such as C2f, C3 or C3k2")
     try:
-        block = registry.get(str(name))
-        return [bind(str(name), block, channels(each), args) for each in found]
+        block = registry.get(name)
+        return [bind(name, block, channels(each), args) for each in found]
     except UserError as problem:
         raise error(problem) from problem.__cause__
 
@@ -195,8 +197,14 @@ def _explainable(tasks: ModuleType, model: Any, error: Exception) -> bool:
     except (KeyError, TypeError):
         return False
     unknown = isinstance(error, KeyError) and any(error.args == (name,) and not hasattr(tasks, name) for name in names)
-    ours = any(name.removeprefix("nn.") in registry.BLOCKS for name in names) or any(map(is_placed, _rows(model)))
+    ours = any(name.removeprefix("nn.") in registry.BLOCKS for name in names) or any(map(_is_ours, _rows(model)))
     return unknown or ours
+
+
+def _is_ours(row: Any) -> bool:
+    """Return whether a row names a block, also in a wrong place, or says `inside` or `replaces`."""
+    parts = row if isinstance(row, (list, tuple)) else []
+    return any(isinstance(part, str) and part in registry.BLOCKS for part in parts) or is_placed(row)
 
 
 def _copied(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,7 +222,7 @@ def _own(name: str, args: Any) -> list[Any]:
 
 
 def _rows(model: Mapping[str, Any]) -> list[Any]:
-    return [*model["backbone"], *model["head"]]
+    return [row for key in ("backbone", "head") if isinstance(model.get(key), (list, tuple)) for row in model[key]]
 
 
 def _module(row: Any) -> str:

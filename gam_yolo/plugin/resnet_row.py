@@ -35,7 +35,7 @@ def patch(tasks: ModuleType) -> None:
 
 def _place(tasks: ModuleType, model: dict[str, Any]) -> None:
     """Complete the row that names the network, in place as the parser itself does, and hand the parser its class."""
-    rows = [*model["backbone"], *model["head"]]
+    rows = [*(model.get("backbone") or ()), *(model.get("head") or ())]
     for i, row in enumerate(rows):
         if not (isinstance(row, list) and len(row) > 2 and row[2] == NAME):
             continue

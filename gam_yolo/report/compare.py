@@ -8,6 +8,7 @@ from pathlib import Path
 from gam_yolo.checkpoints import trusting
 from gam_yolo.errors import UserError, brief, option, similar
 from gam_yolo.evaluation.groups import GroupSpec
+from gam_yolo.io import output_path
 from gam_yolo.report.predictions import Settings
 from gam_yolo.report.result import Comparison
 from gam_yolo.report.run import run
@@ -101,6 +102,8 @@ def compare(
     ):
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise UserError(f"{name} is {brief(value)}", expected=" or ".join(_KINDS[kind] for kind in kinds))
+        if value == "" and name not in ("device", "output"):
+            raise UserError(f"{option(name)} is empty", fix="Is a variable of the shell not set?")
     found = find_variants(variants if isinstance(variants, Mapping) else name_arguments(variants))
     names = [variant.name for variant in found]
     if control is not None and control not in names[1:]:
@@ -111,6 +114,7 @@ def compare(
         )
     if replicates < MIN_REPLICATES:
         raise UserError(f"{option('replicates')} is {replicates}", expected=f"{MIN_REPLICATES} or more")
+    folder = output_path(output, "the report's folder") if output is not None else None
     settings = Settings(str(data) if data is not None else None, split, imgsz, batch, device, groups)
     truth = Path(gt) if gt is not None else None
     if data is None and split != "val" and truth is not None and truth.is_file():
@@ -120,7 +124,7 @@ def compare(
         )
     statistics, report = Statistics(replicates=replicates), progress or _silent
     with trusting(trust):
-        return run(found, truth, control, settings, statistics, Path(output) if output is not None else None, report)
+        return run(found, truth, control, settings, statistics, folder, report)
 
 
 def _silent(_: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -100,7 +101,7 @@ def undeclared_groups(
     option = "FILE.csv"
     if listing:
         write(listing, _listing(truth, clusters))
-        option = str(listing)
+        option = shlex.quote(str(listing))
     yield (
         f"Warning: {len(alike)} of {min(len(paths), _MOST_IMAGES)} images look almost the same as another one, such as "
         f"{printable(first)} and {printable(second)}. Images that are alike make the intervals too narrow. Resample "

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from gam_yolo import ultralytics_api
 from gam_yolo.checkpoints import trusting
 from gam_yolo.errors import UserError
+from gam_yolo.io import output_path
 from gam_yolo.known_faults import reject_broken_numpy
 from gam_yolo.study import local, ray_cluster
 from gam_yolo.study.config import CONTROL, Study, read_studies
@@ -113,7 +114,11 @@ def run_study(
 
 def _open(study: str | Path | Study, project: str | Path | None) -> tuple[tuple[Study, ...], StudyFolder]:
     studies = (study,) if isinstance(study, Study) else read_studies(study)
-    base = Path(project) if project else ultralytics_api.runs_folder() / "study"
+    base = (
+        output_path(project, "the folder for studies")
+        if project is not None
+        else ultralytics_api.runs_folder() / "study"
+    )
     return studies, StudyFolder(base.resolve() / studies[0].name)
 
 

@@ -50,6 +50,10 @@ CASES = {
     "a channel count as SimAM's lambda": (with_row("SimAM, [1024]"), "misbound-argument"),
     "the same after a Concat": (with_row("SimAM, [768]", "17"), "misbound-argument"),
     "the same in quotes": (with_row("SimAM, ['1024']"), "misbound-argument"),
+    "the same inside a row": (with_row("C2f, [1024, {inside: [SimAM, 1024]}]"), "misbound-argument"),
+    "a channel count as the ratio inside a row": (with_row("C2f, [1024, {inside: [SE, 64]}]"), "misbound-argument"),
+    "a fork's CBAM inside a row": (with_row("C2f, [1024, {inside: [CBAM, 7]}]"), "fork-arguments"),
+    "a fork's GAM inside a row": (with_row("C2f, [1024, {inside: [GAM_Attention, 1024]}]"), "fork-arguments"),
     "a channel count as CoordAtt's reduction": (with_row("CoordAtt, [1024]"), "misbound-argument"),
     "the block's own channels as SE's reduction": (with_row("SE, [64]", "p3"), "misbound-argument"),
     "as BAM's": (with_row("BAM, [64]", "p3"), "misbound-argument"),
@@ -146,7 +150,9 @@ def test_arguments_are_never_evaluated(tmp_path: Path) -> None:
         ("SEAttention", "SE"), ("SELayer", "SE"), ("SE_Block", "SE"), ("ECAAttention", "ECA"), ("eca_layer", "ECA"),
         ("TripletAttention", "Triplet"), ("CA", "CoordAtt"), ("CoordAttention", "CoordAtt"), ("CoordAtten", "CoordAtt"),
         ("CBAMBlock", "CBAM"), ("BAMBlock", "BAM"), ("simam_module", "SimAM"), ("Simam_module", "SimAM"),
-        ("GAM_attention", "GAM_Attention"), ("nn.CBAM", "CBAM"),
+        ("GAM_attention", "GAM_Attention"), ("nn.CBAM", "CBAM"), ("SENet", "SE"), ("ECANet", "ECA"), ("CBMA", "CBAM"),
+        ("GAMM", "GAM"), ("TripletAttn", "Triplet"), ("GAM_Atention", "GAM_Attention"), ("Convv", "Conv"),
+        ("upsample", "nn.Upsample"), ("Concatt", "Concat"), ("C2ff", "C2f"), ("SPFF", "SPPF"),
     ],
 )  # fmt: skip
 def test_the_hint_names_our_block_for_a_forks_name(fork: str, ours: str, tmp_path: Path) -> None:
@@ -162,11 +168,61 @@ def test_the_hint_names_our_block_for_a_forks_name(fork: str, ours: str, tmp_pat
     assert str(error.value).endswith(f"Did you mean '{ours}'?")
 
 
-@pytest.mark.parametrize("name", ["ShuffleAttention", "ResBlock_CBAM", "NAMAttention", "S2Attention", "CA_RFA_SPPF"])
-def test_no_hint_is_given_for_a_forks_block_that_we_lack(name: str, tmp_path: Path) -> None:
+ABSENT = [
+    "ShuffleAttention", "SA", "ResBlock_CBAM", "NAMAttention", "NAM", "S2Attention", "SOCA", "DANet", "GEnet",
+    "GatherExcite", "ParNetAttention", "SKAttention", "CrissCrossAttention", "AxialImageTransformer",
+    "DoubleAttention", "EffectiveSELayer", "ESE", "GCT", "GlobalContext", "GlobalContextBlock", "PSA_s",
+    "SpatialGroupEnhance", "ACmix", "MHSA", "LSKBlock", "BiLevelRoutingAttention", "SSA", "DAttention",
+    "C3k2_DLKA_Attention",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ABSENT)
+def test_a_forks_block_that_we_lack_is_said_to_be_absent(name: str, tmp_path: Path) -> None:
+    """No name of another block is offered for it, however similar: SCSA is not SOCA."""
+    path = tmp_path / "yolov8n-mine.yaml"
+    path.write_text(with_row(f"{name}, [1024]"))
+    remedy = "gam_yolo does not have this block. See docs/own-block.md to add it"
+    with pytest.raises(UserError) as error:
+        build(path)
+    assert str(error.value).endswith(f"row 22 [-1, 1, {name}, [1024]]: there is no module named '{name}'. {remedy}.")
+    assert [(f.code, f.remedy) for f in check(path)] == [("unknown-module", remedy)]
+
+
+@pytest.mark.parametrize("name", ["CA_RFA_SPPF", "ASFF_Detect", "BiFPN", "C2BRA", "C3k2_DLKA", "FocusConv"])
+def test_no_hint_is_given_for_another_module_that_nobody_meant(name: str, tmp_path: Path) -> None:
     path = tmp_path / "yolov8n-mine.yaml"
     path.write_text(with_row(f"{name}, [1024]"))
     with pytest.raises(UserError, match=f"row 22 .* there is no module named '{name}'$"):
+        build(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "holder", "block"),
+    [
+        ("C2f_CBAM", "C2f", "CBAM"), ("C2f_cbam", "C2f", "CBAM"), ("C2fEMA", "C2f", "EMA"), ("C3k2_EMA", "C3k2", "EMA"),
+        ("C3k2_CAA", "C3k2", "CAA"), ("C3_SE", "C3", "SE"), ("C3SE", "C3", "SE"), ("C3CA", "C3", "CoordAtt"),
+        ("CBAMC3", "C3", "CBAM"), ("C2f_SEAttention", "C2f", "SE"), ("C2f_GAM_Attention", "C2f", "GAM"),
+        ("RepNCSPELAN4_ECA", "RepNCSPELAN4", "ECA"), ("C2f_SENet", "C2f", "SE"),
+    ],
+)  # fmt: skip
+def test_a_block_in_another_row_gets_the_rows_that_build_it(name: str, holder: str, block: str, tmp_path: Path) -> None:
+    """Classes of these names have the block in their bottlenecks or after their last convolution: both rows build."""
+    path = tmp_path / "yolov8n-mine.yaml"
+    path.write_text(with_row(f"{name}, [1024]"))
+    inside, after = f"[-1, n, {holder}, [c, {{inside: {block}}}]]", f"[-1, 1, {block}, []]"
+    with pytest.raises(UserError) as error:
+        build(path)
+    says = (
+        f"there is no module named '{name}'. Write {inside} for {block} in its bottlenecks, or {after} after the row."
+    )
+    assert str(error.value).endswith(says)
+    assert f"{check(path)[0].remedy}." == says.partition(". ")[2]
+    with pytest.raises(UserError, match=r"no block is named .*\{inside: "):
+        gam_yolo.place("yolov8n.yaml", block=name, at="p3")
+    arguments = "1024, 512, 128" if holder == "RepNCSPELAN4" else "1024"
+    for row in (f"{holder}, [{arguments}, {{inside: {block}}}]", f"{block}, []"):
+        path.write_text(with_row(row))
         build(path)
 
 
@@ -224,8 +280,8 @@ def test_a_scale_that_the_file_lacks_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fork", ["EMAttention", "ShuffleAttention"])
 def test_a_forks_block_that_we_lack_does_not_name_another_one(fork: str) -> None:
-    meant = gam_yolo.registry.similar_block(fork, [*gam_yolo.BLOCKS, "Attention", "PSA"])
-    assert meant in {"", "EMA", "ShuffleAttention"}
+    meant = gam_yolo.registry.suggest(fork, [*gam_yolo.BLOCKS, "Attention", "PSA"])
+    assert meant.get("similar", "EMA") == "EMA"
 
 
 @pytest.mark.parametrize(
@@ -279,3 +335,25 @@ def test_the_plain_rows_that_the_log_gives_build_what_it_says(row: str, lines: l
     m = 256 // rate
     ungrouped = 2 * 256 * m + 256 + m + 2 * 49 * 256 * m + 256 + m + 2 * (256 + m)
     assert [parameters(other) for other in third] == [ungrouped] * (row in {"[512, 512]", "[1024, 8]", "[1024, 4]"})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("- [-1, 1, GAM, []]", "- [-1, GAM, []]", "row 22 [-1, GAM, []]: a row has 4 parts, not 3"),
+        ("- [-1, 1, GAM, []]", "- [GAM, -1, 1, []]", "row 22 [GAM, -1, 1, []]: 'from' is 'GAM'"),
+        ("C2f, [1024]", "C2f, [1024, {inside: []}]", "'inside' is []. Expected a block, such as GAM, or [GAM, {start"),
+        ("C2f, [1024]", "C2f, [1024, {inside: {GAM: []}}]", "'inside' is {'GAM': []}. Expected a block"),
+        ("C2f, [1024]", "C2f, [1024, {inside: 3}]", "'inside' is 3. Expected a block"),
+        ("head:\n", "neck:\n", "'head' is None. Expected a list of [from, repeats, module, args]"),
+        ("head:\n", "head: ~\nneck:\n", "'head' is None. Expected a list of"),
+    ],
+)  # fmt: skip
+def test_a_file_with_a_block_in_a_wrong_place_is_explained(old: str, new: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "yolov8n-mine.yaml"
+    text = with_row("GAM, []") if "head" not in old else with_row("GAM, []", "p5").replace("SPPF, [1024, 5]", "GAM, []")
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(UserError) as error:
+        build(path)
+    assert says in str(error.value)

@@ -183,3 +183,33 @@ def test_near_duplicates_are_listed(shared: Path, tmp_path: Path) -> None:
     assert groups is not None
     assert len(groups.names) == 60 - pairs
     assert sum(groups.index[i] == groups.index[i + 30] for i in range(10)) == pairs
+
+
+def test_the_listing_of_near_duplicates_is_what_the_option_takes(data_set: DataSet, tmp_path: Path) -> None:
+    """Image i + 30 is image i, darker; names repeat in two folders, and the report's folder has a blank in its name."""
+    files = [f"{'ab'[i % 2]}/x{(i - i % 2) ** 2}.jpg" for i in range(60)]
+    for i, file in enumerate(files):
+        path = tmp_path / "images" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(data_set.folder / "images" / f"{i % 30 + 1}.jpg") as image:
+            ImageEnhance.Brightness(image).enhance(0.8 if i < 30 else 1).save(path)
+    truth = json.loads(data_set.truth.read_text())
+    for image, file in zip(truth["images"], files, strict=True):
+        image["file_name"] = file
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    yaml = tmp_path / "data.yaml"
+    yaml.write_text(data_set.yaml.read_text().replace(str(data_set.folder), str(tmp_path)))
+    out = tmp_path / "my report"
+    options: dict[str, Any] = {"data": yaml, "gt": tmp_path / "truth.json", "replicates": 100}
+    found = compare(variants(data_set), **options, output=out)
+    (warning,) = (note for note in found.notes if "look almost the same" in note)
+    listing = out / "near-duplicates.csv"
+    assert warning.startswith(
+        "Warning: 60 of 60 images look almost the same as another one, such as x0.jpg and x900.jpg"
+    )
+    assert f"--groups '{listing}', a CSV file of images and groups" in warning  # quoted, as the shell needs it
+    assert listing.read_text().splitlines()[:2] == ["image,group", "a/x0.jpg,a/x0.jpg"]
+    grouped = compare(variants(data_set), **options, groups=listing)
+    assert grouped.data.groups is not None
+    assert grouped.data.groups.number == 30
+    assert not any("look almost the same" in note for note in grouped.notes)
