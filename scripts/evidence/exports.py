@@ -1,25 +1,34 @@
 r"""Export detectors with attention blocks, run each file by its own runtime, and compare with PyTorch.
 
-    pip install openvino nncf ncnn pnnx MNN litert-torch ai-edge-litert executorch "paddlepaddle<3.3" x2paddle
-    python scripts/evidence/exports.py --weights yolov8n.pt --data voc-local.yaml --out docs/results/exports.json \
-        --trained "plain=runs/study/voc-starts/plain-s0-*" "GAM=runs/study/voc-starts/gam-zero-10-s0-*"
+    pip install onnx onnxruntime openvino nncf ncnn pnnx MNN litert-torch ai-edge-litert executorch \
+        "paddlepaddle<3.3" x2paddle
+    GAM_YOLO_COCO=/data/coco GAM_YOLO_VOC=/data/VOC2007 OMP_NUM_THREADS=1 \
+        python scripts/evidence/exports.py --weights yolov8n.pt --out docs/results/exports.json \
+        --trained "plain=runs/study/voc-starts/plain-s0-*" "gam=runs/study/voc-starts/gam-s0-*"
 
-Every shipped block is built into YOLOv8n with the pretrained weights and random weights of its own, exported, and its
-raw outputs are compared on photographs, before any suppression: the largest difference of a box (centre and size, in
-pixels) and of a score. Trained models are validated as well: mAP by Ultralytics' own `val` on the exported file. A
-second start goes on where the first one ended. `--table` prints the file's tables in Markdown.
+Every shipped block is built into YOLOv8n with the pretrained COCO weights and random weights of its own, and exported.
+For each file:
+
+- its raw outputs are compared with PyTorch's on photographs, before any suppression: the largest difference of a box
+  (centre and size, in pixels) and of a score;
+- mAP 50-95 by Ultralytics' own `val` on the exported file: of built models on COCO, of trained models on their data;
+- the processor time of one image on one core, in turns with PyTorch in the same process.
+
+A second start goes on where the first one ended. `--table` prints the file's tables in Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
+import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +51,16 @@ from gam_yolo.report.variants import find_files
 BUILT: dict[str, dict[str, Any]] = {
     "no block": {},
     "GAM": {"block": "GAM"},
-    "GAM, start zero": {"block": "GAM", "args": {"start": "zero", "gain": 10}},
+    "GAM, start zero": {"block": "GAM", "args": {"start": "zero"}},
     "GAM, start identity": {"block": "GAM", "args": {"start": "identity"}},
     "GAM inside C2f": {"block": "GAM", "at": "inside C2f", "args": {"start": "zero"}},
-    **{f"GAM, {preset}": {"block": "GAM", "args": {"preset": preset}} for preset in PRESETS if preset != "blog"},
     **{
-        block: {"block": block}
+        f"GAM, {preset}": {"block": "GAM", "args": {"preset": preset, "start": "zero"}}
+        for preset in PRESETS
+        if preset != "blog"
+    },
+    **{
+        block: {"block": block, "args": {"start": "zero"}}
         for block in (
             *("BAM", "CAA", "CBAM", "CoordAtt", "ECA", "ELA", "EMA", "LSKA", "MLCA", "SCSA", "SE", "SimAM", "Triplet"),
         )
@@ -59,23 +72,39 @@ TORCH, FLOAT32 = "PyTorch", "OpenVINO in float32"  # by itself it computes in bf
 FORMATS: dict[str, dict[str, Any]] = {
     TORCH: {},
     "TorchScript": {"format": "torchscript"},
+    "TorchScript, dynamic": {"format": "torchscript", "dynamic": True},
+    "TorchScript, fp16": {"format": "torchscript", "quantize": 16},
     "ONNX": {"format": "onnx"},
     "ONNX, dynamic": {"format": "onnx", "dynamic": True},
+    "ONNX, fp16": {"format": "onnx", "quantize": 16},
+    "ONNX, int8": {"format": "onnx", "quantize": 8},
     "OpenVINO": {"format": "openvino"},
     FLOAT32: {"format": "openvino"},
+    "OpenVINO, dynamic": {"format": "openvino", "dynamic": True},
     "OpenVINO, fp16": {"format": "openvino", "quantize": 16},
     "OpenVINO, int8": {"format": "openvino", "quantize": 8},
     "NCNN": {"format": "ncnn"},
+    "NCNN, fp16": {"format": "ncnn", "quantize": 16},
     "MNN": {"format": "mnn"},
+    "MNN, dynamic": {"format": "mnn", "dynamic": True},
+    "MNN, fp16": {"format": "mnn", "quantize": 16},
+    "MNN, int8 weights": {"format": "mnn", "quantize": 8},
     "LiteRT": {"format": "litert"},
+    "LiteRT, fp16": {"format": "litert", "quantize": 16},
+    "LiteRT, int8": {"format": "litert", "quantize": 8},
+    "LiteRT, int8 weights": {"format": "litert", "quantize": "w8a32"},
     "PaddlePaddle": {"format": "paddle"},
     "ExecuTorch": {"format": "executorch"},
 }
+CALIBRATED = ("onnx", "openvino", "litert")  # with images, for int8
 PACKAGES = (
     "torch", "onnx", "onnxruntime", "openvino", "nncf", "ncnn", "pnnx", "MNN", "litert-torch", "ai-edge-litert",
     "paddlepaddle", "x2paddle", "executorch",
 )  # fmt: skip
 SIZE, DYNAMIC_SIZE, PHOTOGRAPHS = 224, 320, 2
+TURNS = 21  # of the time; the first is not counted
+SHOWN = (("ms", 1, 1), ("torch_ms", 1, 1), ("bytes", 1e6, 1))
+FULL = "GAM, start zero"  # the built model whose time and size are shown
 
 
 def main() -> None:
@@ -83,7 +112,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="yolov8n.pt", help="pretrained weights of the built models")
     parser.add_argument("--trained", nargs="*", default=[], metavar="NAME=RUN", help="checkpoints or run folders")
-    parser.add_argument("--data", default="voc-local.yaml", help="data set of the photographs and the trained models")
+    parser.add_argument("--data", default="voc-local.yaml", help="data set of the trained models")
+    parser.add_argument("--coco", default="coco-local.yaml", help="data set of the built models, of COCO's classes")
     parser.add_argument("--formats", nargs="*", choices=FORMATS, default=list(FORMATS), metavar="FORMAT")
     parser.add_argument("--models", nargs="*", choices=BUILT, default=list(BUILT), metavar="MODEL")
     parser.add_argument("--out", type=Path, default=Path("exports.json"))
@@ -92,6 +122,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure:
         kind, *models = options.measure
+        use_one_core()
+        if kind == FLOAT32:
+            compute_in_float32()
         for name in models:
             print(json.dumps([name, measure(name, kind, options)]), flush=True)
         return
@@ -100,8 +133,6 @@ def main() -> None:
     asked += [("built", name) for name in options.models]
     for kind in [] if options.table else options.formats:
         todo = {name: where for where, name in asked if kind not in content[where].setdefault(name, {})}
-        if kind == TORCH:
-            todo = {name: where for name, where in todo.items() if where == "trained"}
         for name, found in measured(kind, todo, options):
             print(kind, name, found, flush=True)
             content[todo[name]][name][kind] = found
@@ -125,14 +156,15 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
         processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), processor)
     return {
-        "versions": versions, "imgsz": SIZE, "data": options.data, "photographs": PHOTOGRAPHS,
-        "processor": processor, "threads": torch.get_num_threads(),
+        "versions": versions, "imgsz": SIZE, "data": options.data, "coco": options.coco, "photographs": PHOTOGRAPHS,
+        "processor": processor, "cores": 1, "turns": TURNS - 1,
     }  # fmt: skip
 
 
 def measured(kind: str, names: Iterable[str], options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield what each model gives in a format. Converters can end their process: it is started again then."""
     command = [sys.executable, __file__, "--weights", options.weights, "--data", options.data]
+    command += ["--coco", options.coco]
     left = list(names)
     while left:
         arguments = [*command, "--trained", *options.trained, "--measure", kind, *left]
@@ -171,17 +203,14 @@ def measure(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]
     """Export a model in one format, run it, and return how it differs from PyTorch."""
     with tempfile.TemporaryDirectory() as folder, ultralytics_api.quiet():
         source, trained = checkpoint(name, options, Path(folder))
-        how = dict(FORMATS[kind])
-        if kind == FLOAT32:
-            compute_in_float32()
-        if how.get("quantize") == 8:
-            how["data"] = options.data
+        how, data = dict(FORMATS[kind]), options.data if trained else options.coco
+        if how.get("quantize") == 8 and how["format"] in CALIBRATED:
+            how["data"] = data
         try:
             exported = Path(YOLO(source).export(imgsz=SIZE, device="cpu", verbose=False, **how)) if how else source
             found: dict[str, Any] = {"bytes": size(exported)}
-            found |= outputs(source, exported, DYNAMIC_SIZE if how.get("dynamic") else SIZE, options.data)
-            if trained:
-                found["AP"] = accuracy(exported, options.data, folder)
+            found |= outputs(source, exported, DYNAMIC_SIZE if how.get("dynamic") else SIZE, data)
+            found["AP"] = accuracy(exported, data, folder)
         except Exception as error:
             return {"problem": f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]}
     return found
@@ -199,6 +228,23 @@ def compute_in_float32() -> None:
     openvino.Core.compile_model = compile_model
 
 
+def use_one_core() -> None:
+    """Have every runtime compute on one core. ONNX Runtime counts those of the machine, not those of the process."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+    torch.set_num_threads(1)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession
+
+    def start(path: Any, options: Any = None, **more: Any) -> Any:
+        options = options or onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        return session(path, options, **more)
+
+    onnxruntime.InferenceSession = start
+
+
 def size(exported: Path) -> int:
     """Return the bytes of a file or of a folder's files."""
     files = exported.rglob("*") if exported.is_dir() else [exported]
@@ -206,11 +252,11 @@ def size(exported: Path) -> int:
 
 
 def outputs(source: Path, exported: Path, pixels: int, data: str) -> dict[str, float]:
-    """Compare the raw outputs on the first photographs of the validation split."""
+    """Compare the raw outputs on the first photographs of the validation split, and the time."""
     files = image_files(dataset(data, "val")["val"], data)[:PHOTOGRAPHS]
     expected = AutoBackend(str(source), device=torch.device("cpu"), fp16=False, verbose=False)
     actual = AutoBackend(str(exported), device=torch.device("cpu"), fp16=False, verbose=False)
-    boxes, scores = [], []
+    boxes, scores, x = [], [], torch.empty(0)
     for file in files:
         with Image.open(file) as opened:
             image = np.asarray(opened.convert("RGB").resize((pixels, pixels)), dtype=np.float32) / 255
@@ -222,7 +268,23 @@ def outputs(source: Path, exported: Path, pixels: int, data: str) -> dict[str, f
         difference = (whole - other).abs()
         boxes.append(float(difference[:, :4].max()))
         scores.append(float(difference[:, 4:].max()))
-    return {"box": max(boxes), "score": max(scores)}
+    torch_ms, own_ms = times((expected, actual), x)
+    return {"box": max(boxes), "score": max(scores), "ms": own_ms, "torch_ms": torch_ms}
+
+
+def times(networks: Sequence[Any], x: torch.Tensor) -> list[float]:
+    """Return the median processor time of each network on an image, in ms, with the networks in turns.
+
+    Processor time does not grow where other programs run at the same time, and includes all threads.
+    """
+    spent: list[list[float]] = [[] for _ in networks]
+    with torch.inference_mode():
+        for _ in range(TURNS):
+            for network, own in zip(networks, spent, strict=True):
+                start = time.process_time()
+                run(network, x)
+                own.append(1000 * (time.process_time() - start))
+    return [statistics.median(own[1:]) for own in spent]
 
 
 def run(network: Any, x: torch.Tensor) -> torch.Tensor:
@@ -238,21 +300,41 @@ def accuracy(exported: Path, data: str, folder: str) -> float:
 
 
 def tables(content: dict[str, Any]) -> str:
-    """Return the Markdown tables: each format, then the mAP of the trained models by format."""
+    """Return the Markdown tables: each format, then mAP of each built model, then what did not work and why."""
     trained, built = content["trained"], content["built"]
-    formats = [kind for kind in FORMATS if any(kind in found for found in [*trained.values(), *built.values()])]
-    lines = ["| format | runs | boxes, pixels | scores | MB |", "| --- " * 5 + "|"]
-    for kind in [kind for kind in formats if kind != TORCH]:
-        found = {name: one[kind] for name, one in (built | trained).items() if kind in one}
-        ran = [one for one in found.values() if "problem" not in one]
-        worst = [f"{max((one[key] for one in ran), default=math.nan):.1g}" for key in ("box", "score")]
-        plain = found.get("no block", {})
-        megabytes = f"{plain['bytes'] / 1e6:.1f}" if "bytes" in plain else ""
-        lines.append(f"| {kind} | {len(ran)} of {len(found)} | {' | '.join([*worst, megabytes])} |")
-    formats = [kind for kind in formats if any(kind in found for found in trained.values())]
-    lines += ["", f"| model | {' | '.join(formats)} |", "| --- " * (len(formats) + 1) + "|"]
-    lines += [f"| {name} | {' | '.join(points(trained[name], kind) for kind in formats)} |" for name in trained]
+    everything = built | trained
+    formats = [kind for kind in FORMATS if any(kind in found for found in everything.values())]
+    lines = [
+        f"| format | runs | boxes, px | scores | ms | PyTorch, ms | MB | {' | '.join([FULL, *trained])} |",
+        "| --- " * (8 + len(trained)) + "|",
+    ]
+    for kind in formats:
+        found = [one[kind] for one in everything.values() if kind in one]
+        ran = [one for one in found if "problem" not in one]
+        full = built.get(FULL, {}).get(kind, {})
+        cells = [kind, f"{len(ran)} of {len(found)}"]
+        cells += [f"{max(one[key] for one in ran):.1g}" if ran and kind != TORCH else "" for key in ("box", "score")]
+        cells += [f"{full[key] / by:.{digits}f}" if key in full else "" for key, by, digits in SHOWN]
+        cells += [points(found, kind) for found in (built.get(FULL, {}), *trained.values())]
+        lines.append(f"| {' | '.join(cells)} |")
+    several = [
+        kind for kind in formats if sum("AP" in found.get(kind, {}) for found in built.values()) > len(built) / 2
+    ]
+    lines += ["", f"| built model | {' | '.join(several)} |", "| --- " * (len(several) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(points(found, kind) for kind in several)} |" for name, found in built.items()]
+    problems: dict[tuple[str, str], list[str]] = {}
+    for name, found in everything.items():
+        for kind, one in found.items():
+            if "problem" in one:
+                problems.setdefault((kind, one["problem"]), []).append(name)
+    lines += ["" for _ in problems][:1]
+    lines += [f"- {kind}, {listed(names, everything)}: `{text}`" for (kind, text), names in problems.items()]
     return "\n".join(lines)
+
+
+def listed(names: list[str], everything: dict[str, Any]) -> str:
+    """Name the models of a problem."""
+    return "all models" if len(names) == len(everything) else ", ".join(names)
 
 
 def points(found: dict[str, dict[str, Any]], kind: str) -> str:
