@@ -100,7 +100,8 @@ def _summary(model: LookedModel) -> Look:
     rows = []
     for block in model.blocks:
         inside = [
-            f", larger inside boxes: {gate.inside:.0%}" if gate.inside is not None else "" for gate in block.gates
+            f", larger inside boxes: {100 * gate.inside:.0f} %" if gate.inside is not None else ""
+            for gate in block.gates
         ]
         gates = [f"{gate.name}: {gate.finding}{text}" for gate, text in zip(block.gates, inside, strict=True)]
         own = worth.pop(block.label, None)

@@ -225,8 +225,9 @@ class _Reader:
             )
         try:
             with ultralytics_api.quiet():
-                for result in self._yolo.predict(source, stream=True, verbose=False, save=False, **options):
-                    yield _frame(result, image[0], dict(inputs), is_transformer(self._network))
+                for one in source if isinstance(source, list) else [source]:  # a list would be a single batch
+                    for result in self._yolo.predict(one, stream=True, verbose=False, save=False, **options):
+                        yield _frame(result, image[0], dict(inputs), is_transformer(self._network))
         except (OSError, AssertionError, ValueError) as error:
             if isinstance(error, UserError):
                 raise

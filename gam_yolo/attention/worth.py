@@ -60,7 +60,7 @@ def measure_worth(
         for number, (label, paths) in enumerate(removed.items()):
             files[label] = save_without(checkpoint, paths, Path(folder) / f"{number}.pt")
         statistics, say = Statistics(replicates=replicates), progress or (lambda _: None)
-        found = run(find_variants(files), None, None, settings, statistics, None, say)
+        found = run(find_variants(files), None, None, settings, statistics, None, say, scores_only=True)
     worth = []
     for label in removed:
         variant = found.variants[label]

@@ -49,6 +49,7 @@ def run(
     folder: Path | None,
     progress: Callable[[str], None],
     notes: Sequence[str] = (),
+    scores_only: bool = False,
 ) -> Comparison:
     """Compare variants and write the report.
 
@@ -61,13 +62,14 @@ def run(
         folder: Where the report goes, and in its `predictions` the predictions made on the way; None to write nothing.
         progress: Called with a line of text at each step.
         notes: What else a reader of the report has to know.
+        scores_only: Leave out costs, pictures and warnings of detectors, where no one will read the report.
 
     Raises:
         UserError: An input cannot be read, results must not be compared, or the report cannot be written.
     """
     if folder is None:
         with TemporaryDirectory(prefix="gam-yolo-") as cache:
-            return _evaluate(variants, gt, control, settings, statistics, Path(cache), progress)
+            return _evaluate(variants, gt, control, settings, statistics, Path(cache), progress, None, scores_only)
     listing = folder / "near-duplicates.csv"
     with _output(folder):
         comparison = _evaluate(variants, gt, control, settings, statistics, folder / "predictions", progress, listing)
@@ -85,6 +87,7 @@ def _evaluate(
     cache: Path,
     progress: Callable[[str], None],
     listing: Path | None = None,
+    scores_only: bool = False,
 ) -> Comparison:
     if find_task(variants) == "classify":
         return _evaluate_classifiers(variants, gt, control, settings, statistics, cache, progress)
@@ -98,6 +101,8 @@ def _evaluate(
     references = [variants[0].name, *([control] if control else [])]
     detections = {name: [seed.predictions for seed in seeds] for name, seeds in predicted.items()}
     compared = compare_detections(truth, detections, references, statistics, progress, groups)
+    if scores_only:
+        return build(truth, predicted, {}, references, statistics, settings, compared, notes, groups)
     # What follows only decorates the result. Where it fails, a note says so.
     if not declared:
         warnings = partial(undeclared_groups, truth, files, listing)

@@ -135,6 +135,20 @@ def test_gates_are_those_of_the_block_on_the_maps_of_a_prediction(folder: Path) 
     assert found.shape == tuple(gate.shape[1:])
 
 
+def test_every_image_of_a_list_is_read(folder: Path) -> None:
+    """As each by itself: the means of the gates, and the drawings."""
+    photos = sorted((folder / "photos").iterdir())[:3]
+    found = gam_yolo.look(folder / "gam.pt", photos, pictures=3)
+    each = [gam_yolo.look(folder / "gam.pt", photo, pictures=1) for photo in photos]
+    for block, gate in ((0, 0), (0, 1)):
+        means = [one.models[0].blocks[block].gates[gate].mean for one in each]
+        assert found.models[0].blocks[block].gates[gate].mean == pytest.approx(np.mean(means), rel=0.01)
+        assert np.ptp(means) > 0
+    drawn = [picture.models["gam"][1].image.tobytes() for picture in found.pictures]
+    assert drawn == [one.pictures[0].models["gam"][1].image.tobytes() for one in each]
+    assert [Path(picture.path) for picture in found.pictures] == photos
+
+
 def image(folder: Path) -> tuple[Any, torch.Tensor]:
     model = YOLO(folder / "gam.pt")
     pixels = Image.open(sorted((folder / "photos").iterdir())[1]).resize((160, 128))
@@ -289,10 +303,11 @@ def test_compare_looks_where_the_variants_differ(data: Path, folder: Path, tmp_p
     drawn = {file.name for file in (folder / "set/images").iterdir() if f"<h2>{file.name}</h2>" in page}
     assert content["images"] == 24  # the images that are drawn, and others for the findings
     assert 0 < len(drawn) <= 6
-    shown = re.findall(r'<h3>(\S+): gam finds.*?<p class="soft">Heat maps.*?</div>', report, re.S)
+    shown = re.findall(r'<h3>(\S+): gam finds(?:(?!<h3>).)*<p class="soft">Heat maps', report, re.S)
     assert set(shown) == drawn
     heat = re.findall(r'<img src="(data:image/jpeg;base64,[^"]+)" alt="(\S+), (\w+): heat map', report)
     assert [(name, model) for _, name, model in heat] == [(name, model) for name in shown for model in ("plain", "gam")]
+    assert len({url for url, *_ in heat}) == len(heat)
     assert all(url in page for url, *_ in heat)  # the same drawings
     assert "http" not in report.replace("http://www.w3.org", "")  # self-contained
 
