@@ -2,16 +2,16 @@ r"""Export detectors with attention blocks, run each file by its own runtime, an
 
     pip install onnx onnxruntime openvino nncf ncnn pnnx MNN litert-torch ai-edge-litert executorch \
         "paddlepaddle<3.3" x2paddle
-    GAM_YOLO_COCO=/data/coco GAM_YOLO_VOC=/data/VOC2007 OMP_NUM_THREADS=1 \
+    GAM_YOLO_VOC=/data/VOC2007 OMP_NUM_THREADS=1 \
         python scripts/evidence/exports.py --weights yolov8n.pt --out docs/results/exports.json \
-        --trained "plain=runs/study/voc-starts/plain-s0-*" "gam=runs/study/voc-starts/gam-s0-*"
+        --trained "gam-zero-10=runs/study/voc-starts/gam-zero-10-s0-*" "plain=runs/study/voc-starts/plain-s0-*"
 
 Every shipped block is built into YOLOv8n with the pretrained COCO weights and random weights of its own, and exported.
-For each file:
+So are trained models. For each file:
 
 - its raw outputs are compared with PyTorch's on photographs, before any suppression: the largest difference of a box
   (centre and size, in pixels) and of a score;
-- mAP 50-95 by Ultralytics' own `val` on the exported file: of built models on COCO, of trained models on their data;
+- of trained models, mAP 50-95 by Ultralytics' own `val` on the exported file;
 - the processor time of one image on one core, in turns with PyTorch in the same process.
 
 A second start goes on where the first one ended. `--table` prints the file's tables in Markdown.
@@ -51,16 +51,12 @@ from gam_yolo.report.variants import find_files
 BUILT: dict[str, dict[str, Any]] = {
     "no block": {},
     "GAM": {"block": "GAM"},
-    "GAM, start zero": {"block": "GAM", "args": {"start": "zero"}},
+    "GAM, start zero": {"block": "GAM", "args": {"start": "zero", "gain": 10}},
     "GAM, start identity": {"block": "GAM", "args": {"start": "identity"}},
     "GAM inside C2f": {"block": "GAM", "at": "inside C2f", "args": {"start": "zero"}},
+    **{f"GAM, {preset}": {"block": "GAM", "args": {"preset": preset}} for preset in PRESETS if preset != "blog"},
     **{
-        f"GAM, {preset}": {"block": "GAM", "args": {"preset": preset, "start": "zero"}}
-        for preset in PRESETS
-        if preset != "blog"
-    },
-    **{
-        block: {"block": block, "args": {"start": "zero"}}
+        block: {"block": block}
         for block in (
             *("BAM", "CAA", "CBAM", "CoordAtt", "ECA", "ELA", "EMA", "LSKA", "MLCA", "SCSA", "SE", "SimAM", "Triplet"),
         )
@@ -103,8 +99,7 @@ PACKAGES = (
 )  # fmt: skip
 SIZE, DYNAMIC_SIZE, PHOTOGRAPHS = 224, 320, 2
 TURNS = 21  # of the time; the first is not counted
-SHOWN = (("ms", 1, 1), ("torch_ms", 1, 1), ("bytes", 1e6, 1))
-FULL = "GAM, start zero"  # the built model whose time and size are shown
+SHOWN = (("ms", 1), ("torch_ms", 1), ("bytes", 1e6))
 
 
 def main() -> None:
@@ -112,8 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="yolov8n.pt", help="pretrained weights of the built models")
     parser.add_argument("--trained", nargs="*", default=[], metavar="NAME=RUN", help="checkpoints or run folders")
-    parser.add_argument("--data", default="voc-local.yaml", help="data set of the trained models")
-    parser.add_argument("--coco", default="coco-local.yaml", help="data set of the built models, of COCO's classes")
+    parser.add_argument("--data", default="voc-local.yaml", help="data set of the photographs and the trained models")
     parser.add_argument("--formats", nargs="*", choices=FORMATS, default=list(FORMATS), metavar="FORMAT")
     parser.add_argument("--models", nargs="*", choices=BUILT, default=list(BUILT), metavar="MODEL")
     parser.add_argument("--out", type=Path, default=Path("exports.json"))
@@ -133,6 +127,8 @@ def main() -> None:
     asked += [("built", name) for name in options.models]
     for kind in [] if options.table else options.formats:
         todo = {name: where for where, name in asked if kind not in content[where].setdefault(name, {})}
+        if kind == TORCH:
+            todo = {name: where for name, where in todo.items() if where == "trained"}
         for name, found in measured(kind, todo, options):
             print(kind, name, found, flush=True)
             content[todo[name]][name][kind] = found
@@ -156,7 +152,7 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
         processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), processor)
     return {
-        "versions": versions, "imgsz": SIZE, "data": options.data, "coco": options.coco, "photographs": PHOTOGRAPHS,
+        "versions": versions, "imgsz": SIZE, "data": options.data, "photographs": PHOTOGRAPHS,
         "processor": processor, "cores": 1, "turns": TURNS - 1,
     }  # fmt: skip
 
@@ -164,7 +160,6 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
 def measured(kind: str, names: Iterable[str], options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield what each model gives in a format. Converters can end their process: it is started again then."""
     command = [sys.executable, __file__, "--weights", options.weights, "--data", options.data]
-    command += ["--coco", options.coco]
     left = list(names)
     while left:
         arguments = [*command, "--trained", *options.trained, "--measure", kind, *left]
@@ -203,14 +198,15 @@ def measure(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]
     """Export a model in one format, run it, and return how it differs from PyTorch."""
     with tempfile.TemporaryDirectory() as folder, ultralytics_api.quiet():
         source, trained = checkpoint(name, options, Path(folder))
-        how, data = dict(FORMATS[kind]), options.data if trained else options.coco
+        how = dict(FORMATS[kind])
         if how.get("quantize") == 8 and how["format"] in CALIBRATED:
-            how["data"] = data
+            how["data"] = options.data
         try:
             exported = Path(YOLO(source).export(imgsz=SIZE, device="cpu", verbose=False, **how)) if how else source
             found: dict[str, Any] = {"bytes": size(exported)}
-            found |= outputs(source, exported, DYNAMIC_SIZE if how.get("dynamic") else SIZE, data)
-            found["AP"] = accuracy(exported, data, folder)
+            found |= outputs(source, exported, DYNAMIC_SIZE if how.get("dynamic") else SIZE, options.data)
+            if trained:
+                found["AP"] = accuracy(exported, options.data, folder)
         except Exception as error:
             return {"problem": f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]}
     return found
@@ -300,33 +296,28 @@ def accuracy(exported: Path, data: str, folder: str) -> float:
 
 
 def tables(content: dict[str, Any]) -> str:
-    """Return the Markdown tables: each format, then mAP of each built model, then what did not work and why."""
-    trained, built = content["trained"], content["built"]
-    everything = built | trained
-    formats = [kind for kind in FORMATS if any(kind in found for found in everything.values())]
+    """Return the Markdown table of the formats, and what did not work and why.
+
+    Time and size are those of the first trained model.
+    """
+    trained, everything = content["trained"], content["built"] | content["trained"]
+    first: dict[str, dict[str, Any]] = next(iter(trained.values()), {})
     lines = [
-        f"| format | runs | boxes, px | scores | ms | PyTorch, ms | MB | {' | '.join([FULL, *trained])} |",
-        "| --- " * (8 + len(trained)) + "|",
+        f"| format | runs | boxes, px | scores | ms | PyTorch, ms | MB | {' | '.join(trained)} |",
+        "| --- " * (7 + len(trained)) + "|",
     ]
-    for kind in formats:
-        found = [one[kind] for one in everything.values() if kind in one]
-        ran = [one for one in found if "problem" not in one]
-        full = built.get(FULL, {}).get(kind, {})
-        cells = [kind, f"{len(ran)} of {len(found)}"]
-        cells += [f"{max(one[key] for one in ran):.1g}" if ran and kind != TORCH else "" for key in ("box", "score")]
-        cells += [f"{full[key] / by:.{digits}f}" if key in full else "" for key, by, digits in SHOWN]
-        cells += [points(found, kind) for found in (built.get(FULL, {}), *trained.values())]
-        lines.append(f"| {' | '.join(cells)} |")
-    several = [
-        kind for kind in formats if sum("AP" in found.get(kind, {}) for found in built.values()) > len(built) / 2
-    ]
-    lines += ["", f"| built model | {' | '.join(several)} |", "| --- " * (len(several) + 1) + "|"]
-    lines += [f"| {name} | {' | '.join(points(found, kind) for kind in several)} |" for name, found in built.items()]
     problems: dict[tuple[str, str], list[str]] = {}
-    for name, found in everything.items():
-        for kind, one in found.items():
+    for kind in FORMATS:
+        found = {name: one[kind] for name, one in everything.items() if kind in one}
+        for name, one in found.items():
             if "problem" in one:
                 problems.setdefault((kind, one["problem"]), []).append(name)
+        ran = [one for one in found.values() if "problem" not in one]
+        cells = [kind, f"{len(ran)} of {len(found)}"]
+        cells += [f"{max(one[key] for one in ran):.1g}" if ran and kind != TORCH else "" for key in ("box", "score")]
+        cells += [f"{first[kind][key] / unit:.1f}" if key in first.get(kind, {}) else "" for key, unit in SHOWN]
+        cells += [points(one, kind) for one in trained.values()]
+        lines += [f"| {' | '.join(cells)} |"] if found else []
     lines += ["" for _ in problems][:1]
     lines += [f"- {kind}, {listed(names, everything)}: `{text}`" for (kind, text), names in problems.items()]
     return "\n".join(lines)
