@@ -233,8 +233,8 @@ def use_one_core() -> None:
 
     session = onnxruntime.InferenceSession
 
-    def start(path: Any, options: Any = None, **more: Any) -> Any:
-        options = options or onnxruntime.SessionOptions()
+    def start(path: Any, sess_options: Any = None, **more: Any) -> Any:
+        options = sess_options or onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         return session(path, options, **more)
 
