@@ -16,7 +16,7 @@ from gam_yolo.errors import UserError
 from gam_yolo.report import formatting
 from gam_yolo.report.charts import STYLE, VARIABLES, Chart, stand_in
 from gam_yolo.report.render import plan_charts
-from gam_yolo.report.schema import MAIN, ComparisonRecord, Difference, Value, VariantResult
+from gam_yolo.report.schema import ComparisonRecord, Difference, Value, VariantResult
 
 __all__ = ["COLUMNS", "latex", "save_figures"]
 
@@ -29,6 +29,7 @@ _COLOURS = {
     "--c2": "#d55e00", "--c3": "#009e73", "--c4": "#cc79a7", "--c5": "#b8860b", "--c6": "#7b5ea7", "--c7": "#3b9fd6",
     "--c8": "#8c5a4b", "--c9": "#6b7d1e", "--c10": "#c2185b", "--c11": "#2f5fa8",
 }  # fmt: skip  # the page's, in the light theme
+_MATHS = {"AP": r"mAP$_{50\text{--}95}$", "AP50": r"mAP$_{50}$"}
 _SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}",
@@ -43,13 +44,15 @@ def latex(comparison: ComparisonRecord) -> str:
     references = comparison.references
     costed = any(variant.cost for variant in comparison.variants.values())
     level = f"{100 * comparison.statistics.level:g}"
-    head = ["Model", "Seeds", r"mAP$_{50\text{--}95}$", *(f"minus {_escaped(name)}" for name in references)]
-    head += [r"mAP$_{50}$", *(["Params (M)", "GFLOPs", "Latency (ms)"] if costed else [])]
-    body = [_row(variant, references, costed) for variant in comparison.variants.values()]
+    main, second = comparison.about.main, comparison.about.second
+    head = ["Model", "Seeds", _heading(main), *(f"minus {_escaped(name)}" for name in references), _heading(second)]
+    head += ["Params (M)", "GFLOPs", "Latency (ms)"] if costed else []
+    body = [_row(variant, references, costed, main, second) for variant in comparison.variants.values()]
     lines = [" & ".join(row) + r" \\" for row in (head, *body)]
+    task = "Detection" if comparison.task == "detect" else "Classification"
     caption = (
-        f"Detection on {comparison.data.images} images. Values are in points, with {level}\\,\\% intervals of the "
-        "paired image bootstrap in brackets. A star marks a difference that is significant at "
+        f"{task} on {comparison.data.images} images. Values are in points, with {level}\\,\\% intervals of the paired "
+        " image bootstrap in brackets. A star marks a difference that is significant at "
         f"{1 - comparison.statistics.level:g} after Holm's correction."
     )
     return "\n".join(
@@ -71,10 +74,14 @@ def latex(comparison: ComparisonRecord) -> str:
     )
 
 
-def _row(variant: VariantResult, references: tuple[str, ...], costed: bool) -> list[str]:
-    cells = [_escaped(variant.name), str(len(variant.runs)), _cell(variant.metrics[MAIN])]
-    cells += [_cell(variant.differences[name][MAIN]) if name in variant.differences else "" for name in references]
-    cells.append(_cell(variant.metrics["AP50"]))
+def _heading(metric: str) -> str:
+    return _MATHS.get(metric) or _escaped(formatting.METRIC_NAMES[metric])
+
+
+def _row(variant: VariantResult, references: tuple[str, ...], costed: bool, main: str, second: str) -> list[str]:
+    cells = [_escaped(variant.name), str(len(variant.runs)), _cell(variant.metrics[main])]
+    cells += [_cell(variant.differences[name][main]) if name in variant.differences else "" for name in references]
+    cells.append(_cell(variant.metrics[second]))
     if costed:
         cost = variant.cost
         numbers = (cost.parameters / 1e6, cost.gflops, cost.latency_median) if cost else (None, None, None)
