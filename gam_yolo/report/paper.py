@@ -52,7 +52,7 @@ def latex(comparison: ComparisonRecord) -> str:
     task = "Detection" if comparison.task == "detect" else "Classification"
     caption = (
         f"{task} on {comparison.data.images} images. Values are in points, with {level}\\,\\% intervals of the paired "
-        " image bootstrap in brackets. A star marks a difference that is significant at "
+        "image bootstrap in brackets. A star marks a difference that is significant at "
         f"{1 - comparison.statistics.level:g} after Holm's correction."
     )
     return "\n".join(
