@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from gam_yolo.blocks import SimAM as SimAM
     from gam_yolo.blocks import Triplet as Triplet
     from gam_yolo.blocks import UltralyticsCBAM as UltralyticsCBAM
+    from gam_yolo.comparing import compare as compare
     from gam_yolo.datasets import PreparedDataset as PreparedDataset
     from gam_yolo.datasets import prepare as prepare
     from gam_yolo.describe import BlockInfo as BlockInfo
@@ -61,7 +62,6 @@ if TYPE_CHECKING:
     from gam_yolo.plain import export_plain as export_plain
     from gam_yolo.registry import BLOCKS as BLOCKS
     from gam_yolo.registry import register as register
-    from gam_yolo.report.compare import compare as compare
     from gam_yolo.report.overall import StudyResult as StudyResult
     from gam_yolo.report.power import Power as Power
     from gam_yolo.report.power import power as power
@@ -103,7 +103,7 @@ _PUBLIC = {
     "TransferReport": "gam_yolo.graph.transfer",
     "UserError": "gam_yolo.errors",
     "check": "gam_yolo.graph.lint",
-    "compare": "gam_yolo.report.compare",
+    "compare": "gam_yolo.comparing",
     "export_plain": "gam_yolo.plain",
     "look": "gam_yolo.attention.look",
     "place": "gam_yolo.graph.place",

@@ -27,25 +27,28 @@ from gam_yolo.blocks.parts import Start
 from gam_yolo.checkpoints import trusting
 from gam_yolo.errors import UserError, option, reason
 from gam_yolo.io import output_path
-from gam_yolo.report.compare import MIN_REPLICATES
 from gam_yolo.report.formatting import printable
-from gam_yolo.report.predictions import load
-from gam_yolo.report.result import Comparison
+from gam_yolo.report.predictions import Settings, load
+from gam_yolo.report.schema import MIN_REPLICATES
 from gam_yolo.report.variants import Paths, find_files, name_arguments
 
-__all__ = ["check_variants", "look", "look_at_differences", "split_arguments"]
+__all__ = ["look", "split_arguments"]
 
 _IDENTITY = 0.01  # a block that changes its input by less counts as the identity
 
 
 class _Frame(NamedTuple):
-    """One image as a model saw it: its name, the network's input, the blocks' inputs, and the detections."""
+    """One image as a model saw it: its file, the network's input, the blocks' inputs, and the detections."""
 
-    name: str
+    path: str
     image: Tensor
     inputs: dict[str, Tensor]
     boxes: NDArray[Any]  # left, top, right, bottom in pixels of `image`, score, class
     content: tuple[int, int, int, int]  # left, top, right, bottom of `image` without its padding
+
+    @property
+    def name(self) -> str:
+        return Path(self.path).name
 
 
 def look(
@@ -123,66 +126,22 @@ def look(
             if count <= pictures:
                 say(f"{name}: drawing {frame.name}")
                 if len(drawn) < count:
-                    drawn.append(LookedPicture(frame.name, {}, {}))
+                    drawn.append(LookedPicture(frame.name, frame.path, {}, {}))
                 drawn[count - 1].models[name], drawn[count - 1].gates[name] = reader.draw(frame, confidence)
         if not count:
             raise UserError(f"there is no image in {source}", expected="images, or a video")
         looked = LookedModel(name, str(file), reader.blocks(), reader.faithfulness())
         if data is not None and looked.blocks:
-            how = {"data": data, "split": split, "imgsz": imgsz, "batch": batch, "device": device, "trust": trust}
-            whole, worth = measure_worth(file, looked.blocks, **how, replicates=replicates, progress=progress)
+            how = Settings(str(data), split, imgsz, batch, device)
+            whole, worth = measure_worth(
+                file, looked.blocks, how, replicates=replicates, trust=trust, progress=progress
+            )
             looked = replace(looked, AP=whole, worth=worth)
         found.append(looked)
     result = LookResult(count, tuple(found), _notes(found, count, limit, data is not None), tuple(drawn))
     if folder is not None:
         result.save(folder)
     return result
-
-
-def look_at_differences(
-    comparison: Comparison,
-    variants: Mapping[str, Paths],
-    *,
-    data: str | Path | None,
-    split: str = "val",
-    **options: Any,
-) -> LookResult:
-    """Look at the checkpoints of a comparison, on the images on which they differ most.
-
-    Args:
-        comparison: What `compare` returned.
-        variants: What it was given; the first checkpoint of each variant is looked at.
-        data: Dataset YAML.
-        split: Split of the data set.
-        options: As of `look`.
-
-    Returns:
-        The result, also with what each block is worth.
-
-    Raises:
-        UserError: There is no data set, or a variant is not of checkpoints.
-    """
-    models = check_variants(variants, data)
-    assert data is not None  # noqa: S101  # for the type checker
-    drawn = {picture.name for picture in comparison.pictures}
-    images = [path for path in image_files(dataset(data, split)[split], str(data)) if printable(path.name) in drawn]
-    options["pictures"] = len(images)
-    return look(models, images or None, data=data, split=split, **options)
-
-
-def check_variants(variants: Mapping[str, Paths], data: str | Path | None) -> dict[str, Path]:
-    """Return the checkpoint of each variant that `look_at_differences` looks at, before anything takes time.
-
-    Raises:
-        UserError: As of `look_at_differences`.
-    """
-    if data is None:
-        raise UserError("--look is given without a data set", fix=f"Give a dataset YAML: {option('data')}")
-    models = {name: find_files(name, paths)[0] for name, paths in variants.items()}
-    for name, file in models.items():
-        if file.suffix != ".pt":
-            raise UserError(f"--look: the variant {name} is not of checkpoints", at=file, expected="a .pt file")
-    return models
 
 
 def split_arguments(paths: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -268,8 +227,9 @@ class _Reader:
             )
         try:
             with ultralytics_api.quiet():
-                for result in self._yolo.predict(source, stream=True, verbose=False, save=False, **options):
-                    yield _frame(result, image[0], dict(inputs), is_transformer(self._network))
+                for one in source if isinstance(source, list) else [source]:  # a list would be a single batch
+                    for result in self._yolo.predict(one, stream=True, verbose=False, save=False, **options):
+                        yield _frame(result, image[0], dict(inputs), is_transformer(self._network))
         except (OSError, AssertionError, ValueError) as error:
             if isinstance(error, UserError):
                 raise
@@ -347,7 +307,7 @@ def _frame(result: Any, image: Tensor, inputs: dict[str, Tensor], stretched: boo
     left, top = round((width - across) / 2 - 0.1), round((height - down) / 2 - 0.1)  # as Ultralytics rounds
     boxes = result.boxes.data.cpu().numpy().astype(float)
     boxes[:, :4] = boxes[:, :4] * np.tile(scales, 2) + np.array([left, top, left, top])
-    return _Frame(Path(result.path).name, image, inputs, boxes, (left, top, left + across, top + down))
+    return _Frame(result.path, image, inputs, boxes, (left, top, left + across, top + down))
 
 
 def _start(block: nn.Module) -> str | None:

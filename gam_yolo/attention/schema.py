@@ -155,11 +155,13 @@ class LookedPicture:
 
     Attributes:
         name: Its file name.
+        path: Its file, or that of the video.
         models: The detections and the heat map of each model, by its name.
         gates: The gates of each model, by its name and the label of the block.
     """
 
     name: str
+    path: str
     models: dict[str, tuple[Tile, ...]]
     gates: dict[str, dict[str, tuple[Tile, ...]]]
 

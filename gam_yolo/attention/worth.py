@@ -12,9 +12,10 @@ from gam_yolo import ultralytics_api
 from gam_yolo.attention.gates import without
 from gam_yolo.attention.schema import Block, Worth
 from gam_yolo.checkpoints import trusting
-from gam_yolo.report.compare import compare
-from gam_yolo.report.result import Comparison
-from gam_yolo.report.schema import Difference
+from gam_yolo.report.predictions import Settings
+from gam_yolo.report.run import run
+from gam_yolo.report.schema import Difference, Statistics
+from gam_yolo.report.variants import Paths, find_variants
 
 __all__ = ["ALL", "measure_worth", "save_without"]
 
@@ -22,7 +23,13 @@ ALL = "all blocks"
 
 
 def measure_worth(
-    checkpoint: Path, blocks: Sequence[Block], *, progress: Callable[[str], None] | None = None, **options: object
+    checkpoint: Path,
+    blocks: Sequence[Block],
+    settings: Settings,
+    *,
+    replicates: int = 1000,
+    trust: bool = False,
+    progress: Callable[[str], None] | None = None,
 ) -> tuple[float | None, tuple[Worth, ...]]:
     """Measure what each block of a checkpoint is worth, without any training.
 
@@ -32,8 +39,10 @@ def measure_worth(
     Args:
         checkpoint: The checkpoint.
         blocks: Its blocks.
+        settings: The data set, and how to validate on it.
+        replicates: Bootstrap samples of the images.
+        trust: Whether the checkpoint may run code.
         progress: Called with a line of text at each step.
-        options: As of `gam_yolo.compare`: `data`, `split`, `imgsz`, `batch`, `device`, `replicates`, `trust`.
 
     Returns:
         mAP 50-95 of the whole model, and the worth of each block, and of all of them if there are several.
@@ -46,11 +55,12 @@ def measure_worth(
     removed = {block.label: [block.path] for block in blocks}
     if len(blocks) > 1:
         removed[ALL] = [block.path for block in blocks]
-    with TemporaryDirectory(prefix="gam-yolo-") as folder, trusting(bool(options.get("trust"))):
-        files = {"whole": checkpoint}
+    with TemporaryDirectory(prefix="gam-yolo-") as folder, trusting(trust):
+        files: dict[str, Paths] = {"whole": checkpoint}
         for number, (label, paths) in enumerate(removed.items()):
             files[label] = save_without(checkpoint, paths, Path(folder) / f"{number}.pt")
-        found: Comparison = compare(files, progress=progress, **options)  # type: ignore[arg-type]
+        statistics, say = Statistics(replicates=replicates), progress or (lambda _: None)
+        found = run(find_variants(files), None, None, settings, statistics, None, say, scores_only=True)
     worth, main = [], found.about.main
     for label in removed:
         variant = found.variants[label]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -55,7 +55,7 @@ def compare(
     ] = False,
     look: Annotated[
         bool,
-        typer.Option("--look", help="Look at the blocks and heat maps where the variants differ, as `look` does."),
+        typer.Option("--look", help="Show in the report what each block does and is worth, and heat maps; see `look`."),
     ] = False,
     trust: Trust = False,
     output: Annotated[
@@ -63,11 +63,11 @@ def compare(
     ] = "runs/compare",
 ) -> None:
     """Test whether detectors or classifiers differ, and write the report: a page, Markdown, JSON and CSV."""
-    from gam_yolo.report.compare import compare as compare_variants
+    from gam_yolo.comparing import compare as compare_variants
 
-    out, named = console(), _name(variants, look, data)
+    out = console()
     found = compare_variants(
-        named,
+        variants,
         data=data,
         gt=gt,
         split=split,
@@ -77,6 +77,7 @@ def compare(
         device=device,
         replicates=replicates,
         groups=groups,
+        look=look,
         trust=trust,
         output=output,
         progress=lambda text: out.print(text, style="dim"),
@@ -84,16 +85,6 @@ def compare(
     folder = Path(output)
     if latex:
         _write_for_paper(found, folder)
-    if look:
-        chosen = {
-            "split": split,
-            "imgsz": imgsz,
-            "batch": batch,
-            "device": device,
-            "replicates": replicates,
-            "trust": trust,
-        }
-        out.print(_look(found, named, folder / "look", data=data, **chosen))
     for warning in found.warnings:
         out.print(warning, style="bold red")
     out.print(_table(found))
@@ -109,25 +100,6 @@ def _write_for_paper(found: Comparison, folder: Path) -> None:
 
     write(folder / "report.tex", found.to_latex())
     found.save_figures(folder / "figures")
-
-
-def _name(variants: list[str], look: bool, data: str | None) -> dict[str, Any]:
-    """Name the variants, and check before the comparison what looking at them needs after it."""
-    from gam_yolo.report.variants import name_arguments
-
-    named = name_arguments(variants)
-    if look:
-        from gam_yolo.attention.look import check_variants  # imports torch
-
-        check_variants(named, data)
-    return named
-
-
-def _look(found: Comparison, variants: dict[str, Any], folder: Path, **options: Any) -> str:
-    """Look at the checkpoints, and return the findings and the page."""
-    from gam_yolo.attention.look import look_at_differences
-
-    return f"{look_at_differences(found, variants, output=folder, **options)}\nPage: {folder / 'look.html'}"
 
 
 def _table(found: Comparison) -> Table:

@@ -98,7 +98,8 @@ def differing_images(
                 failed[name] = printable(str(error))
                 continue
             counted = _counted(int(found[index]), "object"), _counted(int(false[index]), "false detection")
-            pictures.append(Picture(variant[0], name, f"{variant[0]} finds {counted[0]}, {counted[1]}", panels))
+            note = f"{variant[0]} finds {counted[0]}, {counted[1]}"
+            pictures.append(Picture(variant[0], name, note, panels, str(files[index])))
             drawn += 1
     return pictures, failed
 

@@ -17,7 +17,6 @@ from gam_yolo.report import formatting
 from gam_yolo.report.charts import STYLE, VARIABLES, Chart, stand_in
 from gam_yolo.report.render import plan_charts
 from gam_yolo.report.schema import ComparisonRecord, Difference, Value, VariantResult
-from gam_yolo.report.tasks import Task
 
 __all__ = ["COLUMNS", "latex", "save_figures"]
 
@@ -30,14 +29,11 @@ _COLOURS = {
     "--c2": "#d55e00", "--c3": "#009e73", "--c4": "#cc79a7", "--c5": "#b8860b", "--c6": "#7b5ea7", "--c7": "#3b9fd6",
     "--c8": "#8c5a4b", "--c9": "#6b7d1e", "--c10": "#c2185b", "--c11": "#2f5fa8",
 }  # fmt: skip  # the page's, in the light theme
+_MATHS = {"AP": r"mAP$_{50\text{--}95}$", "AP50": r"mAP$_{50}$"}
 _SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}",
 }  # fmt: skip
-
-
-_HEADS = {"AP": r"mAP$_{50\text{--}95}$", "AP50": r"mAP$_{50}$", "top1": "Top-1", "top5": "Top-5"}
-_TASKS = {"detect": "Detection", "classify": "Classification"}
 
 
 def latex(comparison: ComparisonRecord) -> str:
@@ -45,16 +41,18 @@ def latex(comparison: ComparisonRecord) -> str:
 
     A star marks a difference that Holm's correction leaves significant.
     """
-    references, about = comparison.references, comparison.about
+    references = comparison.references
     costed = any(variant.cost for variant in comparison.variants.values())
     level = f"{100 * comparison.statistics.level:g}"
-    head = ["Model", "Seeds", _HEADS[about.main], *(f"minus {_escaped(name)}" for name in references)]
-    head += [_HEADS[about.second], *(["Params (M)", "GFLOPs", "Latency (ms)"] if costed else [])]
-    body = [_row(variant, references, about, costed) for variant in comparison.variants.values()]
+    main, second = comparison.about.main, comparison.about.second
+    head = ["Model", "Seeds", _heading(main), *(f"minus {_escaped(name)}" for name in references), _heading(second)]
+    head += ["Params (M)", "GFLOPs", "Latency (ms)"] if costed else []
+    body = [_row(variant, references, costed, main, second) for variant in comparison.variants.values()]
     lines = [" & ".join(row) + r" \\" for row in (head, *body)]
+    task = "Detection" if comparison.task == "detect" else "Classification"
     caption = (
-        f"{_TASKS[comparison.task]} on {comparison.data.images} images. Values are in points, with {level}\\,\\% "
-        "intervals of the paired image bootstrap in brackets. A star marks a difference that is significant at "
+        f"{task} on {comparison.data.images} images. Values are in points, with {level}\\,\\% intervals of the paired "
+        "image bootstrap in brackets. A star marks a difference that is significant at "
         f"{1 - comparison.statistics.level:g} after Holm's correction."
     )
     return "\n".join(
@@ -76,12 +74,14 @@ def latex(comparison: ComparisonRecord) -> str:
     )
 
 
-def _row(variant: VariantResult, references: tuple[str, ...], about: Task, costed: bool) -> list[str]:
-    cells = [_escaped(variant.name), str(len(variant.runs)), _cell(variant.metrics[about.main])]
-    cells += [
-        _cell(variant.differences[name][about.main]) if name in variant.differences else "" for name in references
-    ]
-    cells.append(_cell(variant.metrics[about.second]))
+def _heading(metric: str) -> str:
+    return _MATHS.get(metric) or _escaped(formatting.METRIC_NAMES[metric])
+
+
+def _row(variant: VariantResult, references: tuple[str, ...], costed: bool, main: str, second: str) -> list[str]:
+    cells = [_escaped(variant.name), str(len(variant.runs)), _cell(variant.metrics[main])]
+    cells += [_cell(variant.differences[name][main]) if name in variant.differences else "" for name in references]
+    cells.append(_cell(variant.metrics[second]))
     if costed:
         cost = variant.cost
         numbers = (cost.parameters / 1e6, cost.gflops, cost.latency_median) if cost else (None, None, None)

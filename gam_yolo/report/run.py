@@ -50,6 +50,7 @@ def run(
     folder: Path | None,
     progress: Callable[[str], None],
     notes: Sequence[str] = (),
+    scores_only: bool = False,
 ) -> Comparison:
     """Compare variants and write the report.
 
@@ -62,13 +63,14 @@ def run(
         folder: Where the report goes, and in its `predictions` the predictions made on the way; None to write nothing.
         progress: Called with a line of text at each step.
         notes: What else a reader of the report has to know.
+        scores_only: Leave out costs, pictures and warnings of detectors, where no one will read the report.
 
     Raises:
         UserError: An input cannot be read, results must not be compared, or the report cannot be written.
     """
     if folder is None:
         with TemporaryDirectory(prefix="gam-yolo-") as cache:
-            return _evaluate(variants, gt, control, settings, statistics, Path(cache), progress)
+            return _evaluate(variants, gt, control, settings, statistics, Path(cache), progress, None, scores_only)
     listing = folder / "near-duplicates.csv"
     with _output(folder):
         comparison = _evaluate(variants, gt, control, settings, statistics, folder / "predictions", progress, listing)
@@ -86,6 +88,7 @@ def _evaluate(
     cache: Path,
     progress: Callable[[str], None],
     listing: Path | None = None,
+    scores_only: bool = False,
 ) -> Comparison:
     if find_task(variants) == "classify":
         return _evaluate_classifiers(variants, gt, control, settings, statistics, cache, progress, listing)
@@ -99,6 +102,9 @@ def _evaluate(
     references = [variants[0].name, *([control] if control else [])]
     detections = {name: [seed.predictions for seed in seeds] for name, seeds in predicted.items()}
     compared = compare_detections(truth, detections, references, statistics, progress, groups)
+    if scores_only:
+        return build(truth, predicted, {}, references, statistics, settings, compared, notes, groups)
+    # What follows only decorates the result.
     if not declared:
         _warn_of_groups(notes, truth, files, listing)
     compared, costs = _describe(variants, predicted, compared, files, settings, progress, notes, "detect")

@@ -16,9 +16,11 @@ from gam_yolo.movement import Movement
 from gam_yolo.report.tasks import TASKS, Task, TaskName
 
 __all__ = [
+    "MIN_REPLICATES",
     "SCHEMA",
     "SCHEMA_VERSION",
     "BestEpoch",
+    "BlockFinding",
     "CommonProtocol",
     "ComparisonRecord",
     "Cost",
@@ -26,6 +28,7 @@ __all__ = [
     "Difference",
     "Differences",
     "ImageGroups",
+    "Look",
     "Panel",
     "Picture",
     "RunResult",
@@ -38,13 +41,16 @@ __all__ = [
 
 T = TypeVar("T")
 
+MIN_REPLICATES = 100
+"""Fewer bootstrap samples say too little of a variance."""
+
 SCHEMA, SCHEMA_VERSION = "gam-yolo/comparison", 1
 """Name and version of the layout of `report.json`."""
 
 _ABSENT = {"detect": {"task", "top1", "top5"}, "classify": {"AP", "AP50", "precision_recall"}}
 """What `report.json` leaves out, by task; without `task` it is of detectors, as the first version was."""
 
-_ADDED = {"groups", "pair_seeds", "image_variance", "seed_variance", "interaction", "image_dof"}
+_ADDED = {"groups", "pair_seeds", "image_variance", "seed_variance", "interaction", "image_dof", "look"}
 """What `report.json` leaves out where it says nothing, so that an old report is written as it was."""
 
 
@@ -199,6 +205,38 @@ class RunResult:
 
 
 @dataclass(frozen=True)
+class BlockFinding:
+    """What a look found of one block, or of all blocks together.
+
+    Attributes:
+        block: Row and class, such as `16 GAM`, or `all blocks`.
+        findings: What it does, in words: the block as a whole, then each of its gates.
+        lost: mAP 50-95 of the model minus mAP with the block replaced by the identity.
+        AP: mAP 50-95 without the block.
+    """
+
+    block: str
+    findings: tuple[str, ...]
+    lost: Difference | None
+    AP: float | None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at the first checkpoint of a variant found.
+
+    Attributes:
+        blocks: Each block; then, if there are several, all together.
+        AP: mAP 50-95 of the checkpoint; None without blocks.
+        heat_maps: Whether its heat maps are true, in words; None where nothing was detected.
+    """
+
+    blocks: tuple[BlockFinding, ...]
+    AP: float | None
+    heat_maps: str | None
+
+
+@dataclass(frozen=True)
 class VariantResult:
     """One variant.
 
@@ -211,6 +249,7 @@ class VariantResult:
         runs: One for each training seed.
         precision_recall: Precision at recall 0, 0.01, ... 1 and IoU 0.5, mean over classes and seeds.
         movement: How much each block changes its input, mean over seeds; empty without checkpoints or blocks.
+        look: What its blocks do and are worth; None if that was not looked at.
     """
 
     name: str
@@ -221,6 +260,7 @@ class VariantResult:
     runs: tuple[RunResult, ...] = ()
     precision_recall: tuple[float, ...] = ()
     movement: tuple[Movement, ...] = ()
+    look: Look | None = None
 
     def minus(self, reference: str) -> Differences:
         """Return this variant minus the baseline or the control; those two have no differences to the others.
@@ -327,12 +367,23 @@ class Panel:
 
 @dataclass(frozen=True)
 class Picture:
-    """One image on which a variant and the baseline differ: file name, what happened on it, and its drawings."""
+    """One image on which a variant and the baseline differ.
+
+    Attributes:
+        variant: The variant.
+        name: File name.
+        note: What happened on it.
+        panels: Its drawings.
+        path: The file; empty if there are several.
+        heat: The heat maps of baseline and variant; empty if they were not looked at.
+    """
 
     variant: str
     name: str
     note: str
     panels: tuple[Panel, ...]
+    path: str = ""
+    heat: tuple[Panel, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,34 @@
 r"""Export detectors with attention blocks, run each file by its own runtime, and compare with PyTorch.
 
-    pip install openvino nncf ncnn pnnx MNN litert-torch ai-edge-litert executorch "paddlepaddle<3.3" x2paddle
-    python scripts/evidence/exports.py --weights yolov8n.pt --data voc-local.yaml --out docs/results/exports.json \
-        --trained "plain=runs/study/voc-starts/plain-s0-*" "GAM=runs/study/voc-starts/gam-zero-10-s0-*"
+    pip install onnx onnxruntime openvino nncf ncnn pnnx MNN litert-torch ai-edge-litert executorch \
+        "paddlepaddle<3.3" x2paddle
+    GAM_YOLO_VOC=/data/VOC2007 OMP_NUM_THREADS=1 \
+        python scripts/evidence/exports.py --weights yolov8n.pt --out docs/results/exports.json \
+        --trained "gam-zero-10=runs/study/voc-starts/gam-zero-10-s0-*" "plain=runs/study/voc-starts/plain-s0-*"
 
-Every shipped block is built into YOLOv8n with the pretrained weights and random weights of its own, exported, and its
-raw outputs are compared on photographs, before any suppression: the largest difference of a box (centre and size, in
-pixels) and of a score. Trained models are validated as well: mAP by Ultralytics' own `val` on the exported file. A
-second start goes on where the first one ended. `--table` prints the file's tables in Markdown.
+Every shipped block is built into YOLOv8n with the pretrained COCO weights and random weights of its own, and exported.
+So are trained models. For each file:
+
+- its raw outputs are compared with PyTorch's on photographs, before any suppression: the largest difference of a box
+  (centre and size, in pixels) and of a score;
+- of trained models, mAP 50-95 by Ultralytics' own `val` on the exported file;
+- the processor time of one image on one core, in turns with PyTorch in the same process.
+
+A second start goes on where the first one ended. `--table` prints the file's tables in Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
+import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,23 +68,38 @@ TORCH, FLOAT32 = "PyTorch", "OpenVINO in float32"  # by itself it computes in bf
 FORMATS: dict[str, dict[str, Any]] = {
     TORCH: {},
     "TorchScript": {"format": "torchscript"},
+    "TorchScript, dynamic": {"format": "torchscript", "dynamic": True},
+    "TorchScript, fp16": {"format": "torchscript", "quantize": 16},
     "ONNX": {"format": "onnx"},
     "ONNX, dynamic": {"format": "onnx", "dynamic": True},
+    "ONNX, fp16": {"format": "onnx", "quantize": 16},
+    "ONNX, int8": {"format": "onnx", "quantize": 8},
     "OpenVINO": {"format": "openvino"},
     FLOAT32: {"format": "openvino"},
+    "OpenVINO, dynamic": {"format": "openvino", "dynamic": True},
     "OpenVINO, fp16": {"format": "openvino", "quantize": 16},
     "OpenVINO, int8": {"format": "openvino", "quantize": 8},
     "NCNN": {"format": "ncnn"},
+    "NCNN, fp16": {"format": "ncnn", "quantize": 16},
     "MNN": {"format": "mnn"},
+    "MNN, dynamic": {"format": "mnn", "dynamic": True},
+    "MNN, fp16": {"format": "mnn", "quantize": 16},
+    "MNN, int8 weights": {"format": "mnn", "quantize": 8},
     "LiteRT": {"format": "litert"},
+    "LiteRT, fp16": {"format": "litert", "quantize": 16},
+    "LiteRT, int8": {"format": "litert", "quantize": 8},
+    "LiteRT, int8 weights": {"format": "litert", "quantize": "w8a32"},
     "PaddlePaddle": {"format": "paddle"},
     "ExecuTorch": {"format": "executorch"},
 }
+CALIBRATED = ("onnx", "openvino", "litert")  # with images, for int8
 PACKAGES = (
     "torch", "onnx", "onnxruntime", "openvino", "nncf", "ncnn", "pnnx", "MNN", "litert-torch", "ai-edge-litert",
     "paddlepaddle", "x2paddle", "executorch",
 )  # fmt: skip
 SIZE, DYNAMIC_SIZE, PHOTOGRAPHS = 224, 320, 2
+TURNS = 21  # of the time; the first is not counted
+SHOWN = (("ms", 1), ("torch_ms", 1), ("bytes", 1e6))
 
 
 def main() -> None:
@@ -92,6 +116,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure:
         kind, *models = options.measure
+        use_one_core()
+        if kind == FLOAT32:
+            compute_in_float32()
         for name in models:
             print(json.dumps([name, measure(name, kind, options)]), flush=True)
         return
@@ -126,7 +153,7 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
         processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), processor)
     return {
         "versions": versions, "imgsz": SIZE, "data": options.data, "photographs": PHOTOGRAPHS,
-        "processor": processor, "threads": torch.get_num_threads(),
+        "processor": processor, "cores": 1, "turns": TURNS - 1,
     }  # fmt: skip
 
 
@@ -172,9 +199,7 @@ def measure(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]
     with tempfile.TemporaryDirectory() as folder, ultralytics_api.quiet():
         source, trained = checkpoint(name, options, Path(folder))
         how = dict(FORMATS[kind])
-        if kind == FLOAT32:
-            compute_in_float32()
-        if how.get("quantize") == 8:
+        if how.get("quantize") == 8 and how["format"] in CALIBRATED:
             how["data"] = options.data
         try:
             exported = Path(YOLO(source).export(imgsz=SIZE, device="cpu", verbose=False, **how)) if how else source
@@ -199,6 +224,23 @@ def compute_in_float32() -> None:
     openvino.Core.compile_model = compile_model
 
 
+def use_one_core() -> None:
+    """Have every runtime compute on one core. ONNX Runtime counts those of the machine, not those of the process."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+    torch.set_num_threads(1)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession
+
+    def start(path: Any, sess_options: Any = None, **more: Any) -> Any:
+        options = sess_options or onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        return session(path, options, **more)
+
+    onnxruntime.InferenceSession = start
+
+
 def size(exported: Path) -> int:
     """Return the bytes of a file or of a folder's files."""
     files = exported.rglob("*") if exported.is_dir() else [exported]
@@ -206,11 +248,11 @@ def size(exported: Path) -> int:
 
 
 def outputs(source: Path, exported: Path, pixels: int, data: str) -> dict[str, float]:
-    """Compare the raw outputs on the first photographs of the validation split."""
+    """Compare the raw outputs on the first photographs of the validation split, and the time."""
     files = image_files(dataset(data, "val")["val"], data)[:PHOTOGRAPHS]
     expected = AutoBackend(str(source), device=torch.device("cpu"), fp16=False, verbose=False)
     actual = AutoBackend(str(exported), device=torch.device("cpu"), fp16=False, verbose=False)
-    boxes, scores = [], []
+    boxes, scores, x = [], [], torch.empty(0)
     for file in files:
         with Image.open(file) as opened:
             image = np.asarray(opened.convert("RGB").resize((pixels, pixels)), dtype=np.float32) / 255
@@ -222,7 +264,23 @@ def outputs(source: Path, exported: Path, pixels: int, data: str) -> dict[str, f
         difference = (whole - other).abs()
         boxes.append(float(difference[:, :4].max()))
         scores.append(float(difference[:, 4:].max()))
-    return {"box": max(boxes), "score": max(scores)}
+    torch_ms, own_ms = times((expected, actual), x)
+    return {"box": max(boxes), "score": max(scores), "ms": own_ms, "torch_ms": torch_ms}
+
+
+def times(networks: Sequence[Any], x: torch.Tensor) -> list[float]:
+    """Return the median processor time of each network on an image, in ms, with the networks in turns.
+
+    Processor time does not grow where other programs run at the same time, and includes all threads.
+    """
+    spent: list[list[float]] = [[] for _ in networks]
+    with torch.inference_mode():
+        for _ in range(TURNS):
+            for network, own in zip(networks, spent, strict=True):
+                start = time.process_time()
+                run(network, x)
+                own.append(1000 * (time.process_time() - start))
+    return [statistics.median(own[1:]) for own in spent]
 
 
 def run(network: Any, x: torch.Tensor) -> torch.Tensor:
@@ -238,21 +296,36 @@ def accuracy(exported: Path, data: str, folder: str) -> float:
 
 
 def tables(content: dict[str, Any]) -> str:
-    """Return the Markdown tables: each format, then the mAP of the trained models by format."""
-    trained, built = content["trained"], content["built"]
-    formats = [kind for kind in FORMATS if any(kind in found for found in [*trained.values(), *built.values()])]
-    lines = ["| format | runs | boxes, pixels | scores | MB |", "| --- " * 5 + "|"]
-    for kind in [kind for kind in formats if kind != TORCH]:
-        found = {name: one[kind] for name, one in (built | trained).items() if kind in one}
+    """Return the Markdown table of the formats, and what did not work and why.
+
+    Time and size are those of the first trained model.
+    """
+    trained, everything = content["trained"], content["built"] | content["trained"]
+    first: dict[str, dict[str, Any]] = next(iter(trained.values()), {})
+    lines = [
+        f"| format | runs | boxes, px | scores | ms | PyTorch, ms | MB | {' | '.join(trained)} |",
+        "| --- " * (7 + len(trained)) + "|",
+    ]
+    problems: dict[tuple[str, str], list[str]] = {}
+    for kind in FORMATS:
+        found = {name: one[kind] for name, one in everything.items() if kind in one}
+        for name, one in found.items():
+            if "problem" in one:
+                problems.setdefault((kind, one["problem"]), []).append(name)
         ran = [one for one in found.values() if "problem" not in one]
-        worst = [f"{max((one[key] for one in ran), default=math.nan):.1g}" for key in ("box", "score")]
-        plain = found.get("no block", {})
-        megabytes = f"{plain['bytes'] / 1e6:.1f}" if "bytes" in plain else ""
-        lines.append(f"| {kind} | {len(ran)} of {len(found)} | {' | '.join([*worst, megabytes])} |")
-    formats = [kind for kind in formats if any(kind in found for found in trained.values())]
-    lines += ["", f"| model | {' | '.join(formats)} |", "| --- " * (len(formats) + 1) + "|"]
-    lines += [f"| {name} | {' | '.join(points(trained[name], kind) for kind in formats)} |" for name in trained]
+        cells = [kind, f"{len(ran)} of {len(found)}"]
+        cells += [f"{max(one[key] for one in ran):.1g}" if ran and kind != TORCH else "" for key in ("box", "score")]
+        cells += [f"{first[kind][key] / unit:.1f}" if key in first.get(kind, {}) else "" for key, unit in SHOWN]
+        cells += [points(one, kind) for one in trained.values()]
+        lines += [f"| {' | '.join(cells)} |"] if found else []
+    lines += ["" for _ in problems][:1]
+    lines += [f"- {kind}, {listed(names, everything)}: `{text}`" for (kind, text), names in problems.items()]
     return "\n".join(lines)
+
+
+def listed(names: list[str], everything: dict[str, Any]) -> str:
+    """Name the models of a problem."""
+    return "all models" if len(names) == len(everything) else ", ".join(names)
 
 
 def points(found: dict[str, dict[str, Any]], kind: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from typer.testing import CliRunner
 from ultralytics import RTDETR, YOLO
 
 import gam_yolo
-from gam_yolo import GAM, UserError, ultralytics_api
+from gam_yolo import GAM, Comparison, UserError, ultralytics_api
 from gam_yolo.attention.heatmap import _predictions, faithfulness, layer_cam
 from gam_yolo.attention.look import _Reader
 from gam_yolo.attention.statistics import GateValues, chance_inside
 from gam_yolo.attention.worth import ALL, measure_worth, save_without
 from gam_yolo.cli import app
+from gam_yolo.report.formatting import signed
+from gam_yolo.report.predictions import Settings
 
 
 def sized(*shape: int, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
@@ -130,6 +133,20 @@ def test_gates_are_those_of_the_block_on_the_maps_of_a_prediction(folder: Path) 
         gate = YOLO(folder / "gam.pt").model.model[16].channel(kept[-1])
     assert found.mean == pytest.approx(float(gate.mean()), rel=0.02)  # of a sample of the values
     assert found.shape == tuple(gate.shape[1:])
+
+
+def test_every_image_of_a_list_is_read(folder: Path) -> None:
+    """As each by itself: the means of the gates, and the drawings."""
+    photos = sorted((folder / "photos").iterdir())[:3]
+    found = gam_yolo.look(folder / "gam.pt", photos, pictures=3)
+    each = [gam_yolo.look(folder / "gam.pt", photo, pictures=1) for photo in photos]
+    for block, gate in ((0, 0), (0, 1)):
+        means = [one.models[0].blocks[block].gates[gate].mean for one in each]
+        assert found.models[0].blocks[block].gates[gate].mean == pytest.approx(np.mean(means), rel=0.01)
+        assert np.ptp(means) > 0
+    drawn = [picture.models["gam"][1].image.tobytes() for picture in found.pictures]
+    assert drawn == [one.pictures[0].models["gam"][1].image.tobytes() for one in each]
+    assert [Path(picture.path) for picture in found.pictures] == photos
 
 
 def image(folder: Path) -> tuple[Any, torch.Tensor]:
@@ -284,8 +301,64 @@ def test_compare_looks_where_the_variants_differ(data: Path, folder: Path, tmp_p
     report = (tmp_path / "report.html").read_text()
     page = (tmp_path / "look/look.html").read_text()
     drawn = {file.name for file in (folder / "set/images").iterdir() if f"<h2>{file.name}</h2>" in page}
-    assert content["images"] == len(drawn) > 0
-    assert all(name in report for name in drawn)
+    assert content["images"] == 24  # the images that are drawn, and others for the findings
+    assert 0 < len(drawn) <= 6
+    shown = re.findall(r'<h3>(\S+): gam finds(?:(?!<h3>).)*<p class="soft">Heat maps', report, re.S)
+    assert set(shown) == drawn
+    heat = re.findall(r'<img src="(data:image/jpeg;base64,[^"]+)" alt="(\S+), (\w+): heat map', report)
+    assert [(name, model) for _, name, model in heat] == [(name, model) for name in shown for model in ("plain", "gam")]
+    assert len({url for url, *_ in heat}) == len(heat)
+    assert all(url in page for url, *_ in heat)  # the same drawings
+    assert "http" not in report.replace("http://www.w3.org", "")  # self-contained
+
+    saved = json.loads((tmp_path / "report.json").read_text())["variants"]
+    assert saved[0]["look"]["blocks"] == []
+    rows = {row["block"]: row for row in saved[1]["look"]["blocks"]}
+    assert [*rows] == ["16 GAM", "20 CBAM", ALL]
+    assert rows["20 CBAM"]["findings"][0] == "still the identity: it changes its input by 0.0 %"
+    assert rows["20 CBAM"]["lost"]["value"] == 0
+    worth = {one["block"]: one["lost"] for one in gam["worth"]}
+    table = re.search(r"What each block does, and what it is worth.*?</table>", report, re.S)
+    assert table
+    for name, row in rows.items():
+        assert row["lost"]["value"] == worth[name]["value"]
+        assert signed(worth[name]["value"]) in table[0]
+        assert all(text in table[0] for text in row["findings"])
+    assert "No attention blocks" not in table[0]
+    assert json.loads(Comparison.load(tmp_path / "report.json").to_json())["variants"] == saved
+    assert rows["16 GAM"]["findings"][1] in (tmp_path / "report.md").read_text()
+
+
+def test_the_function_looks_as_the_command_does_and_writes_nothing(
+    data: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    models = {"gam": folder / "gam.pt", "plain": folder / "plain.pt"}
+    said: list[str] = []
+    found = gam_yolo.compare(models, data=data, replicates=100, look=True, progress=said.append)
+    blocks = found.variants["gam"].look
+    assert blocks is not None
+    assert [block.block for block in blocks.blocks] == ["16 GAM", "20 CBAM", ALL]
+    assert found.pictures
+    assert all([panel.caption.partition(":")[0] for panel in p.heat] == ["gam", "plain"] for p in found.pictures)
+    assert any("still the identity" in text for text in said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_look_that_fails_leaves_the_report_and_a_note(
+    data: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        assert (tmp_path / "report.html").is_file()  # the result comes before the pictures
+        raise RuntimeError("no memory left")
+
+    monkeypatch.setattr("gam_yolo.attention.look.layer_cam", fail)
+    models = [folder / "plain.pt", folder / "gam.pt"]
+    found = gam_yolo.compare(models, data=data, replicates=100, look=True, output=tmp_path)
+    note = "The blocks could not be looked at (RuntimeError: no memory left)."
+    assert note in found.notes
+    assert note in (tmp_path / "report.html").read_text()
+    assert found.variants["gam"].metrics["AP"].value is not None
 
 
 def test_compare_rejects_what_it_cannot_look_at_before_it_compares(data: Path, folder: Path, tmp_path: Path) -> None:
@@ -306,8 +379,9 @@ def test_compare_rejects_what_it_cannot_look_at_before_it_compares(data: Path, f
 
 def test_what_a_block_is_worth_is_the_map_that_is_lost_without_it(data: Path, folder: Path) -> None:
     photo = next((folder / "set/images").iterdir())
+    settings = Settings(str(data), "val", None, 16, "")
     blocks = gam_yolo.look(folder / "gam.pt", photo, pictures=0).models[0].blocks
-    whole_ap, worth = measure_worth(folder / "gam.pt", blocks, data=data, replicates=100)
+    whole_ap, worth = measure_worth(folder / "gam.pt", blocks, settings, replicates=100)
     by_block = {one.block: one for one in worth}
     assert [*by_block] == ["16 GAM", "20 CBAM", ALL]
     assert whole_ap is not None

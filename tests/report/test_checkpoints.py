@@ -17,10 +17,10 @@ import torch
 from ultralytics import YOLO
 
 from gam_yolo import ultralytics_api
+from gam_yolo.comparing import compare
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation import measure, read_coco, read_detections
 from gam_yolo.report import cost, run
-from gam_yolo.report.compare import compare
 from gam_yolo.report.detection import DetectorValidation
 from gam_yolo.report.predictions import Settings, collect
 from gam_yolo.report.result import Comparison

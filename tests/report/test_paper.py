@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +42,26 @@ def test_the_table_has_the_values_of_the_comparison(found: Comparison) -> None:
             assert cells[3].startswith(f"${100 * (main.value or 0):+.1f}")
             assert ("^{*}" in cells[3]) == (main.verdict in ("better", "worse"))
     assert any("^{*}" in row for row in rows)
+
+
+def test_the_table_of_classifiers_has_their_metrics(root: Path) -> None:
+    comparison = Comparison.load(root / "docs/results/cifar10.json")
+    text = comparison.to_latex()
+    assert "Classification on 5000 images" in text
+    assert "& top-1 accuracy & minus plain & top-5 accuracy &" in text
+    for variant in comparison.variants.values():
+        assert f"${100 * (variant.metrics['top1'].value or 0):.1f}\\ [" in text
+
+
+def test_the_table_compiles(found: Comparison, tmp_path: Path) -> None:
+    compiler = shutil.which("pdflatex") or pytest.skip("compiling the table needs pdflatex")
+    packages = r"\usepackage{booktabs}\usepackage{amsmath}\usepackage[landscape]{geometry}"
+    text = f"\\documentclass[twocolumn]{{article}}{packages}\\begin{{document}}\n{found.to_latex()}\\end{{document}}\n"
+    (tmp_path / "paper.tex").write_text(text)
+    command = [compiler, "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Output written on paper.pdf (1 page" in done.stdout
 
 
 def test_names_are_escaped_for_latex(found: Comparison) -> None:

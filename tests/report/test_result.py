@@ -1,4 +1,4 @@
-"""`gam_yolo.report.compare.compare` and its result: the same as the command's, readable, and read back from JSON."""
+"""`gam_yolo.compare` and its result: the same as the command's, readable, and read back from JSON."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from gam_yolo.comparing import compare
 from gam_yolo.errors import UserError
-from gam_yolo.report.compare import compare
 from gam_yolo.report.result import Comparison
 
 from .conftest import DataSet

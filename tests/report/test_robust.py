@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gam_yolo.comparing import compare
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation import Detections, GroundTruth, read_coco
 from gam_yolo.report import charts, render, run
-from gam_yolo.report.compare import compare
 from gam_yolo.report.gallery import Box, _place_labels, differing_images, match_confident
 from gam_yolo.report.predictions import folder_name
 from gam_yolo.report.protocol import Protocol, write_protocol

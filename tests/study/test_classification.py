@@ -169,7 +169,7 @@ def test_the_latex_table_of_classifiers_has_top_1(trained: tuple[Comparison, dic
     report, _ = trained
     text, main = report.to_latex(), report.variants["gam"].metrics["top1"]
     assert "Classification on 64 images" in text
-    assert "Model & Seeds & Top-1 & minus plain & Top-5 &" in text
+    assert "Model & Seeds & top-1 accuracy & minus plain & top-5 accuracy &" in text
     assert f"gam & 2 & ${100 * (main.value or 0):.1f}" in text
     assert "mAP" not in text
 

@@ -1,23 +1,26 @@
-"""`compare`: test whether detectors or classifiers differ. The function behind `gam-yolo compare`."""
+"""`compare`: test whether detectors or classifiers differ. The function behind `gam-yolo compare`.
+
+It stands above the report and above the look at the blocks, as it can show the one in the other.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gam_yolo.checkpoints import trusting
-from gam_yolo.errors import UserError, brief, option, similar
+from gam_yolo.errors import UserError, brief, option, reason, similar
 from gam_yolo.evaluation.groups import GroupSpec
 from gam_yolo.io import output_path
 from gam_yolo.report.predictions import Settings
 from gam_yolo.report.result import Comparison
 from gam_yolo.report.run import run
-from gam_yolo.report.schema import Statistics
+from gam_yolo.report.schema import MIN_REPLICATES, Statistics
 from gam_yolo.report.variants import Paths, find_variants, name_arguments
 
 __all__ = ["compare"]
 
-MIN_REPLICATES = 100  # fewer say too little of a variance
 _KINDS = {str: "a string", Path: "a Path", int: "a whole number", Mapping: "a mapping", type(None): "None"}
 
 
@@ -33,6 +36,7 @@ def compare(
     device: str = "",
     replicates: int = 1000,
     groups: GroupSpec = None,
+    look: bool = False,
     trust: bool = False,
     output: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
@@ -55,6 +59,9 @@ def compare(
         groups: Which images are not independent, such as frames of one video: groups are resampled then. A regular
             expression whose first group in the file name is the group, a CSV file of images and groups, a mapping of
             these, "parent" for the folder of each image, or "none". By default, what the dataset YAML says.
+        look: Show in the report what the blocks of each variant's first checkpoint do and are worth, and heat maps
+            where the variants differ. The folder `look` in `output` gets the page of `gam_yolo.look`. Needs
+            checkpoints and `data`.
         trust: Let checkpoints run code, for layers of your own that are not registered. By default they are rejected.
         output: Folder for the report and the predictions; None to write nothing.
         progress: Called with a line of text at each step.
@@ -115,6 +122,10 @@ def compare(
     if replicates < MIN_REPLICATES:
         raise UserError(f"{option('replicates')} is {replicates}", expected=f"{MIN_REPLICATES} or more")
     folder = output_path(output, "the report's folder") if output is not None else None
+    if look:
+        from gam_yolo.attention.differences import add_look, check_variants  # imports torch
+
+        models = check_variants(found, data)
     settings = Settings(str(data) if data is not None else None, split, imgsz, batch, device, groups)
     truth = Path(gt) if gt is not None else None
     if data is None and split != "val" and truth is not None and truth.is_file():
@@ -124,7 +135,19 @@ def compare(
         )
     statistics, report = Statistics(replicates=replicates), progress or _silent
     with trusting(trust):
-        return run(found, truth, control, settings, statistics, folder, report)
+        result = run(found, truth, control, settings, statistics, folder, report)
+    if look:
+        try:  # the report is written by now: whatever fails here costs a picture, not the result
+            pages = folder / "look" if folder is not None else None
+            result = add_look(
+                result, models, settings, replicates=replicates, trust=trust, output=pages, progress=report
+            )
+        except Exception as error:
+            note = f"The blocks could not be looked at ({reason(error)})."
+            result = replace(result, notes=(*result.notes, note))
+        if folder is not None:
+            result.save(folder)
+    return result
 
 
 def _silent(_: str) -> None:
