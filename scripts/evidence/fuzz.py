@@ -19,6 +19,7 @@ Prints one row per kind of file, and how to repeat each failure. The exit status
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import copy
 import io
@@ -33,6 +34,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,6 +56,10 @@ UGLY: tuple[Any, ...] = (
     *([], {}, [[]], [None], {"a": None}, [1, 2], [-1], [-1, -2], [10**9], {"": ""}, [[[[[[1]]]]]]),
     *(CODE, f"nn.ReLU({CODE})", "nn.Identity", "Detect", "GAM", "Concat", "os.system", "torch.hub.load", "$HOME", "*"),
 )
+
+
+Case = list[str] | Callable[[], object]
+"""A command line, or what reads the files where no command does so alone."""
 
 
 def main() -> int:
@@ -104,7 +110,7 @@ def main() -> int:
 def run(kind: str, seed: int, number: int, keep: Path | None, *, first: bool) -> tuple[str, float, str]:
     """Run one case in a folder of its own; return its outcome, its time, and why it failed."""
     rng = random.Random(f"{kind} {seed} {number}")  # noqa: S311  # a case, not a secret
-    before = Path.cwd()
+    before, environment = Path.cwd(), dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as outer:
         folder = Path(outer) / "case"
         folder.mkdir()
@@ -115,6 +121,8 @@ def run(kind: str, seed: int, number: int, keep: Path | None, *, first: bool) ->
             outcome, why = call(arguments, limit=6 * LIMIT if first else LIMIT)
         finally:
             os.chdir(before)
+            os.environ.clear()
+            os.environ.update(environment)
         seconds = time.process_time() - begin
         if [path for path in Path(outer).iterdir() if path != folder]:
             why = why or "a file outside the folder was written"
@@ -131,9 +139,17 @@ class _TooSlowError(BaseException):
     pass
 
 
-def call(arguments: list[str], limit: float) -> tuple[str, str]:
+def call(arguments: Case, limit: float) -> tuple[str, str]:
     """Run a command in this process; return whether it gave a result or an error, and why that is a failure."""
-    from gam_yolo.cli import main as command
+    from gam_yolo.cli import main
+    from gam_yolo.cli.console import exit_on_error
+
+    def command() -> None:
+        if isinstance(arguments, list):
+            main()
+        else:
+            with exit_on_error():
+                arguments()
 
     def stop(*_: object) -> None:
         raise _TooSlowError
@@ -143,7 +159,7 @@ def call(arguments: list[str], limit: float) -> tuple[str, str]:
     signal.setitimer(signal.ITIMER_PROF, limit)
     signal.setitimer(signal.ITIMER_REAL, WAITING * limit)  # for a command that waits without end
     out, err, status = io.StringIO(), io.StringIO(), 0
-    argv, sys.argv = sys.argv, ["gam-yolo", *arguments]
+    argv, sys.argv = sys.argv, ["gam-yolo", *(arguments if isinstance(arguments, list) else [])]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             command()
@@ -168,7 +184,8 @@ def call(arguments: list[str], limit: float) -> tuple[str, str]:
     if status not in (0, 1, 2):
         return "failure", f"status {status}"
     lines = [line for line in err.getvalue().splitlines() if line.startswith("error: ")]
-    if status == 2 and arguments[0] != "check" and len(lines) != 1 and "Usage" not in shown:
+    checks = isinstance(arguments, list) and arguments[0] == "check"  # which lists its findings
+    if status == 2 and not checks and len(lines) != 1 and "Usage" not in shown:
         return "failure", f"{len(lines)} lines of error: {shown[-300:]!r}"
     return ("error" if status == 2 else "result"), ""
 
@@ -233,7 +250,7 @@ def as_yaml(tree: Any) -> str:
     return yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, allow_unicode=True)
 
 
-# Kinds of files: each function writes the files of a case and returns the command line
+# Kinds of files: each function writes the files of a case and returns the command line, or the function to call
 
 
 BACKBONE: list[Any] = [
@@ -264,18 +281,22 @@ def a_model(rng: random.Random) -> list[str]:
     return rng.choice((["check", "model.yaml"], [*place, "-o", "out.yaml"]))
 
 
+RECIPE = {"epochs": 1, "imgsz": 64, "batch": 4, "optimizer": "AdamW", "device": "cpu", "lr0": 0.01}
+VARIANTS = {
+    "plain": {"model": "model.yaml"},
+    "gam": {"base": "model.yaml", "block": "GAM", "at": "5", "args": [{"start": "zero"}], "block_lr": 2.0},
+}
+STUDY: dict[str, Any] = {
+    **{"name": "s", "data": "data.yaml", "seeds": [0, 1], "recipe": RECIPE, "baseline": "plain"},
+    **{"variants": VARIANTS, "pretrained": False, "hypothesis": "none"},
+}
+
+
 def a_study(rng: random.Random) -> list[str]:
     """A study file: a dry run."""
     put("model.yaml", MODEL, rng, as_yaml, touch=False)
     labels(rng, touch=False)
-    recipe = {"epochs": 1, "imgsz": 64, "batch": 4, "optimizer": "AdamW", "device": "cpu", "lr0": 0.01}
-    variants = {
-        "plain": {"model": "model.yaml"},
-        "gam": {"base": "model.yaml", "block": "GAM", "at": "5", "args": [{"start": "zero"}], "block_lr": 2.0},
-    }
-    study: dict[str, Any] = {"name": "s", "data": "data.yaml", "seeds": [0, 1], "recipe": recipe, "baseline": "plain"}
-    study |= {"variants": variants, "pretrained": False, "hypothesis": "none"}
-    put("study.yaml", study, rng, as_yaml)
+    put("study.yaml", STUDY, rng, as_yaml)
     return ["study", "study.yaml", "--dry-run", "--project", "studies"]
 
 
@@ -473,7 +494,97 @@ def a_command_line(rng: random.Random) -> list[str]:
     return line if line[0] != CODE else lines[0]
 
 
-KINDS: dict[str, Callable[[random.Random], list[str]]] = {
+def a_snapshot(rng: random.Random) -> Case:
+    """A snapshot of a training: which one is resumed from, and its files."""
+    import torch
+
+    from gam_yolo.study import snapshots
+    from gam_yolo.study.folder import RunFolder
+
+    run = RunFolder(Path("run"))
+    for epoch in (0, 1):
+        folder = run.snapshots / f"epoch-{epoch}"
+        folder.mkdir(parents=True)
+        for name in (snapshots.LAST, snapshots.BEST, snapshots.STATE):
+            torch.save({"ended": False, "model": torch.zeros(3)}, folder / name)
+        (folder / snapshots.RESULTS).write_text("epoch,time\n1,2.0\n")
+    for _ in range(rng.choice((1, 1, 3))):
+        file = rng.choice([path for path in run.snapshots.rglob("*") if path.is_file()])
+        file.write_bytes(damaged(file.read_bytes(), rng))
+
+    def resume() -> None:
+        found, _ = snapshots.newest(run)
+        if found:
+            snapshots.restore_files(run, found)
+
+    return resume
+
+
+def a_study_folder(rng: random.Random) -> Case:
+    """A file in the folder of a finished study: the same study again."""
+    study = _study()
+    shutil.copytree(study.parent / "studies", "studies")
+    files = [path for path in sorted(Path("studies").rglob("*")) if path.suffix in (".json", ".csv", ".yaml", ".txt")]
+    file = rng.choice([path for path in files if path.name != "finished.json" or rng.random() < 0.5])
+    if file.suffix == ".json":
+        put(str(file), json.loads(file.read_text()), rng, json.dumps)
+    else:
+        file.write_bytes(damaged(file.read_bytes(), rng))
+    return ["study", str(study), "--project", "studies"]
+
+
+def _study(made: dict[str, Path] = {}) -> Path:  # noqa: B006  # made once
+    if not made:
+        import gam_yolo
+
+        here = Path.cwd()
+        os.chdir(folder := tempfile.mkdtemp())
+        atexit.register(shutil.rmtree, folder)
+        a_study(random.Random(0))  # noqa: S311
+        put("study.yaml", {**STUDY, "seeds": [0]}, random.Random(0), as_yaml, touch=False)  # noqa: S311
+        gam_yolo.run_study("study.yaml", project="studies")
+        made["a"] = Path(folder, "study.yaml")
+        os.chdir(here)
+    return made["a"]
+
+
+DOWNLOAD = "from gam_yolo.datasets import prepare_voc\nprepare_voc(yaml)\n"
+OWN = """from torch import nn
+from gam_yolo import register
+@register
+class Own(nn.Module):
+    def __init__(self, c, by=2):
+        super().__init__()
+"""
+
+
+def a_variable(rng: random.Random) -> Case:
+    """`GAM_YOLO_BLOCKS` with the file that it names, and `GAM_YOLO_VOC`."""
+    from gam_yolo.discovery import discover
+
+    value = rng.choice([str(u).replace("\x00", "") for u in UGLY] + ["own.py", "own.py:own.py", ".:own.py"])
+    if rng.random() < 0.3:
+        a_voc_folder(rng)
+        os.environ["GAM_YOLO_VOC"] = rng.choice((value, "voc", str(Path("voc").absolute())))
+        data = {"source": "$GAM_YOLO_VOC", "path": str(Path("set").absolute()), "train": "images/val"}
+        data |= {"val": "images/val", "protocol": "voc", "first_pixel": 1, "names": dict(enumerate(NAMES))}
+        put("data.yaml", {**data, "download": DOWNLOAD}, rng, as_yaml, touch=False)
+        return ["prepare", "data.yaml"]
+    Path("own.py").write_bytes(damaged(OWN.encode(), rng))
+    os.environ["GAM_YOLO_BLOCKS"] = value
+
+    def find() -> None:
+        path = [*sys.path]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            print(*discover(), sep="\n")
+        sys.path[:] = path
+        sys.modules.pop("own", None)
+
+    return find
+
+
+KINDS: dict[str, Callable[[random.Random], Case]] = {
     "model": a_model,
     "study": a_study,
     "labels": a_label_folder,
@@ -482,6 +593,9 @@ KINDS: dict[str, Callable[[random.Random], list[str]]] = {
     "predictions": a_prediction_file,
     "checkpoint": a_checkpoint,
     "report": a_report,
+    "snapshot": a_snapshot,
+    "study folder": a_study_folder,
+    "variable": a_variable,
     "command": a_command_line,
 }
 
