@@ -179,6 +179,7 @@ def call(arguments: Case, limit: float) -> tuple[str, str]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         sys.argv = argv
     shown = out.getvalue() + err.getvalue()
+    shown = re.sub(r"\x1b\[(?:[\d;]*m|K)", "", shown) if "Scanning" in shown else shown  # Ultralytics colours its own
     if re.search(r"[\x00-\x08\x0b-\x1f\x7f\x9b\u202a-\u202e\u2066-\u2069]", re.sub(r"\r", "", shown)):
         return "failure", f"prints control characters: {shown[:300]!r}"
     if status not in (0, 1, 2):
@@ -522,15 +523,17 @@ def a_snapshot(rng: random.Random) -> Case:
 
 def a_study_folder(rng: random.Random) -> Case:
     """A file in the folder of a finished study: the same study again."""
-    study = _study()
-    shutil.copytree(study.parent / "studies", "studies")
+    finished = _study()
+    shutil.copytree(finished / "studies", "studies", ignore=shutil.ignore_patterns("*.jpg", "*.png"))
+    for name in ("study.yaml", "data.yaml", "model.yaml"):
+        shutil.copy(finished / name, name)
     files = [path for path in sorted(Path("studies").rglob("*")) if path.suffix in (".json", ".csv", ".yaml", ".txt")]
     file = rng.choice([path for path in files if path.name != "finished.json" or rng.random() < 0.5])
     if file.suffix == ".json":
         put(str(file), json.loads(file.read_text()), rng, json.dumps)
     else:
         file.write_bytes(damaged(file.read_bytes(), rng))
-    return ["study", str(study), "--project", "studies"]
+    return ["study", "study.yaml", "--project", "studies"]
 
 
 def _study(made: dict[str, Path] = {}) -> Path:  # noqa: B006  # made once
@@ -543,7 +546,7 @@ def _study(made: dict[str, Path] = {}) -> Path:  # noqa: B006  # made once
         a_study(random.Random(0))  # noqa: S311
         put("study.yaml", {**STUDY, "seeds": [0]}, random.Random(0), as_yaml, touch=False)  # noqa: S311
         gam_yolo.run_study("study.yaml", project="studies")
-        made["a"] = Path(folder, "study.yaml")
+        made["a"] = Path(folder)
         os.chdir(here)
     return made["a"]
 

@@ -1,7 +1,7 @@
 """Change the code in small ways, and count how many changes the tests notice (mutation testing).
 
     python scripts/evidence/mutants.py
-    python scripts/evidence/mutants.py registry arguments --show
+    python scripts/evidence/mutants.py registry arguments
 
 Each mutant has one change in one function: another comparison or operator, a negated condition, another constant, a
 statement or `return` value left out. The tests are collected and run once, which records the functions that each calls.
@@ -232,12 +232,13 @@ def _is_none(node: ast.AST) -> bool:
 class Runner:
     """A pytest plug-in that runs the collected tests once, and then those of each mutant in a forked process."""
 
-    def __init__(self, file: Path, slowest: float, only: int | None) -> None:
-        self.file, self.slowest, self.only = file, slowest, only
+    def __init__(self, file: Path, slowest: float, only: int | None, minutes: float) -> None:
+        self.file, self.slowest, self.only, self.minutes = file, slowest, only, minutes
         self.killed: list[Mutant] = []
-        self.survived: list[tuple[Mutant, int]] = []
+        self.survived: list[Mutant] = []
         self.tests = 0
         self.caches: list[Any] = []
+        self.functions: dict[tuple[str, int], list[FunctionType]] = {}
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Take the place of pytest's own loop."""
@@ -245,32 +246,40 @@ class Runner:
         self.caches = [
             found
             for found in gc.get_objects()
-            if isinstance(found, functools._lru_cache_wrapper) and str(found.__module__).startswith("gam_yolo")
+            if type(found) is functools._lru_cache_wrapper and str(found.__module__).startswith("gam_yolo")
         ]
         for item in session.items:
             called: set[tuple[str, int]] = set()
 
-            def profile(frame: FrameType, event: str, _: object, called: set[tuple[str, int]] = called) -> None:
-                if event == "call" and frame.f_code.co_filename == str(self.file):
+            def trace(frame: FrameType, _: str, __: object, called: set[tuple[str, int]] = called) -> None:
+                if frame.f_code.co_filename == str(self.file):
                     called.add(_key(frame.f_code))
 
             begin = time.perf_counter()
-            sys.setprofile(profile)
+            sys.settrace(trace)
             passed = self._passes(item)
-            sys.setprofile(None)
+            sys.settrace(None)
             seconds = time.perf_counter() - begin
             if passed and called and seconds < self.slowest:
                 self.tests += 1
                 for key in called:
                     users.setdefault(key, []).append((seconds, item))
+        for found in [found for found in gc.get_objects() if type(found) is FunctionType]:
+            if found.__code__.co_filename == str(self.file):
+                self.functions.setdefault(_key(found.__code__), []).append(found)
+        begin = time.monotonic()
         for number, mutant in enumerate(mutants(self.file)):
             if self.only is not None and number != self.only:
                 continue
+            if self.minutes and time.monotonic() - begin > 60 * self.minutes:
+                break
             tests = sorted(users.get(mutant.function, []), key=lambda timed: timed[0])
             if self._is_killed(mutant, tests):
                 self.killed.append(mutant)
             else:
-                self.survived.append((mutant, len(tests)))
+                self.survived.append(mutant)
+                text = f"{self.file.name}:{mutant.line}: {mutant.old}  ->  {mutant.new}   ({len(tests)} tests)"
+                print(text, file=sys.__stderr__, flush=True)
         return True
 
     def _is_killed(self, mutant: Mutant, tests: list[Timed]) -> bool:
@@ -279,9 +288,8 @@ class Runner:
             status = 1  # of an error outside a test
             try:
                 resource.setrlimit(resource.RLIMIT_DATA, (8 << 30, 8 << 30))
-                for found in [f for f in gc.get_objects() if isinstance(f, FunctionType)]:
-                    if found.__code__.co_filename == str(self.file) and _key(found.__code__) == mutant.function:
-                        found.__code__ = mutant.code
+                for function in self.functions[mutant.function]:
+                    function.__code__ = mutant.code
                 for seconds, item in tests:
                     signal.setitimer(signal.ITIMER_PROF, 5 + 5 * seconds)  # ends this process
                     signal.setitimer(signal.ITIMER_REAL, 100 + 100 * seconds)
@@ -305,9 +313,10 @@ def main() -> int:
     parser.add_argument("modules", nargs="*", default=[*TARGETS], help=f"some of: {', '.join(TARGETS)}")
     parser.add_argument("--slowest", type=float, default=3, help="seconds that a test may take to take part")
     parser.add_argument("--only", type=int, help="run this mutant alone")
+    parser.add_argument("--minutes", type=float, default=0, help="stop after this time; the mutants are in file order")
     options = parser.parse_args()
     if len(options.modules) > 1:  # each in a process of its own, as tests share what they import
-        again = [sys.executable, __file__, "--slowest", str(options.slowest)]
+        again = [sys.executable, __file__, "--slowest", str(options.slowest), "--minutes", str(options.minutes)]
         return max([subprocess.run([*again, module], check=False).returncode for module in options.modules])
     from hypothesis import Phase, settings
 
@@ -319,16 +328,13 @@ def main() -> int:
     file, tests = TARGETS[name]
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))  # the checkout's package, whatever is installed
-    runner = Runner(ROOT / file, options.slowest, options.only)
+    runner = Runner(ROOT / file, options.slowest, options.only, options.minutes)
     flags = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--doctest-modules", "--no-header"]
     status = pytest.main([*flags, file, *tests], plugins=[runner])
     killed, survived = len(runner.killed), len(runner.survived)
     table = Table("module", "tests", "mutants", "killed", "survived", "killed, %")
     share = f"{100 * killed / max(1, killed + survived):.0f}"
     table.add_row(file, *map(str, (runner.tests, killed + survived, killed, survived)), share)
-    for mutant, users in runner.survived:
-        text = f"{file}:{mutant.line}: {mutant.old}  ->  {mutant.new}   ({users} tests)"
-        Console().print(text, markup=False, highlight=False, soft_wrap=True)
     Console().print(table)
     return int(status) if status not in (0, 5) else 0
 

@@ -181,10 +181,12 @@ def work(block: str) -> tuple[Any, ...]:
     config = _config(block)
     model = _build(config)
     with torch.no_grad():
-        for number, tensor in enumerate(model.state_dict().values()):
+        draw = torch.Generator().manual_seed(0)  # the global generator is shared by all threads
+        for name, tensor in model.state_dict().items():
             if tensor.is_floating_point():
-                tensor.copy_(torch.linspace(0.1, 0.3, max(1, tensor.numel())).reshape(tensor.shape) + number / 1000)
-        image = torch.linspace(0, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
+                tensor.copy_(torch.randn(tensor.shape, generator=draw) / 4)
+                tensor.abs_().add_(0.5) if name.endswith("running_var") else None
+        image = torch.rand(1, 3, 64, 64, generator=draw)
         found = model.eval()(image)[0]
         base = _build(copy.deepcopy(BASE))
         with ultralytics_api.quiet():

@@ -10,8 +10,8 @@ failed. `docs/compatibility.md` has the last figures, made from the JSON by `--t
 What is tested, and what a row says:
 
 - assumptions: every name of Ultralytics that we use is there (`gam_yolo.ultralytics_api`);
-- YAMLs: how many of the shipped model YAMLs can be built; the others need modules of a newer release, and the error
-  says which release;
+- YAMLs: how many of the shipped model YAMLs can be parsed into layers, and those of GAM built into whole models; the
+  others need modules of a newer release, and the error says which release;
 - transfer: the base tensors of a YOLOv8n checkpoint that arrive in YOLOv8n-GAM, compared value by value, and the rows
   that compute something else than in the checkpoint;
 - identity: whether YOLOv8n-GAM with a zero start then predicts what the checkpoint predicts;
@@ -207,7 +207,7 @@ def commands() -> list[str]:
             if not (child := os.fork()):
                 os.dup2(shown.fileno(), 1)
                 os.dup2(shown.fileno(), 2)
-                sys.argv = ["command", *arguments]
+                sys.argv[:] = ["command", *arguments]  # in place: old releases keep the list
                 _exit_after(command)
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             shown.seek(0)
@@ -235,6 +235,7 @@ def _exit_after(command: Callable[[], object]) -> None:
 def inside(weights: Path | None) -> Outcome:
     """Test what needs no command, in a process with the release on its path."""
     import numpy as np
+    import torch
     from ultralytics import __version__
 
     from gam_yolo import resources, ultralytics_api
@@ -242,9 +243,13 @@ def inside(weights: Path | None) -> Outcome:
 
     outcome = Outcome(__version__, np.__version__, ultralytics_api.broken_assumptions())
     ultralytics_api.get("LOGGER").setLevel("ERROR")
+    tasks: Any = ultralytics_api.tasks()
     for name in resources.shipped_names(("cfg",)):
         try:
-            ultralytics_api.model(name, "classify" if name.endswith("-cls.yaml") else None)
+            if name.endswith("-gam.yaml"):
+                ultralytics_api.model(name)
+            with torch.device("meta"):
+                tasks.parse_model(tasks.yaml_model_load(name), 3, verbose=False)
             outcome.built += 1
         except UserError as error:
             (outcome.newer if "ultralytics>=" in str(error) else outcome.failed).append(str(error))
