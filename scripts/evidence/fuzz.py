@@ -6,7 +6,7 @@
 
 Each case takes a valid file, changes one to four places in it, and calls a command on it, as `gam-yolo` would. Values
 are replaced by what files from elsewhere hold: empty and enormous ones, other types, other numbers, hostile names and
-code. One case in five is damaged as bytes instead. A case fails if
+code. One case in five is damaged as bytes instead. One in twenty draws the charts of its report. A case fails if
 
 - an exception other than the command's own error leaves it, or the exit status is not 0, 1 or 2;
 - an error is not exactly one line, or a terminal's control characters are printed;
@@ -22,6 +22,8 @@ import argparse
 import atexit
 import contextlib
 import copy
+import functools
+import gc
 import io
 import json
 import os
@@ -41,11 +43,13 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import typer.main
 import yaml
 from rich.console import Console
 from rich.table import Table
 
 LIMIT = 10  # seconds of processor time, as other work may run beside it
+DRAWN = 20  # of so many cases, one draws the charts of its report
 WAITING = 20  # times as long by the clock
 MEMORY = 4 << 30  # bytes
 CODE = "__import__('pathlib').Path('executed').touch()"
@@ -77,6 +81,9 @@ def main() -> int:
             parser.error(f"there is no kind '{kind}'")
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     os.environ |= {"OMP_NUM_THREADS": "1", "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "COLUMNS": "200"}
+    typer.main.get_command = functools.cache(
+        typer.main.get_command
+    )  # the parser of the command, otherwise made each time
     table = Table("kind", "cases", "results", "errors", "slowest, s", "failures")
     failures: dict[str, str] = {}
     for kind in options.kinds:
@@ -91,6 +98,8 @@ def main() -> int:
                 break
             outcome, seconds, why = run(kind, options.seed, number, options.keep, first=not done)
             counts[outcome] += 1
+            if not done:
+                gc.freeze()  # what was imported is not searched for garbage again
             slowest = max(slowest, seconds if done else 0)
             if why:
                 failures.setdefault(
@@ -118,7 +127,8 @@ def run(kind: str, seed: int, number: int, keep: Path | None, *, first: bool) ->
         begin = time.process_time()
         try:
             arguments = KINDS[kind](rng)
-            outcome, why = call(arguments, limit=6 * LIMIT if first else LIMIT)
+            with drawing(number % DRAWN == 0):
+                outcome, why = call(arguments, limit=6 * LIMIT if first else LIMIT)
         finally:
             os.chdir(before)
             os.environ.clear()
@@ -133,6 +143,19 @@ def run(kind: str, seed: int, number: int, keep: Path | None, *, first: bool) ->
         if why and keep:
             shutil.copytree(folder, keep / f"{kind}-{seed}-{number}", dirs_exist_ok=True, symlinks=True)
     return ("failure" if why else outcome), seconds, why
+
+
+@contextlib.contextmanager
+def drawing(wanted: bool) -> Iterator[None]:
+    """Leave out the charts of reports unless they are wanted: they take ten times as long as all else."""
+    from gam_yolo.report import render
+
+    draw = render.draw_charts
+    render.draw_charts = draw if wanted else lambda _: ({}, [])
+    try:
+        yield
+    finally:
+        render.draw_charts = draw
 
 
 class _TooSlowError(BaseException):

@@ -189,7 +189,7 @@ def commands() -> list[str]:
     recipe = {"epochs": 1, "imgsz": 32, "optimizer": "SGD", "device": "cpu"}
     study = {"data": "demo.yaml", "pretrained": False, "seeds": [0], "variants": variants, "recipe": recipe}
     Path("study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
-    run = ["project=runs", "exist_ok=True"]
+    run = [f"project={Path.cwd() / 'runs'}", "exist_ok=True"]
     lines: list[tuple[Callable[[], object], list[str]]] = [
         (ours, ["check", "yolov8n-gam.yaml"]),
         (ours, ["place", "yolov8n.yaml", "--block", "GAM", "--at", "after SPPF", "-o", "mine.yaml"]),
