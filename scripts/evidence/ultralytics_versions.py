@@ -39,6 +39,7 @@ from typing import Any
 
 import yaml
 from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 from rich.console import Console
 
 # From the oldest supported to the newest: the first and the last of each line, and releases in between.
@@ -50,6 +51,7 @@ RELEASES = """
 DATA = "data=demo.yaml"
 SMALL = ["imgsz=32", "device=cpu"]
 TRAIN = ["epochs=1", "batch=4", "optimizer=SGD", "workers=0", "plots=False", *SMALL]
+WITHOUT_TRAPZ = "8.3.108"  # the first release that does not call `numpy.trapz`, which numpy 2.4 has removed
 YOLO = "from ultralytics.cfg import entrypoint; entrypoint()"
 
 
@@ -134,6 +136,8 @@ def try_release(release: str, folder: Path, numpys: Path, weights: Path | None) 
     metadata = next(site.glob("ultralytics-*.dist-info/METADATA")).read_text()
     asked = re.search(r"^Requires-Dist: numpy *\(?([^;)\n]*)\)?\s*$", metadata, re.MULTILINE)
     wanted = asked[1].strip() if asked else ""
+    if Version(release) < Version(WITHOUT_TRAPZ):
+        wanted = ",".join(filter(None, (wanted, "<2.4")))  # their metadata allow a numpy that they cannot work with
     path = [str(site)]
     if not SpecifierSet(wanted).contains(installed("numpy")):
         path.append(str(other := numpys / wanted))
