@@ -278,6 +278,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("commands", nargs="*", default=[*COMMANDS], help=f"some of: {', '.join(COMMANDS)}")
     parser.add_argument("--kills", type=int, default=20, help="signals at random moments, for each command and signal")
+    parser.add_argument("--minutes", type=float, help="time for each command; its cases come in random order then")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
@@ -305,9 +306,14 @@ def main() -> int:
         ]
         for sent in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
             cases += [(sent.name, lambda _: None, (rng.uniform(0, 1.1 * length), sent)) for _ in range(options.kills)]
+        if options.minutes:
+            rng.shuffle(cases)
         ends: dict[str, Counter[str]] = {}
+        begin = time.monotonic()
         wrongs: Counter[str] = Counter()
         for number, (fault, make, kill) in enumerate(cases):
+            if options.minutes and time.monotonic() - begin > 60 * options.minutes:
+                break
             with tempfile.TemporaryDirectory(prefix="faults-") as outer:
                 folder = Path(outer) / (ODD if number % 7 == 3 else "case")
                 folder.mkdir()

@@ -6,7 +6,7 @@
 
 Each case takes a valid file, changes one to four places in it, and calls a command on it, as `gam-yolo` would. Values
 are replaced by what files from elsewhere hold: empty and enormous ones, other types, other numbers, hostile names and
-code. One case in five is damaged as bytes instead. A case fails if
+code. One case in five is damaged as bytes instead. One in twenty draws the charts of its report. A case fails if
 
 - an exception other than the command's own error leaves it, or the exit status is not 0, 1 or 2;
 - an error is not exactly one line, or a terminal's control characters are printed;
@@ -19,8 +19,11 @@ Prints one row per kind of file, and how to repeat each failure. The exit status
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import copy
+import functools
+import gc
 import io
 import json
 import os
@@ -33,17 +36,20 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import typer.main
 import yaml
 from rich.console import Console
 from rich.table import Table
 
 LIMIT = 10  # seconds of processor time, as other work may run beside it
+DRAWN = 20  # of so many cases, one draws the charts of its report
 WAITING = 20  # times as long by the clock
 MEMORY = 4 << 30  # bytes
 CODE = "__import__('pathlib').Path('executed').touch()"
@@ -54,6 +60,10 @@ UGLY: tuple[Any, ...] = (
     *([], {}, [[]], [None], {"a": None}, [1, 2], [-1], [-1, -2], [10**9], {"": ""}, [[[[[[1]]]]]]),
     *(CODE, f"nn.ReLU({CODE})", "nn.Identity", "Detect", "GAM", "Concat", "os.system", "torch.hub.load", "$HOME", "*"),
 )
+
+
+Case = list[str] | Callable[[], object]
+"""A command line, or what reads the files where no command does so alone."""
 
 
 def main() -> int:
@@ -71,6 +81,9 @@ def main() -> int:
             parser.error(f"there is no kind '{kind}'")
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     os.environ |= {"OMP_NUM_THREADS": "1", "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "COLUMNS": "200"}
+    typer.main.get_command = functools.cache(
+        typer.main.get_command
+    )  # the parser of the command, otherwise made each time
     table = Table("kind", "cases", "results", "errors", "slowest, s", "failures")
     failures: dict[str, str] = {}
     for kind in options.kinds:
@@ -85,6 +98,8 @@ def main() -> int:
                 break
             outcome, seconds, why = run(kind, options.seed, number, options.keep, first=not done)
             counts[outcome] += 1
+            if not done:
+                gc.freeze()  # what was imported is not searched for garbage again
             slowest = max(slowest, seconds if done else 0)
             if why:
                 failures.setdefault(
@@ -104,7 +119,7 @@ def main() -> int:
 def run(kind: str, seed: int, number: int, keep: Path | None, *, first: bool) -> tuple[str, float, str]:
     """Run one case in a folder of its own; return its outcome, its time, and why it failed."""
     rng = random.Random(f"{kind} {seed} {number}")  # noqa: S311  # a case, not a secret
-    before = Path.cwd()
+    before, environment = Path.cwd(), dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as outer:
         folder = Path(outer) / "case"
         folder.mkdir()
@@ -112,9 +127,12 @@ def run(kind: str, seed: int, number: int, keep: Path | None, *, first: bool) ->
         begin = time.process_time()
         try:
             arguments = KINDS[kind](rng)
-            outcome, why = call(arguments, limit=6 * LIMIT if first else LIMIT)
+            with drawing(number % DRAWN == 0):
+                outcome, why = call(arguments, limit=6 * LIMIT if first else LIMIT)
         finally:
             os.chdir(before)
+            os.environ.clear()
+            os.environ.update(environment)
         seconds = time.process_time() - begin
         if [path for path in Path(outer).iterdir() if path != folder]:
             why = why or "a file outside the folder was written"
@@ -127,13 +145,34 @@ def run(kind: str, seed: int, number: int, keep: Path | None, *, first: bool) ->
     return ("failure" if why else outcome), seconds, why
 
 
+@contextlib.contextmanager
+def drawing(wanted: bool) -> Iterator[None]:
+    """Leave out the charts of reports unless they are wanted: they take ten times as long as all else."""
+    from gam_yolo.report import render
+
+    draw = render.draw_charts
+    render.draw_charts = draw if wanted else lambda _: ({}, [])
+    try:
+        yield
+    finally:
+        render.draw_charts = draw
+
+
 class _TooSlowError(BaseException):
     pass
 
 
-def call(arguments: list[str], limit: float) -> tuple[str, str]:
+def call(arguments: Case, limit: float) -> tuple[str, str]:
     """Run a command in this process; return whether it gave a result or an error, and why that is a failure."""
-    from gam_yolo.cli import main as command
+    from gam_yolo.cli import main
+    from gam_yolo.cli.console import exit_on_error
+
+    def command() -> None:
+        if isinstance(arguments, list):
+            main()
+        else:
+            with exit_on_error():
+                arguments()
 
     def stop(*_: object) -> None:
         raise _TooSlowError
@@ -143,7 +182,7 @@ def call(arguments: list[str], limit: float) -> tuple[str, str]:
     signal.setitimer(signal.ITIMER_PROF, limit)
     signal.setitimer(signal.ITIMER_REAL, WAITING * limit)  # for a command that waits without end
     out, err, status = io.StringIO(), io.StringIO(), 0
-    argv, sys.argv = sys.argv, ["gam-yolo", *arguments]
+    argv, sys.argv = sys.argv, ["gam-yolo", *(arguments if isinstance(arguments, list) else [])]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             command()
@@ -163,12 +202,14 @@ def call(arguments: list[str], limit: float) -> tuple[str, str]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         sys.argv = argv
     shown = out.getvalue() + err.getvalue()
+    shown = re.sub(r"\x1b\[(?:[\d;]*m|K)", "", shown) if "Scanning" in shown else shown  # Ultralytics colours its own
     if re.search(r"[\x00-\x08\x0b-\x1f\x7f\x9b\u202a-\u202e\u2066-\u2069]", re.sub(r"\r", "", shown)):
         return "failure", f"prints control characters: {shown[:300]!r}"
     if status not in (0, 1, 2):
         return "failure", f"status {status}"
     lines = [line for line in err.getvalue().splitlines() if line.startswith("error: ")]
-    if status == 2 and arguments[0] != "check" and len(lines) != 1 and "Usage" not in shown:
+    checks = isinstance(arguments, list) and arguments[0] == "check"  # which lists its findings
+    if status == 2 and not checks and len(lines) != 1 and "Usage" not in shown:
         return "failure", f"{len(lines)} lines of error: {shown[-300:]!r}"
     return ("error" if status == 2 else "result"), ""
 
@@ -233,7 +274,7 @@ def as_yaml(tree: Any) -> str:
     return yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, allow_unicode=True)
 
 
-# Kinds of files: each function writes the files of a case and returns the command line
+# Kinds of files: each function writes the files of a case and returns the command line, or the function to call
 
 
 BACKBONE: list[Any] = [
@@ -264,18 +305,22 @@ def a_model(rng: random.Random) -> list[str]:
     return rng.choice((["check", "model.yaml"], [*place, "-o", "out.yaml"]))
 
 
+RECIPE = {"epochs": 1, "imgsz": 64, "batch": 4, "optimizer": "AdamW", "device": "cpu", "lr0": 0.01}
+VARIANTS = {
+    "plain": {"model": "model.yaml"},
+    "gam": {"base": "model.yaml", "block": "GAM", "at": "5", "args": [{"start": "zero"}], "block_lr": 2.0},
+}
+STUDY: dict[str, Any] = {
+    **{"name": "s", "data": "data.yaml", "seeds": [0, 1], "recipe": RECIPE, "baseline": "plain"},
+    **{"variants": VARIANTS, "pretrained": False, "hypothesis": "none"},
+}
+
+
 def a_study(rng: random.Random) -> list[str]:
     """A study file: a dry run."""
     put("model.yaml", MODEL, rng, as_yaml, touch=False)
     labels(rng, touch=False)
-    recipe = {"epochs": 1, "imgsz": 64, "batch": 4, "optimizer": "AdamW", "device": "cpu", "lr0": 0.01}
-    variants = {
-        "plain": {"model": "model.yaml"},
-        "gam": {"base": "model.yaml", "block": "GAM", "at": "5", "args": [{"start": "zero"}], "block_lr": 2.0},
-    }
-    study: dict[str, Any] = {"name": "s", "data": "data.yaml", "seeds": [0, 1], "recipe": recipe, "baseline": "plain"}
-    study |= {"variants": variants, "pretrained": False, "hypothesis": "none"}
-    put("study.yaml", study, rng, as_yaml)
+    put("study.yaml", STUDY, rng, as_yaml)
     return ["study", "study.yaml", "--dry-run", "--project", "studies"]
 
 
@@ -473,7 +518,99 @@ def a_command_line(rng: random.Random) -> list[str]:
     return line if line[0] != CODE else lines[0]
 
 
-KINDS: dict[str, Callable[[random.Random], list[str]]] = {
+def a_snapshot(rng: random.Random) -> Case:
+    """A snapshot of a training: which one is resumed from, and its files."""
+    import torch
+
+    from gam_yolo.study import snapshots
+    from gam_yolo.study.folder import RunFolder
+
+    run = RunFolder(Path("run"))
+    for epoch in (0, 1):
+        folder = run.snapshots / f"epoch-{epoch}"
+        folder.mkdir(parents=True)
+        for name in (snapshots.LAST, snapshots.BEST, snapshots.STATE):
+            torch.save({"ended": False, "model": torch.zeros(3)}, folder / name)
+        (folder / snapshots.RESULTS).write_text("epoch,time\n1,2.0\n")
+    for _ in range(rng.choice((1, 1, 3))):
+        file = rng.choice([path for path in run.snapshots.rglob("*") if path.is_file()])
+        file.write_bytes(damaged(file.read_bytes(), rng))
+
+    def resume() -> None:
+        found, _ = snapshots.newest(run)
+        if found:
+            snapshots.restore_files(run, found)
+
+    return resume
+
+
+def a_study_folder(rng: random.Random) -> Case:
+    """A file in the folder of a finished study: the same study again."""
+    finished = _study()
+    shutil.copytree(finished / "studies", "studies", ignore=shutil.ignore_patterns("*.jpg", "*.png"))
+    for name in ("study.yaml", "data.yaml", "model.yaml"):
+        shutil.copy(finished / name, name)
+    files = [path for path in sorted(Path("studies").rglob("*")) if path.suffix in (".json", ".csv", ".yaml", ".txt")]
+    file = rng.choice([path for path in files if path.name != "finished.json" or rng.random() < 0.5])
+    if file.suffix == ".json":
+        put(str(file), json.loads(file.read_text()), rng, json.dumps)
+    else:
+        file.write_bytes(damaged(file.read_bytes(), rng))
+    return ["study", "study.yaml", "--project", "studies"]
+
+
+def _study(made: dict[str, Path] = {}) -> Path:  # noqa: B006  # made once
+    if not made:
+        import gam_yolo
+
+        here = Path.cwd()
+        os.chdir(folder := tempfile.mkdtemp())
+        atexit.register(shutil.rmtree, folder)
+        a_study(random.Random(0))  # noqa: S311
+        put("study.yaml", {**STUDY, "seeds": [0]}, random.Random(0), as_yaml, touch=False)  # noqa: S311
+        gam_yolo.run_study("study.yaml", project="studies")
+        made["a"] = Path(folder)
+        os.chdir(here)
+    return made["a"]
+
+
+DOWNLOAD = "from gam_yolo.datasets import prepare_voc\nprepare_voc(yaml)\n"
+OWN = """from torch import nn
+from gam_yolo import register
+@register
+class Own(nn.Module):
+    def __init__(self, c, by=2):
+        super().__init__()
+"""
+
+
+def a_variable(rng: random.Random) -> Case:
+    """`GAM_YOLO_BLOCKS` with the file that it names, and `GAM_YOLO_VOC`."""
+    from gam_yolo.discovery import discover
+
+    value = rng.choice([str(u).replace("\x00", "") for u in UGLY] + ["own.py", "own.py:own.py", ".:own.py"])
+    if rng.random() < 0.3:
+        a_voc_folder(rng)
+        os.environ["GAM_YOLO_VOC"] = rng.choice((value, "voc", str(Path("voc").absolute())))
+        data = {"source": "$GAM_YOLO_VOC", "path": str(Path("set").absolute()), "train": "images/val"}
+        data |= {"val": "images/val", "protocol": "voc", "first_pixel": 1, "names": dict(enumerate(NAMES))}
+        put("data.yaml", {**data, "download": DOWNLOAD}, rng, as_yaml, touch=False)
+        return ["prepare", "data.yaml"]
+    Path("own.py").write_bytes(damaged(OWN.encode(), rng))
+    os.environ["GAM_YOLO_BLOCKS"] = value
+
+    def find() -> None:
+        path = [*sys.path]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            print(*discover(), sep="\n")
+        sys.path[:] = path
+        sys.modules.pop("own", None)
+
+    return find
+
+
+KINDS: dict[str, Callable[[random.Random], Case]] = {
     "model": a_model,
     "study": a_study,
     "labels": a_label_folder,
@@ -482,6 +619,9 @@ KINDS: dict[str, Callable[[random.Random], list[str]]] = {
     "predictions": a_prediction_file,
     "checkpoint": a_checkpoint,
     "report": a_report,
+    "snapshot": a_snapshot,
+    "study folder": a_study_folder,
+    "variable": a_variable,
     "command": a_command_line,
 }
 

@@ -4,19 +4,20 @@
     python scripts/evidence/ultralytics_versions.py 8.3.0 8.4.190 --weights yolov8n.pt
 
 Each release is installed, without its other dependencies, into a temporary folder that comes first on the path. Without
-names, thirty releases from the oldest supported to the newest are tested. Prints one row per release and exits 1 if one
+names, 34 releases from the oldest supported to the newest are tested. Prints one row per release and exits 1 if one
 failed. `docs/compatibility.md` has the last figures, made from the JSON by `--table`.
 
 What is tested, and what a row says:
 
 - assumptions: every name of Ultralytics that we use is there (`gam_yolo.ultralytics_api`);
-- YAMLs: how many of the shipped model YAMLs can be built; the others need modules of a newer release, and the error
-  says which release;
+- YAMLs: how many of the shipped model YAMLs can be parsed into layers, and those of GAM built into whole models; the
+  others need modules of a newer release, and the error says which release;
 - transfer: the base tensors of a YOLOv8n checkpoint that arrive in YOLOv8n-GAM, compared value by value, and the rows
   that compute something else than in the checkpoint;
 - identity: whether YOLOv8n-GAM with a zero start then predicts what the checkpoint predicts;
-- commands: check, place, train, val, predict, export, compare, val with restricted loading, transfer, each in a process
-  of its own.
+- commands: train and val with restricted loading, each in a fresh process that imports nothing of ours by itself; then
+  check, place, train without a block, val, predict, export, transfer, plan of a study, compare, each in a fork of one
+  more process.
 """
 
 from __future__ import annotations
@@ -28,13 +29,17 @@ import re
 import subprocess
 import sys
 import tempfile
+import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
+import yaml
 from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 from rich.console import Console
 
 # From the oldest supported to the newest: the first and the last of each line, and releases in between.
@@ -43,9 +48,11 @@ RELEASES = """
     8.3.200 8.3.220 8.3.240 8.3.253 8.4.0 8.4.20 8.4.40 8.4.52 8.4.60 8.4.80 8.4.91 8.4.95 8.4.110 8.4.120 8.4.140
     8.4.145 8.4.160 8.4.175 8.4.190
 """
-DATA = "data=gam-demo.yaml"
-SMALL = ["imgsz=64", "device=cpu", "workers=0", "plots=False"]
-TRAIN = ["epochs=1", "batch=8", "fraction=0.1", "optimizer=SGD", *SMALL]
+DATA = "data=demo.yaml"
+SMALL = ["imgsz=32", "device=cpu"]
+TRAIN = ["epochs=1", "batch=4", "optimizer=SGD", "workers=0", "plots=False", *SMALL]
+WITHOUT_TRAPZ = "8.3.108"  # the first release that does not call `numpy.trapz`, which numpy 2.4 has removed
+YOLO = "from ultralytics.cfg import entrypoint; entrypoint()"
 
 
 @dataclass
@@ -101,80 +108,132 @@ def main() -> int:
         return 0
     done = json.loads(options.output.read_text())["releases"] if options.output and options.output.is_file() else []
     outcomes = [Outcome(**row) for row in done]
-    for release in options.releases:
-        if release in {outcome.release for outcome in outcomes}:
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            outcomes.append(outcome := try_release(release, Path(folder), options.weights))
-        Console().print(outcome.row(), soft_wrap=True)
-        outcomes.sort(key=lambda o: tuple(map(int, o.release.split("."))))
-        if options.output:
-            today = datetime.now(timezone.utc).date().isoformat()
-            text = json.dumps(
-                {
-                    "date": today,
-                    "python": sys.version.split()[0],
-                    "torch": installed("torch"),
-                    "releases": [asdict(o) for o in outcomes],
-                }
-            )
-            options.output.write_text(text + "\n")
+    with tempfile.TemporaryDirectory() as numpys:
+        for release in options.releases:
+            if release in {outcome.release for outcome in outcomes}:
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                outcomes.append(outcome := try_release(release, Path(folder), Path(numpys), options.weights))
+            Console().print(outcome.row(), soft_wrap=True)
+            outcomes.sort(key=lambda o: tuple(map(int, o.release.split("."))))
+            if options.output:
+                options.output.write_text(_report(outcomes))
     return any(outcome.failed or outcome.broken for outcome in outcomes)
 
 
-def try_release(release: str, folder: Path, weights: Path | None) -> Outcome:
-    """Install one release into a folder and test it in fresh processes."""
+def _report(outcomes: list[Outcome]) -> str:
+    today = datetime.now(timezone.utc).date().isoformat()
+    versions = {"date": today, "python": sys.version.split()[0], "torch": installed("torch")}
+    return json.dumps({**versions, "releases": [asdict(o) for o in outcomes]}, indent=1) + "\n"
+
+
+def try_release(release: str, folder: Path, numpys: Path, weights: Path | None) -> Outcome:
+    """Install one release into a folder, its numpy into a folder that is kept, and test it in fresh processes."""
     site, work = folder / "site", folder / "work with blanks"
     work.mkdir()
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site)]
-    subprocess.run([*pip, f"ultralytics=={release}"], check=True)
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-compile", "--target"]
+    subprocess.run([*pip, str(site), f"ultralytics=={release}"], check=True)
     metadata = next(site.glob("ultralytics-*.dist-info/METADATA")).read_text()
     asked = re.search(r"^Requires-Dist: numpy *\(?([^;)\n]*)\)?\s*$", metadata, re.MULTILINE)
     wanted = asked[1].strip() if asked else ""
+    if Version(release) < Version(WITHOUT_TRAPZ):
+        wanted = ",".join(filter(None, (wanted, "<2.4")))  # their metadata allow a numpy that they cannot work with
+    path = [str(site)]
     if not SpecifierSet(wanted).contains(installed("numpy")):
-        subprocess.run([*pip, f"numpy{wanted}"], check=True)
-    env = os.environ | {"PYTHONPATH": str(site), "YOLO_CONFIG_DIR": str(folder / "config")}
+        path.append(str(other := numpys / wanted))
+        if not other.exists():
+            subprocess.run([*pip, str(other), f"numpy{wanted}"], check=True)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(path), "YOLO_CONFIG_DIR": str(folder / "config")}
     env |= {"YOLO_AUTOINSTALL": "false", "YOLO_OFFLINE": "true", "PYTHONWARNINGS": "ignore"}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # the first process compiles for the others
+    (work / "demo.yaml").write_text(_demo(work / "demo"))
 
     def python(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, *arguments], cwd=work, env=env | extra, capture_output=True, text=True, check=False
         )
 
+    run = [f"project={work / 'runs'}", "exist_ok=True"]
+    last = work / "runs" / "gam" / "weights" / "last.pt"
+    train = python("-c", YOLO, "train", "model=yolov8n-gam.yaml", DATA, "name=gam", *run, *TRAIN)
     this = [str(Path(__file__).resolve()), "--inside", *(["--weights", str(weights.resolve())] if weights else [])]
     ran = python(*this)
     if ran.returncode:
-        return Outcome(release, failed=[_last(ran)])
+        return Outcome(release, failed=[_last(ran.stdout + ran.stderr)])
     outcome = Outcome(**json.loads(ran.stdout.strip().splitlines()[-1]))
-
-    last = work / "runs" / "gam" / "weights" / "last.pt"
-    images = str(work / "datasets" / "gam-demo" / "images" / "val")
-    yolo = "from ultralytics.cfg import entrypoint; entrypoint()"
-    ours = "from gam_yolo.cli import main; main()"
-    plain = work / "runs" / "plain" / "weights" / "last.pt"
-    run = [f"project={work / 'runs'}", "exist_ok=True"]
-    python("-c", yolo, "settings", f"datasets_dir={work / 'datasets'}")
-    for name, code, arguments, extra in (
-        ("check", ours, ["check", "yolov8n-gam.yaml"], {}),
-        ("place", ours, ["place", "yolov8n.yaml", "--block", "GAM", "--at", "after SPPF", "-o", "mine.yaml"], {}),
-        ("train", yolo, ["train", "model=yolov8n-gam.yaml", DATA, "name=gam", *run, *TRAIN], {}),
-        ("train", yolo, ["train", "model=yolov8n.yaml", DATA, "name=plain", *run, *TRAIN], {}),
-        ("val", yolo, ["val", f"model={last}", DATA, *SMALL], {}),
-        ("restricted val", yolo, ["val", f"model={last}", DATA, *SMALL], {"ULTRALYTICS_SAFE_LOAD": "1"}),
-        ("predict", yolo, ["predict", f"model={last}", f"source={images}", "imgsz=64", "device=cpu"], {}),
-        ("export", yolo, ["export", f"model={last}", "format=torchscript", "imgsz=64"], {}),
-        ("transfer", ours, ["transfer", str(plain), "mine.yaml"], {}),
-        ("compare", ours, ["compare", f"plain={plain}", f"gam={last}", "--data", "gam-demo.yaml", "-o", "report"], {}),
-    ):
-        done = python("-c", code, *arguments, **extra)
+    restricted = python("-c", YOLO, "val", f"model={last}", DATA, *run, *SMALL, ULTRALYTICS_SAFE_LOAD="1")
+    for name, done in (("train", train), ("restricted val", restricted)):
         if done.returncode:
-            outcome.failed.append(f"{name}: {_last(done)}")
+            outcome.failed.append(f"{name}: {_last(done.stdout + done.stderr)}")
     return outcome
 
 
-def _last(done: subprocess.CompletedProcess[str]) -> str:
-    lines = (done.stdout + done.stderr).strip().splitlines()
-    return lines[-1].strip()[-200:] if lines else f"status {done.returncode}, silently"
+def _demo(folder: Path) -> str:
+    """Return the YAML of a small demo set in a folder."""
+    from gam_yolo import resources
+
+    shipped = resources.shipped("gam-demo.yaml")
+    content = yaml.safe_load(shipped.read_text(encoding="utf-8")) if shipped else {}
+    return yaml.safe_dump({**content, "path": str(folder), "scenes": {"train": 12, "val": 12}}, sort_keys=False)
+
+
+def _last(shown: str) -> str:
+    lines = shown.strip().splitlines()
+    return lines[-1].strip()[-200:] if lines else "failed silently"
+
+
+def commands() -> list[str]:
+    """Run commands in forks of this process, in its working folder; return which failed, and their last lines."""
+    from ultralytics.cfg import entrypoint
+
+    from gam_yolo.cli import main as ours
+
+    plain, gam = (f"runs/{name}/weights/last.pt" for name in ("plain", "gam"))
+    variants = {"plain": {"model": "yolov8n.yaml"}, "gam": {"model": "yolov8n-gam.yaml"}}
+    recipe = {"epochs": 1, "imgsz": 32, "optimizer": "SGD", "device": "cpu"}
+    study = {"data": "demo.yaml", "pretrained": False, "seeds": [0], "variants": variants, "recipe": recipe}
+    Path("study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    run = [f"project={Path.cwd() / 'runs'}", "exist_ok=True"]
+    lines: list[tuple[Callable[[], object], list[str]]] = [
+        (ours, ["check", "yolov8n-gam.yaml"]),
+        (ours, ["place", "yolov8n.yaml", "--block", "GAM", "--at", "after SPPF", "-o", "mine.yaml"]),
+        (entrypoint, ["train", "model=yolov8n.yaml", DATA, "name=plain", *run, *TRAIN]),
+        (entrypoint, ["val", f"model={gam}", DATA, *run, *SMALL]),
+        (entrypoint, ["predict", f"model={gam}", "source=demo/images/val", *run, *SMALL]),
+        (entrypoint, ["export", f"model={gam}", "format=torchscript", "imgsz=32"]),
+        (ours, ["transfer", plain, "mine.yaml"]),
+        (ours, ["study", "study.yaml", "--dry-run"]),
+        (ours, ["compare", f"plain={plain}", f"gam={gam}", "--data", "demo.yaml", "--imgsz", "32", "-o", "report"]),
+    ]
+    failed = []
+    for command, arguments in lines:
+        with tempfile.TemporaryFile() as shown:
+            if not (child := os.fork()):
+                os.dup2(shown.fileno(), 1)
+                os.dup2(shown.fileno(), 2)
+                sys.argv[:] = ["command", *arguments]  # in place: old releases keep the list
+                _exit_after(command)
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            shown.seek(0)
+            if status:
+                failed.append(f"{arguments[0]}: {_last(shown.read().decode(errors='replace'))}")
+    return failed
+
+
+def _exit_after(command: Callable[[], object]) -> None:
+    """Run a command and end this process with its status, as Python would."""
+    status = 1
+    try:
+        command()
+        status = 0
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def inside(weights: Path | None) -> Outcome:
@@ -183,23 +242,37 @@ def inside(weights: Path | None) -> Outcome:
     import torch
     from ultralytics import __version__
 
-    import gam_yolo
     from gam_yolo import resources, ultralytics_api
     from gam_yolo.errors import UserError
 
     outcome = Outcome(__version__, np.__version__, ultralytics_api.broken_assumptions())
-    tasks: Any = ultralytics_api.tasks()
     ultralytics_api.get("LOGGER").setLevel("ERROR")
+    tasks: Any = ultralytics_api.tasks()
     for name in resources.shipped_names(("cfg",)):
         try:
-            ultralytics_api.model(name, "classify" if name.endswith("-cls.yaml") else None)
+            if name.endswith("-gam.yaml"):
+                ultralytics_api.model(name)
+            with torch.device("meta"):
+                tasks.parse_model(tasks.yaml_model_load(name), 3, verbose=False)
             outcome.built += 1
         except UserError as error:
             (outcome.newer if "ultralytics>=" in str(error) else outcome.failed).append(str(error))
         except Exception as error:  # what a user would see as a traceback
             outcome.failed.append(f"{name}: {type(error).__name__}: {error}"[:200])
-    if weights is None:
-        return outcome
+    if weights is not None:
+        _transfer(outcome, weights)
+    outcome.failed += commands()
+    return outcome
+
+
+def _transfer(outcome: Outcome, weights: Path) -> None:
+    """Transfer a YOLOv8n checkpoint, and compare values and predictions."""
+    import torch
+
+    import gam_yolo
+    from gam_yolo import ultralytics_api
+
+    tasks: Any = ultralytics_api.tasks()
     source = ultralytics_api.safe_checkpoint(str(weights))
     target = tasks.DetectionModel("yolov8n-gam.yaml", verbose=False)
     rows = [i for i, layer in enumerate(target.model) if type(layer).__name__ == "GAM"]
@@ -213,14 +286,12 @@ def inside(weights: Path | None) -> Outcome:
     outcome.transfer = [arrived, base]
     outcome.changed = list(gam_yolo.transfer(weights, "yolov8n-gam.yaml").changed)
     placed = gam_yolo.place("yolov8n.yaml", block="GAM", at="head-inputs", args=[{"start": "zero", "gain": 10}])
-    config = {**placed.yaml, "scale": "n"}
-    zero = tasks.DetectionModel(config, verbose=False)
+    zero = tasks.DetectionModel({**placed.yaml, "scale": "n"}, verbose=False)
     zero.load(source)
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         got, want = zero.eval()(image), source.eval()(image)
     outcome.difference = float((got[0] - want[0]).abs().max())
-    return outcome
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def test_every_scale_of_every_yaml_gets_its_widths(stem: str, scale: str) -> Non
     for i, block in found:
         wanted = math.ceil(min(rows(model)[i - 1][3][0], max_channels) * width / 8) * 8  # the row just above scales so
         assert block.channel[0].in_channels == wanted
-        assert block.np == sum(p.numel() for p in GAM(wanted).parameters())
+        assert sum(p.numel() for p in block.parameters()) == sum(p.numel() for p in GAM(wanted).parameters())
 
 
 @pytest.mark.parametrize("stem", PAIRS)

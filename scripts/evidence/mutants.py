@@ -1,0 +1,347 @@
+"""Change the code in small ways, and count how many changes the tests notice (mutation testing).
+
+    python scripts/evidence/mutants.py
+    python scripts/evidence/mutants.py registry arguments
+
+Each mutant has one change in one function: another comparison or operator, a negated condition, another constant, a
+statement or `return` value left out. The tests are collected and run once, which records the functions that each calls.
+Then, for each mutant, a forked process gets the changed function and runs the tests that call it, until one fails.
+A mutant is killed if a test fails, or does not end.
+
+Not mutated: code outside functions, default values, docstrings, annotations, and the texts of messages. Tests that take
+longer than `--slowest` seconds, and those that start processes of their own, do not take part, so the figures are lower
+bounds. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import functools
+import gc
+import itertools
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FrameType, FunctionType
+from typing import Any
+
+import pytest
+from _pytest.runner import runtestprotocol
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "registry": (
+        "gam_yolo/registry.py",
+        (
+            "tests/test_registry.py",
+            "tests/plugin/test_block_training.py::test_blocks_inside_other_modules_are_found_and_counted_once",
+        ),
+    ),
+    "arguments": ("gam_yolo/arguments.py", ("tests/plugin/test_parse_model.py", "tests/plugin/test_build_warnings.py")),
+    "edit": ("gam_yolo/graph/edit.py", ("tests/graph/test_edit.py", "tests/graph/test_api.py")),
+    "statistics": ("gam_yolo/evaluation/statistics.py", ("tests/evaluation/test_statistics.py",)),
+}
+"""The modules, and the tests of each; the examples in the module's docstrings are tests too."""
+# Tests that start other processes, which would not notice a change in this one.
+ELSEWHERE = "not (ultralytics_is_imported or files or entry_point or to_import or documented or worker)"
+
+SWAPPED: dict[type, type] = {
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.Pow: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.Mult,
+    ast.BitOr: ast.BitAnd,
+    ast.BitAnd: ast.BitOr,
+    ast.Break: ast.Continue,
+    ast.Continue: ast.Break,
+}
+Timed = tuple[float, pytest.Item]
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass
+class Mutant:
+    """A changed function: its place, what was changed, and its code."""
+
+    line: int
+    old: str
+    new: str
+    function: tuple[str, int]
+    code: CodeType
+
+
+def mutants(file: Path) -> Iterator[Mutant]:
+    """Yield every mutant of a module."""
+    source = file.read_text(encoding="utf-8")
+    original = {_key(code): code for code in _codes(compile(source, str(file), "exec"))}
+    for number in itertools.count():
+        tree = ast.parse(source)
+        changer = _Changer(number)
+        for function in _functions(tree):
+            changer.change_body(function)
+            if changer.changed:
+                break
+        else:
+            return
+        ast.fix_missing_locations(tree)
+        # Python counts a function from its first decorator.
+        key = function.name, min([function.lineno, *(d.lineno for d in function.decorator_list)])
+        try:
+            code = next(c for c in _codes(compile(tree, str(file), "exec")) if _key(c) == key)
+        except (SyntaxError, ValueError):  # what Python rejects at once
+            continue
+        if code.co_freevars == original[key].co_freevars:
+            yield Mutant(*changer.changed, key, code)
+
+
+def _functions(tree: ast.Module | ast.ClassDef) -> Iterator[Function]:
+    """Yield the functions of a module and the methods of its classes; what is inside a function is a part of it."""
+    for node in tree.body:
+        if isinstance(node, Function):
+            yield node
+        elif isinstance(node, ast.ClassDef):
+            yield from _functions(node)
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield constant
+            yield from _codes(constant)
+
+
+def _key(code: CodeType) -> tuple[str, int]:
+    return code.co_name, code.co_firstlineno
+
+
+class _Changer(ast.NodeTransformer):
+    """Makes the change with a given number."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.changed: tuple[int, str, str] | None = None
+
+    def change_body(self, function: Function) -> None:
+        """Change a function, without its annotations, default values and docstring."""
+        start = 1 if ast.get_docstring(function) is not None else 0
+        function.body[start:] = [self.visit(node) for node in function.body[start:]]
+
+    def _replace(self, old: ast.AST, new: ast.AST) -> ast.AST:
+        """Return the new node if this is the change to make."""
+        if self.changed is None:
+            if not self.number:
+                line = getattr(old, "lineno", 0)
+                self.changed = line, ast.unparse(old).splitlines()[0][:90], ast.unparse(new).splitlines()[0][:90]
+                return ast.copy_location(new, old)
+            self.number -= 1
+        return old
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        if self.changed is not None:
+            return node
+        for made in _changes(node):
+            replaced = self._replace(node, made)
+            if self.changed is not None:
+                return replaced
+        super().generic_visit(node)
+        return node
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        return self._replace(node, ast.Pass())  # without the texts of its message
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        self.change_body(node)
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        if node.value:
+            node.value = self.visit(node.value)
+        return node
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
+        return node
+
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        return node
+
+
+def _changes(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the changes of one node, each a copy."""
+    new: Any = copy.deepcopy(node)
+    if isinstance(node, ast.Compare):
+        for i, operator in enumerate(node.ops):
+            if type(operator) in SWAPPED:
+                new = copy.deepcopy(node)
+                new.ops[i] = SWAPPED[type(operator)]()
+                yield new
+    elif isinstance(node, (ast.BinOp, ast.BoolOp, ast.AugAssign)) and type(node.op) in SWAPPED:
+        new.op = SWAPPED[type(node.op)]()
+        yield new
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
+        yield new.operand
+    elif isinstance(node, (ast.Break, ast.Continue)):
+        yield SWAPPED[type(node)]()
+    elif isinstance(node, (ast.If, ast.IfExp, ast.While)) and not isinstance(node.test, (ast.Compare, ast.UnaryOp)):
+        new.test = ast.UnaryOp(ast.Not(), new.test)
+        yield new
+    elif isinstance(node, ast.Return) and node.value and not _is_none(node.value):
+        new.value = ast.Constant(None)
+        yield new
+    elif isinstance(node, ast.Expr) and isinstance(node.value, (ast.Call, ast.Yield, ast.YieldFrom)):
+        yield ast.Pass()
+    elif isinstance(node, ast.comprehension) and node.ifs:
+        new.ifs = []
+        yield new
+    elif isinstance(node, ast.Constant):
+        value = node.value
+        if isinstance(value, bool):
+            yield ast.Constant(not value)
+        elif isinstance(value, (int, float)):
+            yield ast.Constant(value + 1)
+        elif isinstance(value, str):
+            yield ast.Constant(f"{value}XX")
+
+
+def _is_none(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
+
+
+class Runner:
+    """A pytest plug-in that runs the collected tests once, and then those of each mutant in a forked process."""
+
+    def __init__(self, file: Path, slowest: float, only: int | None, minutes: float) -> None:
+        self.file, self.slowest, self.only, self.minutes = file, slowest, only, minutes
+        self.killed: list[Mutant] = []
+        self.survived: list[Mutant] = []
+        self.tests = 0
+        self.report = os.fdopen(os.dup(2), "w")  # standard error, which pytest captures
+        self.caches: list[Any] = []
+        self.functions: dict[tuple[str, int], list[FunctionType]] = {}
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Take the place of pytest's own loop."""
+        users: dict[tuple[str, int], list[Timed]] = {}
+        self.caches = [
+            found
+            for found in gc.get_objects()
+            if type(found) is functools._lru_cache_wrapper and str(found.__module__).startswith("gam_yolo")
+        ]
+        for item in session.items:
+            called: set[tuple[str, int]] = set()
+
+            def trace(frame: FrameType, _: str, __: object, called: set[tuple[str, int]] = called) -> None:
+                if frame.f_code.co_filename == str(self.file):
+                    called.add(_key(frame.f_code))
+
+            begin = time.perf_counter()
+            sys.settrace(trace)
+            passed = self._passes(item)
+            sys.settrace(None)
+            seconds = time.perf_counter() - begin
+            if passed and called and seconds < self.slowest:
+                self.tests += 1
+                for key in called:
+                    users.setdefault(key, []).append((seconds, item))
+        for found in [found for found in gc.get_objects() if type(found) is FunctionType]:
+            if found.__code__.co_filename == str(self.file):
+                self.functions.setdefault(_key(found.__code__), []).append(found)
+        begin = time.monotonic()
+        for number, mutant in enumerate(mutants(self.file)):
+            if self.only is not None and number != self.only:
+                continue
+            if self.minutes and time.monotonic() - begin > 60 * self.minutes:
+                break
+            tests = sorted(users.get(mutant.function, []), key=lambda timed: timed[0])
+            if self._is_killed(mutant, tests):
+                self.killed.append(mutant)
+            else:
+                self.survived.append(mutant)
+                text = f"{self.file.name}:{mutant.line}: {mutant.old}  ->  {mutant.new}   ({len(tests)} tests)"
+                self.report.write(text + "\n")
+                self.report.flush()
+        return True
+
+    def _is_killed(self, mutant: Mutant, tests: list[Timed]) -> bool:
+        child = os.fork()
+        if not child:
+            status = 1  # of an error outside a test
+            try:
+                resource.setrlimit(resource.RLIMIT_DATA, (8 << 30, 8 << 30))
+                for function in self.functions[mutant.function]:
+                    function.__code__ = mutant.code
+                for seconds, item in tests:
+                    signal.setitimer(signal.ITIMER_PROF, 5 + 5 * seconds)  # ends this process
+                    signal.setitimer(signal.ITIMER_REAL, 100 + 100 * seconds)
+                    if not self._passes(item):
+                        break
+                else:
+                    status = 0
+            finally:
+                os._exit(status)
+        return bool(os.waitpid(child, 0)[1])
+
+    def _passes(self, item: pytest.Item) -> bool:
+        for cache in self.caches:
+            cache.cache_clear()
+        return all(report.passed for report in runtestprotocol(item, nextitem=None, log=False))
+
+
+def main() -> int:
+    """Run the mutants of each module, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("modules", nargs="*", default=[*TARGETS], help=f"some of: {', '.join(TARGETS)}")
+    parser.add_argument("--slowest", type=float, default=3, help="seconds that a test may take to take part")
+    parser.add_argument("--only", type=int, help="run this mutant alone")
+    parser.add_argument("--minutes", type=float, default=0, help="stop after this time; the mutants are in file order")
+    options = parser.parse_args()
+    if len(options.modules) > 1:  # each in a process of its own, as tests share what they import
+        again = [sys.executable, __file__, "--slowest", str(options.slowest), "--minutes", str(options.minutes)]
+        return max([subprocess.run([*again, module], check=False).returncode for module in options.modules])
+    from hypothesis import Phase, settings
+
+    settings.register_profile(
+        "mutants", database=None, derandomize=True, deadline=None, phases=[Phase.explicit, Phase.generate]
+    )
+    settings.load_profile("mutants")
+    (name,) = options.modules
+    file, tests = TARGETS[name]
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))  # the checkout's package, whatever is installed
+    runner = Runner(ROOT / file, options.slowest, options.only, options.minutes)
+    flags = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--doctest-modules", "--no-header", "-k", ELSEWHERE]
+    status = pytest.main([*flags, file, *tests], plugins=[runner])
+    killed, survived = len(runner.killed), len(runner.survived)
+    table = Table("module", "tests", "mutants", "killed", "survived", "killed, %")
+    share = f"{100 * killed / max(1, killed + survived):.0f}"
+    table.add_row(file, *map(str, (runner.tests, killed + survived, killed, survived)), share)
+    Console().print(table)
+    return int(status) if status not in (0, 5) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
