@@ -36,6 +36,7 @@ import sys
 import tempfile
 import time
 import traceback
+import unittest.mock
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -150,12 +151,8 @@ def drawing(wanted: bool) -> Iterator[None]:
     """Leave out the charts of reports unless they are wanted: they take ten times as long as all else."""
     from gam_yolo.report import render
 
-    draw: Any = render.draw_charts
-    render.draw_charts = draw if wanted else lambda _: ({}, [])
-    try:
+    with unittest.mock.patch.object(render, "draw_charts", render.draw_charts if wanted else lambda _: ({}, [])):
         yield
-    finally:
-        render.draw_charts = draw
 
 
 class _TooSlowError(BaseException):
