@@ -14,7 +14,7 @@ from gam_yolo.attention.schema import LookedModel
 from gam_yolo.errors import UserError, option
 from gam_yolo.report.formatting import printable
 from gam_yolo.report.gallery import as_url
-from gam_yolo.report.predictions import Settings
+from gam_yolo.report.predictions import Settings, find_task
 from gam_yolo.report.result import Comparison
 from gam_yolo.report.schema import BlockFinding, Look, Panel, Picture
 from gam_yolo.report.variants import Variant
@@ -28,7 +28,7 @@ def check_variants(variants: Sequence[Variant], data: object) -> dict[str, Path]
     """Return the checkpoint of each variant that is looked at, the first, before anything takes time.
 
     Raises:
-        UserError: There is no data set, or a variant is not of checkpoints.
+        UserError: There is no data set, or a variant is not of checkpoints, or they are classifiers.
     """
     if data is None:
         raise UserError("--look is given without a data set", fix=f"Give a dataset YAML: {option('data')}")
@@ -36,6 +36,8 @@ def check_variants(variants: Sequence[Variant], data: object) -> dict[str, Path]
     for name, file in models.items():
         if file.suffix != ".pt":
             raise UserError(f"--look: the variant {name} is not of checkpoints", at=file, expected="a .pt file")
+    if find_task(variants) == "classify":
+        raise UserError("--look is given for classifiers", expected="it with detectors only", fix="Leave it out")
     return models
 
 

@@ -261,6 +261,7 @@ def test_what_cannot_be_compared_is_reported_in_one_line(
         ([a, b], {}, r"best\.pt: there is no data set to compare classifiers on\. .*--data"),
         ([a, tmp_path / "detector.pt"], {"data": folder}, "is of a classifier and .*detector.pt is not"),
         ([a, boxes], {"data": folder}, r"is of a classifier and .*boxes\.json is not"),
+        ([a, b], {"data": folder, "look": True}, "--look is given for classifiers"),
         ([a, b], {"data": folder, "gt": folder}, r"--gt .* Expected it with detectors only"),
         ([a, b], {"data": folder / "val"}, r"val: has no folder 'train'"),
         ([a, b], {"data": "$NO_SUCH_VARIABLE"}, "Set the environment variable NO_SUCH_VARIABLE to the folder"),
