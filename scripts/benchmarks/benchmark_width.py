@@ -6,8 +6,9 @@
 The plain models have YOLOv8n's depth and widths from n's 0.25 to s's 0.5. The others are YOLOv8n with a block before
 each input of the head. Every model is exported once to ONNX, which ONNX Runtime and OpenVINO run in float32, with one
 thread and with two. All models of one runtime take turns in one process, so that other programs on the machine affect
-them equally. A latency is the least of all turns: of the processor's time with one thread, of the clock's with two.
-The width that a latency buys lies on the straight line between the two nearest plain models.
+them equally. A time is the processor's, of all threads, the least of all turns. With one thread that is the latency on
+an idle core. The time on the clock is recorded as well; it means something on idle cores only. The width that a latency
+buys lies on the straight line between the two nearest plain models.
 """
 
 from __future__ import annotations
@@ -95,15 +96,11 @@ def in_turns(steps: Mapping[str, Step], turns: int) -> dict[str, dict[str, float
     }
 
 
-def milliseconds(run: Mapping[str, Any], name: str) -> float:
-    """Return a model's latency: with one thread processor time, which other programs change least."""
-    return float(run["models"][name]["cpu_ms" if run["threads"] == 1 else "wall_ms"])
-
-
 def same_latency(run: Mapping[str, Any], name: str) -> float:
     """Return the width of the plain model that takes as long as a model; NaN beyond the widest."""
-    latencies = [milliseconds(run, PLAIN.format(width)) for width in WIDTHS]
-    return float(np.interp(milliseconds(run, name), latencies, WIDTHS, right=np.nan))
+    figures = run["models"]
+    latencies = [figures[PLAIN.format(width)]["cpu_ms"] for width in WIDTHS]
+    return float(np.interp(figures[name]["cpu_ms"], latencies, WIDTHS, right=np.nan))
 
 
 def measure(imgsz: int, turns: int) -> dict[str, Any]:
@@ -113,7 +110,6 @@ def measure(imgsz: int, turns: int) -> dict[str, Any]:
         "machine": machine(torch.device("cpu")),
         "versions": versions(),
         "imgsz": imgsz,
-        "turns": turns,
         "models": {},
         "latency": [],
     }
@@ -132,7 +128,7 @@ def measure(imgsz: int, turns: int) -> dict[str, Any]:
                 child += ["--turns", str(turns), "--imgsz", str(imgsz)]
                 printed = subprocess.run(child, check=True, stdout=subprocess.PIPE, text=True).stdout
                 figures = json.loads(printed.splitlines()[-1])
-                results["latency"].append({"runtime": runtime, "threads": threads, "models": figures})
+                results["latency"].append({"runtime": runtime, "threads": threads, "turns": turns, "models": figures})
                 print(f"{runtime}, {threads} thread(s)", file=sys.stderr)
     return results
 
@@ -145,10 +141,10 @@ def tables(results: Mapping[str, Any]) -> str:
     for name, count in results["models"].items():
         cells = []
         for run in runs:
-            cell = f"{milliseconds(run, name):.1f}"
+            cell = f"{run['models'][name]['cpu_ms']:.1f}"
             if not _is_plain(name):
                 width = same_latency(run, name)
-                cell += f" ({f'{width:.2f}' if width == width else f'over {WIDTHS[-1]:.2f}'})"
+                cell += f" ({f'{width:.3f}' if width == width else f'over {WIDTHS[-1]:.2f}'})"
             cells.append(cell)
         lines.append(f"| {name} | {count['parameters']:,} | {count['gflops_torch']:.1f} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -164,26 +160,28 @@ def chart(results: Mapping[str, Any]) -> str:
     names = [name for name in results["models"] if not _is_plain(name)]
     found = {name: [same_latency(run, name) for run in runs] for name in names}
     names.sort(key=lambda name: float(np.mean(np.nan_to_num(found[name], nan=WIDTHS[-1]))))
+    most = max(width for widths in found.values() for width in widths if width == width)
+    end = next(width for width in WIDTHS if width >= most)  # the rest of the way to s would be empty
     left, right, top, row = 130, 640, 62, 26
     bottom = top + row * len(names)
 
     def x(width: float) -> float:
-        return round(left + (right - left) * (width - WIDTHS[0]) / (WIDTHS[-1] - WIDTHS[0]), 1)
+        return round(left + (right - left) * (width - WIDTHS[0]) / (end - WIDTHS[0]), 1)
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 680 {bottom + 46}" font-family="sans-serif" '
         'font-size="12" role="img" fill="#222">',
         '<rect width="100%" height="100%" fill="#fff"/>',
-        "<title>Width of the plain YOLOv8 that has the same latency</title>",
+        "<title>Width of the plain YOLOv8 that takes as long as YOLOv8n with a block</title>",
         '<text x="10" y="20" font-size="14" font-weight="bold">'
-        "Width of the plain YOLOv8 that has the same latency as YOLOv8n with the block</text>",
+        "Width of the plain YOLOv8 that takes as long as YOLOv8n with the block</text>",
     ]
     for place, run in enumerate(runs):
-        at = 16 + 165 * place
+        at = 14 + 168 * place
         parts.append(_mark(at, 40, run))
         label = f"{run['runtime']}, {run['threads']} thread{'s'[: run['threads'] - 1]}"
-        parts.append(f'<text x="{at + 10}" y="44">{label}</text>')
-    for width in WIDTHS:
+        parts.append(f'<text x="{at + 10}" y="44" font-size="11">{label}</text>')
+    for width in np.linspace(WIDTHS[0], end, 6).tolist():
         letter = {WIDTHS[0]: " (n)", WIDTHS[-1]: " (s)"}.get(width, "")
         parts.append(f'<path d="M{x(width)} {top}V{bottom}" stroke="#ddd"/>')
         parts.append(f'<text x="{x(width)}" y="{bottom + 18}" text-anchor="middle">{width:.2f}{letter}</text>')
