@@ -216,7 +216,7 @@ def _slips(a: str, b: str) -> int:
     if abs(len(a) - len(b)) > 2:
         return 3
     above: list[int] = [0] * (len(b) + 1)
-    row = [*range(len(b) + 1)]
+    row: list[int] = [*range(len(b) + 1)]
     for i, x in enumerate(a):
         before, above, row = above, row, [i + 1]
         for j, y in enumerate(b):
