@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from gam_yolo.annotations.images import exists, is_file
 from gam_yolo.checkpoints import trusting
 from gam_yolo.errors import UserError, brief, option, reason, similar
 from gam_yolo.evaluation.groups import GroupSpec
@@ -111,6 +112,7 @@ def compare(
             raise UserError(f"{name} is {brief(value)}", expected=" or ".join(_KINDS[kind] for kind in kinds))
         if value == "" and name not in ("device", "output"):
             raise UserError(f"{option(name)} is empty", fix="Is a variable of the shell not set?")
+    _check_inputs(data, gt)
     found = find_variants(variants if isinstance(variants, Mapping) else name_arguments(variants))
     names = [variant.name for variant in found]
     if control is not None and control not in names[1:]:
@@ -148,6 +150,19 @@ def compare(
         if folder is not None:
             result.save(folder)
     return result
+
+
+def _check_inputs(data: str | Path | None, gt: str | Path | None) -> None:
+    """Raise an error that names the option where its value cannot be what the option is for."""
+    yaml, annotations = (".yaml", ".yml"), "a COCO annotation file or a VOC folder"
+    if data is not None and is_file(Path(data)) and not str(data).lower().endswith(yaml):
+        fix = f"Give annotations with {option('gt')}"
+        raise UserError(f"{option('data')} is {data}", expected="a dataset YAML", fix=fix)
+    if gt is not None and str(gt).lower().endswith(yaml):
+        fix = f"Give a dataset YAML with {option('data')}"
+        raise UserError(f"{option('gt')} is {gt}", expected=annotations, fix=fix)
+    if gt is not None and not exists(Path(gt)):
+        raise UserError(f"{option('gt')} is {gt}, which does not exist", expected=annotations)
 
 
 def _silent(_: str) -> None:

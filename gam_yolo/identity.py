@@ -181,13 +181,23 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _class_digest(block: type[nn.Module]) -> str:
-    """Return the digest of a class's module; of a class without a file, a notebook's, that of its compiled methods."""
+    """Return the digest of a class's module, or of its methods where it has no file, as in a notebook.
+
+    Methods count with their default arguments, and with those of base classes without a file.
+    """
     if _top(block.__module__) in VERSIONED:
         return ""
     if _file(block.__module__):
         return code_digest(block.__module__)
-    functions = [value for value in vars(block).values() if isinstance(value, FunctionType)]
-    return hashlib.sha256(b"".join(marshal.dumps(function.__code__) for function in functions)).hexdigest()
+    kinds = [kind for kind in block.__mro__ if _top(kind.__module__) not in VERSIONED and not _file(kind.__module__)]
+    functions = [value for kind in kinds for value in vars(kind).values() if isinstance(value, FunctionType)]
+    return hashlib.sha256(b"".join(marshal.dumps((f.__code__, _defaults(f))) for f in functions)).hexdigest()
+
+
+def _defaults(function: FunctionType) -> list[str]:
+    """Return a function's default arguments as text, without the addresses of objects."""
+    defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    return [repr(d) if isinstance(d, (str, int, float, tuple, type(None))) else type(d).__name__ for d in defaults]
 
 
 @functools.cache

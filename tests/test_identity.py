@@ -91,14 +91,24 @@ def test_a_block_in_an_argument_and_the_network_around_it_count() -> None:
     assert list(identity.block_sources({"backbone": [row], "head": []})) == ["CBAM", "AttentionResNet"]
 
 
-def test_a_class_without_a_file_is_identified_by_its_methods() -> None:
+CELLS = {
+    "a method": "class Cell(nn.Module):\n    def forward(self, x):\n        return {} * x\n",
+    "a default": "class Cell(nn.Module):\n    def forward(self, x, by={}):\n        return by * x\n",
+    "a keyword's default": "class Cell(nn.Module):\n    def forward(self, x, *, by={}):\n        return by * x\n",
+    "a base class": "class B(nn.Module):\n    def forward(self, x):\n        return {} * x\nclass Cell(B):\n    pass\n",
+}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_class_without_a_file_is_identified_by_its_methods(cell: str) -> None:
     """As a notebook's cells define them."""
     digests = []
-    for factor in (1, 2):
+    for factor in (1, 2, 2):
         names: dict[str, type[nn.Module]] = {}
-        text = f"class Cell(nn.Module):\n    def forward(self, x):\n        return {factor} * x\n"
+        text = CELLS[cell].format(factor)
         exec(compile(text, "<cell>", "exec"), {"nn": nn, "__name__": "cell_without_file"}, names)  # noqa: S102
         digests.append(identity.checkpoint_code_digest(names["Cell"]()))
+    assert digests[1] == digests[2]
     assert digests[0] != digests[1]
 
 

@@ -123,3 +123,28 @@ def test_a_folder_may_have_any_name_and_a_device_too(folder: Path) -> None:
     assert "--gt" not in error_of(*COMPARE, "-o", "v1.0.pt")  # something else is wrong with these files
     done = CliRunner().invoke(app, [*PLACE, "-o", "/dev/null", "--show", "/dev/null"])
     assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (
+            ["--gt", "none.json"],
+            "--gt (in Python gt=) is none.json, which does not exist. Expected a COCO annotation file",
+        ),
+        (
+            ["--gt", "d.yaml"],
+            "--gt (in Python gt=) is d.yaml. Expected a COCO annotation file or a VOC folder. Give a data",
+        ),
+        (
+            ["--data", "truth.json"],
+            "--data (in Python data=) is truth.json. Expected a dataset YAML. Give annotations with",
+        ),
+        (
+            ["--data", "a.pt"],
+            "--data (in Python data=) is a.pt. Expected a dataset YAML. Give annotations with --gt (in",
+        ),
+    ],
+)
+def test_an_input_of_another_kind_names_its_option(options: list[str], says: str) -> None:
+    assert error_of("compare", "a.json", "b.json", *options).startswith(says)

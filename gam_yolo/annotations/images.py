@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from PIL import Image
 
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.data import ImageId
 from gam_yolo.errors import UserError
-from gam_yolo.io import read_text
+from gam_yolo.io import file_sha256, read_text
 
 __all__ = [
     "Frame",
@@ -29,6 +32,7 @@ __all__ = [
     "is_safe_name",
     "is_truncated",
     "read_frame",
+    "shared_images",
 ]
 
 
@@ -132,6 +136,35 @@ def images_shared(files: Iterable[Path], split: str, other: str) -> str:
     return f"{number} of '{split}' {verb} also in '{other}': {listed}"
 
 
+def shared_images(splits: Mapping[str, Iterable[Path]]) -> list[str]:
+    """Return a warning for each pair of splits that have images in common, by content.
+
+    Images of one size in bytes are compared by their last 4 kB, and what then still agrees completely.
+    """
+    by_size: dict[int, list[tuple[str, Path]]] = {}
+    for split, files in splits.items():
+        for file in filter(is_file, files):
+            by_size.setdefault(file.stat().st_size, []).append((split, file))
+    suspects = [one for group in by_size.values() if len({split for split, _ in group}) > 1 for one in group]
+    for key in (_ending, file_sha256):
+        groups: dict[Any, list[tuple[str, Path]]] = {}
+        for split, file in suspects:
+            groups.setdefault((file.stat().st_size, key(file)), []).append((split, file))
+        suspects = [one for group in groups.values() if len({split for split, _ in group}) > 1 for one in group]
+    content = {split: {file_sha256(file): file for s, file in suspects if s == split} for split in splits}
+    return [
+        images_shared((content[a][key] for key in shared), a, b)
+        for a, b in combinations(splits, 2)
+        if (shared := content[a].keys() & content[b].keys())
+    ]
+
+
+def _ending(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - 4096))
+        return stream.read()
+
+
 def base_name(name: str) -> str:
     r"""Return a file name without its folders, whichever system wrote it.
 
@@ -176,18 +209,23 @@ def _test(test: Callable[[], bool]) -> bool:
 class ImageFinder:
     """Finds the file of an annotation's image among the files of a split.
 
-    A file fits by its name without folders. Where several files have that name, its folders decide.
+    A file fits by its name without folders. Where several files have that name, its folders decide. An accent may be
+    one character in one name and two in the other, as on a Mac.
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
         self._by_name: dict[str, list[Path]] = {}
         for file in files:
-            self._by_name.setdefault(file.name, []).append(file)
+            self._by_name.setdefault(_composed(file.name), []).append(file)
 
     def find(self, name: str) -> Path | None:
         """Return the file of an image, or None."""
-        known: Sequence[Path] = self._by_name.get(base_name(name), ())
+        known: Sequence[Path] = self._by_name.get(_composed(base_name(name)), ())
         if len(known) > 1:
             parts = tuple(re.split(r"[\\/]", name))
             known = [file for file in known if file.parts[-len(parts) :] == parts]
         return known[0] if len(known) == 1 else None
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)

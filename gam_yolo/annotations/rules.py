@@ -3,7 +3,7 @@
 | case | rule |
 | --- | --- |
 | crowd (COCO `iscrowd`) | not trained on; a region that the evaluator ignores |
-| difficult (VOC) | not trained on; not counted by the VOC protocol. A number except 0; empty and "Unspecified" are 0 |
+| difficult (VOC) | not trained on; not counted by the VOC protocol. A number except 0, "true" or "yes" |
 | degenerate | a box without width or height, or wholly outside its image: left out and counted |
 | clipping | a box that reaches beyond its image is cut at the border and counted, unless by less than 0.01 pixels |
 | wrong unit | rejected: all boxes within one pixel, more than half well beyond their images, or all degenerate |

@@ -10,7 +10,7 @@ from typing import Any
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.coco import read_coco
 from gam_yolo.annotations.data import GroundTruth
-from gam_yolo.annotations.images import image_files, images_shared, is_folder
+from gam_yolo.annotations.images import image_files, is_folder, shared_images
 from gam_yolo.annotations.voc import read_voc
 from gam_yolo.annotations.yolo import class_names, dataset, read_yolo
 from gam_yolo.errors import UserError
@@ -37,7 +37,7 @@ def read_truth(data: str | None, gt: Path | None, split: str = "val", *, log: bo
     """
     truth = _read(data, gt, split)
     if data is not None and (shared := _shared_with_training(dataset(data, split), split)):
-        truth = replace(truth, notes=(*truth.notes, images_shared(shared, split, "train")))
+        truth = replace(truth, notes=(*truth.notes, *shared))
     for note in truth.notes if log else ():
         ultralytics_api.warn(f"{truth.source}: {note}")
     return truth
@@ -64,24 +64,15 @@ def _read(data: str | None, gt: Path | None, split: str) -> GroundTruth:
     return read_coco(found, images=images, names=names, leave_out=leave_out)
 
 
-def _shared_with_training(content: dict[str, Any], split: str) -> list[Path]:
-    """Return the images of a split that are, by the file that they lead to, training images too."""
+def _shared_with_training(content: dict[str, Any], split: str) -> list[str]:
+    """Return a warning if images of a split are, by their content, training images too."""
     if split == "train":
         return []
     try:
-        training = {_identity(file) for file in image_files(content["train"], "train")}
+        training = image_files(content["train"], "train")
     except UserError:  # whoever only evaluates may not have them
         return []
-    own = {_identity(file): file for file in image_files(content[split], split)}
-    return [own[key] for key in training & own.keys() - {None}]
-
-
-def _identity(file: Path) -> tuple[int, int] | None:
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+    return shared_images({split: image_files(content[split], split), "train": training})
 
 
 def _original_annotations(content: dict[str, Any], data: str, split: str) -> Path | None:

@@ -18,7 +18,8 @@ from gam_yolo.io import read_text, xml_number
 
 __all__ = ["image_lists", "image_names", "image_sets", "images_by_stem", "one_file", "read_voc", "read_voc_file"]
 
-FLAGS = {"": 0.0, "unspecified": 0.0}  # what annotation tools write for `difficult` beside numbers
+FLAGS = {"": 0.0, "unspecified": 0.0, "false": 0.0, "no": 0.0, "true": 1.0, "yes": 1.0}
+"""What annotation tools write for `difficult` beside numbers, in any case."""
 
 
 def read_voc(
@@ -82,6 +83,8 @@ def read_voc_file(path: Path, file: Path | None, first_pixel: int, tally: Tally)
         width = height = float("nan")
     else:
         width, height = (xml_number(root, f"size/{side}", str(path)) for side in ("width", "height"))
+    if width == height == 0:  # what tools write that do not know it
+        width = height = float("nan")
     if width <= 0 or height <= 0:
         raise UserError(f"size is {width:g} x {height:g}", at=path, expected="the image's width and height in pixels")
     objects = []

@@ -13,13 +13,13 @@ import yaml
 
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.coco import ROBOFLOW, read_coco_file, split_files, split_of
-from gam_yolo.annotations.images import exists, image_files, is_file, is_folder
+from gam_yolo.annotations.images import exists, image_files, is_file, is_folder, shared_images
 from gam_yolo.annotations.rules import Tally, apply_rules
 from gam_yolo.annotations.voc import image_lists, read_voc_file
 from gam_yolo.annotations.yolo import class_names, dataset, entries, read_labels
 from gam_yolo.datasets.coco import prepare_coco
 from gam_yolo.datasets.demo import prepare_demo
-from gam_yolo.datasets.prepared import read_summary, shared_images, splits_of
+from gam_yolo.datasets.prepared import read_summary, splits_of
 from gam_yolo.datasets.voc import prepare_voc
 from gam_yolo.errors import UserError, brief, find_cause, similar
 from gam_yolo.io import read_yaml

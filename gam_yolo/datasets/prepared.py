@@ -19,16 +19,14 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from gam_yolo import ultralytics_api
-from gam_yolo.annotations.images import images_shared, is_folder, is_safe_name
+from gam_yolo.annotations.images import is_folder, is_safe_name, shared_images
 from gam_yolo.annotations.rules import AnnotatedImage, Box, Tally, apply_rules, class_index, unique_names
 from gam_yolo.errors import UserError
-from gam_yolo.io import file_sha256
 
 __all__ = [
     "Picture",
@@ -152,35 +150,6 @@ def read_summary(folder: Path) -> tuple[dict[str, Tally], list[str]]:
         else:
             warnings.append(line)
     return tallies, warnings
-
-
-def shared_images(splits: Mapping[str, Iterable[Path]]) -> list[str]:
-    """Return a warning for each pair of splits that have images in common, by content.
-
-    Images of one size in bytes are compared by their last 4 kB, and what then still agrees completely.
-    """
-    by_size: dict[int, list[tuple[str, Path]]] = {}
-    for split, files in splits.items():
-        for file in files:
-            by_size.setdefault(file.stat().st_size, []).append((split, file))
-    suspects = [one for group in by_size.values() if len({split for split, _ in group}) > 1 for one in group]
-    for key in (_ending, file_sha256):
-        groups: dict[Any, list[tuple[str, Path]]] = {}
-        for split, file in suspects:
-            groups.setdefault((file.stat().st_size, key(file)), []).append((split, file))
-        suspects = [one for group in groups.values() if len({split for split, _ in group}) > 1 for one in group]
-    content = {split: {file_sha256(file): file for s, file in suspects if s == split} for split in splits}
-    return [
-        images_shared((content[a][key] for key in shared), a, b)
-        for a, b in combinations(splits, 2)
-        if (shared := content[a].keys() & content[b].keys())
-    ]
-
-
-def _ending(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        stream.seek(max(0, file.stat().st_size - 4096))
-        return stream.read()
 
 
 def yaml_name(data: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +82,10 @@ def test_bccd_val_has_1137_objects(shared: Path) -> None:
         ("<difficult>0</difficult>", 0),
         ("<difficult>1</difficult>", 1),
         ("<difficult>1.0</difficult>", 1),
+        ("<difficult>True</difficult>", 1),
+        ("<difficult>FALSE</difficult>", 0),
+        ("<difficult>yes</difficult>", 1),
+        ("<difficult>no</difficult>", 0),
     ],
 )
 def test_difficult_is_read_the_same_by_both(flag: str, difficult: int, tmp_path: Path, dataset_yaml: WriteYaml) -> None:
@@ -90,6 +95,19 @@ def test_difficult_is_read_the_same_by_both(flag: str, difficult: int, tmp_path:
     assert prepare(yaml).splits["train"].difficult == difficult
     assert prepare(yaml).splits["train"].boxes == 2 - difficult
     assert read_truth(yaml, None).difficult.tolist() == [bool(difficult), False]
+
+
+def test_a_size_of_zero_is_no_size(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    """Tools write it that do not know the size: both readers take the image's own."""
+    text = xml(thing("cat", 11, 21, 60, 60), thing("dog", 5, 5, 9, 9))
+    zero = re.sub(r"<(width|height)>\d+<", r"<\1>0<", text)
+    assert zero != text
+    folder = voc_folder(tmp_path / "kit", "train", {"a": zero})
+    photograph(folder / "JPEGImages/a.jpg")
+    yaml = dataset_yaml("voc", folder, val="images/train")
+    found = prepare(yaml)
+    np.testing.assert_allclose(written_boxes(found.folder, "train", (100, 80))["a"][0], [10, 20, 50, 40], atol=1e-5)
+    np.testing.assert_allclose(read_truth(yaml, None).box[0], [10, 20, 50, 40])
 
 
 def test_boxes_are_clipped_and_left_out_the_same_by_both(tmp_path: Path, dataset_yaml: WriteYaml) -> None:

@@ -6,8 +6,10 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -440,3 +442,44 @@ def test_a_number_out_of_range_is_a_one_line_error(
     with pytest.raises(UserError, match=match):
         run_compare(*pair.values(), "--gt", data_set.truth, "-o", tmp_path / "out", option, value)
     assert not (tmp_path / "out").exists()
+
+
+def test_copies_of_validation_images_among_the_training_images_are_seen(
+    data_set: DataSet, pair: dict[str, Path], tmp_path: Path
+) -> None:
+    """By content: a copy with another name, and a link. Another image of the same size in bytes is none."""
+    train = tmp_path / "train"
+    train.mkdir()
+    photos = data_set.folder / "images"
+    shutil.copy(photos / "3.jpg", train / "holiday 3.jpg")
+    (train / "seven.jpg").symlink_to(photos / "7.jpg")
+    other = bytearray((photos / "9.jpg").read_bytes())
+    other[-20] ^= 1
+    (train / "9.jpg").write_bytes(other)
+    (train / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    yaml = tmp_path / "data.yaml"
+    yaml.write_text(data_set.yaml.read_text().replace("train: images", f"train: {train}"))
+    found = compare({k: [v] for k, v in pair.items()}, data=yaml, replicates=100)
+    assert [note for note in found.notes if "also in" in note] == [
+        "2 images of 'val' are also in 'train': 3.jpg, 7.jpg"
+    ]
+
+
+def test_a_name_with_an_accent_is_found_however_it_is_composed(
+    data_set: DataSet, pair: dict[str, Path], tmp_path: Path
+) -> None:
+    """Zipped on a Mac, `é` is two characters; in the annotations it is one."""
+    truth = json.loads(data_set.truth.read_text())
+    (tmp_path / "images").mkdir()
+    for image in truth["images"]:
+        name = f"café {image['id']}.jpg"
+        with Image.open(data_set.folder / "images" / f"{image['id']}.jpg") as photo:
+            photo.save(tmp_path / "images" / unicodedata.normalize("NFD", name))
+        image["file_name"] = unicodedata.normalize("NFC", name)
+    gt = tmp_path / "gt.json"
+    gt.write_text(json.dumps(truth), encoding="utf-8")
+    yaml = tmp_path / "data.yaml"
+    yaml.write_text(data_set.yaml.read_text().replace(str(data_set.folder), str(tmp_path)))
+    found = compare({k: [v] for k, v in pair.items()}, data=yaml, gt=gt, replicates=100)
+    assert not [note for note in found.notes if "missing" in note]
+    assert found.pictures
