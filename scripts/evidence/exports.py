@@ -20,6 +20,7 @@ A second start goes on where the first one ended. `--table` prints the file's ta
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -225,7 +226,7 @@ def compute_in_float32() -> None:
 
 
 def use_one_core() -> None:
-    """Have every runtime compute on one core. ONNX Runtime counts those of the machine, not those of the process."""
+    """Have every runtime compute on one core. Some count the cores of the machine, not those of the process."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
     torch.set_num_threads(1)
@@ -239,6 +240,15 @@ def use_one_core() -> None:
         return session(path, options, **more)
 
     onnxruntime.InferenceSession = start
+    with contextlib.suppress(ImportError):
+        import ncnn
+
+        class Net(ncnn.Net):  # type: ignore[misc]  # without types
+            def __init__(self) -> None:
+                super().__init__()
+                self.opt.num_threads = 1
+
+        ncnn.Net = Net
 
 
 def size(exported: Path) -> int:
