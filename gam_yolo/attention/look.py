@@ -26,7 +26,7 @@ from gam_yolo.attention.worth import measure_worth
 from gam_yolo.blocks.parts import Start
 from gam_yolo.checkpoints import trusting
 from gam_yolo.errors import UserError, option, reason
-from gam_yolo.report.compare import MIN_REPLICATES
+from gam_yolo.report.compare import check_replicates
 from gam_yolo.report.formatting import printable
 from gam_yolo.report.predictions import load
 from gam_yolo.report.result import Comparison
@@ -97,10 +97,10 @@ def look(
         ("limit", limit, 1),
         ("pictures", pictures, 0),
         ("vid_stride", vid_stride, 1),
-        ("replicates", replicates, MIN_REPLICATES),
     ):
         if value is not None and value < least:
             raise UserError(f"{option(name)} is {value}", expected=f"{least} or more")
+    check_replicates(replicates)
     if not 0 <= confidence <= 1:
         raise UserError(f"--conf (in Python confidence=) is {confidence}", expected="a number from 0 to 1")
     files = _checkpoints(models)

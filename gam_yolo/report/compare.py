@@ -17,6 +17,7 @@ from gam_yolo.report.variants import Paths, find_variants, name_arguments
 __all__ = ["compare"]
 
 MIN_REPLICATES = 100  # fewer say too little of a variance
+MAX_REPLICATES = 100_000  # more take memory for nothing: 8 bytes for each image
 _KINDS = {str: "a string", Path: "a Path", int: "a whole number", Mapping: "a mapping", type(None): "None"}
 
 
@@ -109,8 +110,7 @@ def compare(
             expected=f"one of the variants after the baseline, {', '.join(names[1:])}",
             similar=similar(control, names[1:]),
         )
-    if replicates < MIN_REPLICATES:
-        raise UserError(f"{option('replicates')} is {replicates}", expected=f"{MIN_REPLICATES} or more")
+    check_replicates(replicates)
     settings = Settings(str(data) if data is not None else None, split, imgsz, batch, device, groups)
     truth = Path(gt) if gt is not None else None
     if data is None and split != "val" and truth is not None and truth.is_file():
@@ -121,6 +121,13 @@ def compare(
     statistics, report = Statistics(replicates=replicates), progress or _silent
     with trusting(trust):
         return run(found, truth, control, settings, statistics, Path(output) if output is not None else None, report)
+
+
+def check_replicates(replicates: int) -> None:
+    """Reject a number of replicates that says too little, or that no memory holds."""
+    if not MIN_REPLICATES <= replicates <= MAX_REPLICATES:
+        allowed = f"a number from {MIN_REPLICATES} to {MAX_REPLICATES}"
+        raise UserError(f"{option('replicates')} is {replicates}", expected=allowed)
 
 
 def _silent(_: str) -> None:
