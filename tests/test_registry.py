@@ -122,6 +122,17 @@ def test_what_no_row_could_build_is_rejected(block: Any, name: str | None, says:
     assert says in str(error.value)
 
 
+def test_a_block_inside_a_block_is_a_part_of_it() -> None:
+    class Outer(nn.Module):
+        def __init__(self, c: int) -> None:
+            super().__init__()
+            self.inner = BLOCKS["SE"](c)
+
+    register(Outer)
+    model = nn.Sequential(Outer(16), nn.Sequential(BLOCKS["SE"](16)))
+    assert list(registry.blocks_in(model)) == ["row 0 (Outer)", "row 1.0 (SE)"]
+
+
 def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(UserError, match=r"no block is named 'CBMA'. Did you mean 'CBAM'"):
         registry.get("CBMA")
