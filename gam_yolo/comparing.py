@@ -17,7 +17,7 @@ from gam_yolo.io import output_path
 from gam_yolo.report.predictions import Settings
 from gam_yolo.report.result import Comparison
 from gam_yolo.report.run import run
-from gam_yolo.report.schema import MIN_REPLICATES, Statistics
+from gam_yolo.report.schema import Statistics, check_replicates
 from gam_yolo.report.variants import Paths, find_variants, name_arguments
 
 __all__ = ["compare"]
@@ -121,8 +121,7 @@ def compare(
             expected=f"one of the variants after the baseline, {', '.join(names[1:])}",
             similar=similar(control, names[1:]),
         )
-    if replicates < MIN_REPLICATES:
-        raise UserError(f"{option('replicates')} is {replicates}", expected=f"{MIN_REPLICATES} or more")
+    check_replicates(replicates)
     folder = output_path(output, "the report's folder") if output is not None else None
     if look:
         from gam_yolo.attention.differences import add_look, check_variants  # imports torch

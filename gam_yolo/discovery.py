@@ -42,7 +42,9 @@ def discover() -> list[str]:
         except (Exception, SystemExit) as error:  # a user's module may do anything
             where = f" in line {error.lineno}" if isinstance(error, SyntaxError) else ""
             reason = " ".join(str(error).split())  # one line, as every message of ours
-            failures.append(f"{source} could not be imported ({type(error).__name__}{where}: {reason})")
+            failure = f"{source} could not be imported ({type(error).__name__}{where}: {reason})"
+            # As text: neither a name nor a message moves the cursor of a terminal.
+            failures.append("".join(c if c.isprintable() else ascii(c)[1:-1] for c in failure))
     for failure in failures:
         warnings.warn(f"gam_yolo: {failure}", stacklevel=2)
     return failures

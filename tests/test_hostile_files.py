@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import pickle
+import re
 import struct
 import zipfile
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import pytest
 import torch
 import yaml
 from torch import nn
+from typer.testing import CliRunner
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
@@ -25,6 +27,7 @@ from gam_yolo import UserError
 from gam_yolo.checkpoints import reject_code, trusting
 from gam_yolo.cli import app
 from gam_yolo.cli.console import exit_on_error
+from gam_yolo.discovery import discover
 
 DATA = "path: images\ntrain: .\nval: .\nnames: [cat]\n"
 
@@ -305,3 +308,28 @@ def test_a_name_cannot_reverse_the_text_after_it() -> None:
     shown = outcome("place", "model.yaml", "--block", "GAM", "--at", "0")
     assert "gnp.exe" in shown
     assert "\u202e" not in shown
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["prepare", "a.yaml", "\x1b[31mred.yaml"],
+        ["\x1b[2J"],
+        ["check", "--\u202eno"],
+    ],
+)
+def test_what_was_typed_is_shown_as_text_in_usage_errors(line: list[str]) -> None:
+    shown = CliRunner().invoke(app, line, env={"COLUMNS": "200"})
+    assert shown.exit_code == 2
+    assert "\\x1b" in shown.output or "\\u202e" in shown.output
+    assert not re.search("[\x1b\u202e]", shown.output)
+
+
+@pytest.mark.usefixtures("mark")
+def test_the_name_of_a_broken_block_file_is_shown_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("bad.py").write_text("raise ValueError('\\x1b[31mred')\n")
+    monkeypatch.setenv("GAM_YOLO_BLOCKS", "bad.py:\x1b[31m.py")
+    with pytest.warns(UserWarning, match="could not be imported"):
+        failures = discover()
+    assert failures[0].startswith("'bad.py' (of GAM_YOLO_BLOCKS) could not be imported (ValueError: \\x1b[31mred)")
+    assert failures[1].startswith("'\\x1b[31m.py' (of GAM_YOLO_BLOCKS) could not be imported")

@@ -61,9 +61,20 @@ def test_a_registered_block_is_placed_by_name() -> None:
     assert (layers[1].channels, layers[1].by) == (16, 4.0)
 
 
-@pytest.mark.parametrize("name", ["GAM", "CBAM", "Conv", "C2f", "Detect", "parse_model", "torch"])
-def test_a_taken_name_is_rejected_without_override(name: str) -> None:
-    with pytest.raises(UserError, match=f"cannot register '{name}': the name is taken by .*pass override=True"):
+@pytest.mark.parametrize(
+    ("name", "by"),
+    [
+        ("GAM", "gam_yolo.blocks.gam.GAM"),
+        ("CBAM", "gam_yolo.blocks.cbam.CBAM"),
+        ("Conv", "ultralytics.nn.modules.conv.Conv"),
+        ("C2f", "ultralytics.nn.modules.block.C2f"),
+        ("Detect", "ultralytics.nn.modules.head.Detect"),
+        ("parse_model", "ultralytics.nn.tasks.parse_model"),
+        ("torch", "<module 'torch' from"),
+    ],
+)
+def test_a_taken_name_is_rejected_without_override(name: str, by: str) -> None:
+    with pytest.raises(UserError, match=f"cannot register '{name}': the name is taken by {by}.*pass override=True"):
         register(name=name)(Halve)
     assert register(name=name, override=True)(Halve) is BLOCKS[name] is Halve
 
@@ -109,6 +120,17 @@ def test_what_no_row_could_build_is_rejected(block: Any, name: str | None, says:
     with pytest.raises(UserError) as error:
         register(name=name)(block)
     assert says in str(error.value)
+
+
+def test_a_block_inside_a_block_is_a_part_of_it() -> None:
+    class Outer(nn.Module):
+        def __init__(self, c: int) -> None:
+            super().__init__()
+            self.inner = BLOCKS["SE"](c)
+
+    register(Outer)
+    model = nn.Sequential(Outer(16), nn.Sequential(BLOCKS["SE"](16)))
+    assert list(registry.blocks_in(model)) == ["row 0 (Outer)", "row 1.0 (SE)"]
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:

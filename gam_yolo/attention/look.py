@@ -29,7 +29,7 @@ from gam_yolo.errors import UserError, option, reason
 from gam_yolo.io import output_path
 from gam_yolo.report.formatting import printable
 from gam_yolo.report.predictions import Settings, load
-from gam_yolo.report.schema import MIN_REPLICATES
+from gam_yolo.report.schema import check_replicates
 from gam_yolo.report.variants import Paths, find_files, name_arguments
 
 __all__ = ["look", "split_arguments"]
@@ -101,10 +101,10 @@ def look(
         ("limit", limit, 1),
         ("pictures", pictures, 0),
         ("vid_stride", vid_stride, 1),
-        ("replicates", replicates, MIN_REPLICATES),
     ):
         if value is not None and value < least:
             raise UserError(f"{option(name)} is {value}", expected=f"{least} or more")
+    check_replicates(replicates)
     if not 0 <= confidence <= 1:
         raise UserError(f"--conf (in Python confidence=) is {confidence}", expected="a number from 0 to 1")
     folder = output_path(output, "the folder of the page") if output is not None else None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import contextlib
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from gam_yolo import __version__
 from gam_yolo.cli.blocks import blocks
@@ -16,11 +19,37 @@ from gam_yolo.cli.look import look
 from gam_yolo.cli.power import power
 from gam_yolo.cli.prepare import prepare
 from gam_yolo.cli.study import study
+from gam_yolo.report.formatting import printable
 
 __all__ = ["app", "main"]
 
+
+class _Group(TyperGroup):
+    """Shows what was typed as text in its own errors too: a file's name cannot move the cursor or change colours."""
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        with _as_text():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _as_text():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _as_text() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        message = getattr(error, "message", None)  # of an error about the command line, from whichever click
+        if isinstance(message, str):
+            error.message = printable(message)  # type: ignore[attr-defined]
+        raise
+
+
 app = typer.Typer(
     name="gam-yolo",
+    cls=_Group,
     help="Place attention blocks in a YOLO model, keep its pretrained weights, and compare detectors with intervals.",
     no_args_is_help=True,
     add_completion=False,

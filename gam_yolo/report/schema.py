@@ -10,13 +10,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
-from gam_yolo.errors import UserError, similar
+from gam_yolo.errors import UserError, option, similar
 from gam_yolo.evaluation.statistics import Verdict
 from gam_yolo.movement import Movement
 from gam_yolo.report.tasks import TASKS, Task, TaskName
 
 __all__ = [
-    "MIN_REPLICATES",
     "SCHEMA",
     "SCHEMA_VERSION",
     "BestEpoch",
@@ -37,12 +36,13 @@ __all__ = [
     "Training",
     "Value",
     "VariantResult",
+    "check_replicates",
 ]
 
 T = TypeVar("T")
 
-MIN_REPLICATES = 100
-"""Fewer bootstrap samples say too little of a variance."""
+_FEWEST_REPLICATES = 100  # fewer say too little of a variance
+_MOST_REPLICATES = 100_000  # more take memory for nothing: 8 bytes for each image
 
 SCHEMA, SCHEMA_VERSION = "gam-yolo/comparison", 1
 """Name and version of the layout of `report.json`."""
@@ -52,6 +52,13 @@ _ABSENT = {"detect": {"task", "top1", "top5"}, "classify": {"AP", "AP50", "preci
 
 _ADDED = {"groups", "pair_seeds", "image_variance", "seed_variance", "interaction", "image_dof", "look"}
 """What `report.json` leaves out where it says nothing, so that an old report is written as it was."""
+
+
+def check_replicates(replicates: int) -> None:
+    """Reject a number of replicates that says too little, or that no memory holds."""
+    if not _FEWEST_REPLICATES <= replicates <= _MOST_REPLICATES:
+        allowed = f"a number from {_FEWEST_REPLICATES} to {_MOST_REPLICATES}"
+        raise UserError(f"{option('replicates')} is {replicates}", expected=allowed)
 
 
 @dataclass(frozen=True)

@@ -404,7 +404,7 @@ def test_what_a_block_is_worth_is_the_map_that_is_lost_without_it(data: Path, fo
         ({"vid_stride": 0}, r"--vid-stride \(in Python vid_stride=\) is 0. Expected 1 or more"),
         ({"imgsz": 0}, r"--imgsz \(in Python imgsz=\) is 0. Expected 1 or more"),
         ({"batch": 0}, r"--batch \(in Python batch=\) is 0. Expected 1 or more"),
-        ({"replicates": 9}, r"--replicates \(in Python replicates=\) is 9. Expected 100 or more"),
+        ({"replicates": 9}, r"--replicates \(in Python replicates=\) is 9. Expected a number from 100 to 100000"),
         ({"confidence": 2}, r"--conf \(in Python confidence=\) is 2. Expected a number from 0 to 1"),
     ],
 )

@@ -433,7 +433,12 @@ def test_a_file_that_cannot_be_read_is_a_one_line_error(
         ("--batch", 0, r"--batch \(in Python batch=\) is 0. Expected 1 or more"),
         ("--batch", -1, r"--batch \(in Python batch=\) is -1"),
         ("--imgsz", 0, r"--imgsz \(in Python imgsz=\) is 0"),
-        ("--replicates", 1, r"--replicates \(in Python replicates=\) is 1. Expected 100 or more"),
+        ("--replicates", 1, r"--replicates \(in Python replicates=\) is 1. Expected a number from 100 to 100000"),
+        (
+            "--replicates",
+            2**63,
+            r"--replicates \(in Python replicates=\) is 9223372036854775808. Expected a number from",
+        ),
     ],
 )
 def test_a_number_out_of_range_is_a_one_line_error(
