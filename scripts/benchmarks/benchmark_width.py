@@ -162,7 +162,7 @@ def chart(results: Mapping[str, Any]) -> str:
     names.sort(key=lambda name: float(np.mean(np.nan_to_num(found[name], nan=WIDTHS[-1]))))
     most = max(width for widths in found.values() for width in widths if width == width)
     end = next(width for width in WIDTHS if width >= most)  # the rest of the way to s would be empty
-    left, right, top, row = 130, 640, 62, 26
+    left, right, top, row = 150, 640, 62, 26
     bottom = top + row * len(names)
 
     def x(width: float) -> float:
