@@ -182,7 +182,7 @@ def test_what_cannot_be_placed_is_one_line(base: Path, options: dict[str, Any], 
     ("row", "says"),
     [
         ("C2f, [16, True, {inside: GAN}]", "no block is named 'GAN'. Did you mean 'GAM'"),
-        ("C2f, [16, True, {inside: 7}]", "'inside' is 7. Expected a block, such as GAM"),
+        ("C2f, [16, True, {inside: 7}]", "'inside' is 7. Expected a block, such as GAM, or "),
         ("C2f, [16, True, {inside: []}]", r"'inside' is \[\]. Expected a block, such as GAM"),
         ("C2f, [16, True, {inside: [GAM, {gait: 1}]}]", "GAM has no argument 'gait'"),
         ("GAM, [{replaces: C2f}]", r"'replaces' is 'C2f'. Expected \[repeats, module, args\]"),
