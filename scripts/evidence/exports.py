@@ -329,13 +329,13 @@ def tables(content: dict[str, Any]) -> str:
         cells += [points(one, kind) for one in trained.values()]
         lines += [f"| {' | '.join(cells)} |"] if found else []
     lines += ["" for _ in problems][:1]
-    lines += [f"- {kind}, {listed(names, everything)}: `{text}`" for (kind, text), names in problems.items()]
+    lines += [f"- {kind}, {', '.join(names)}: `{brief(text)}`" for (kind, text), names in problems.items()]
     return "\n".join(lines)
 
 
-def listed(names: list[str], everything: dict[str, Any]) -> str:
-    """Name the models of a problem."""
-    return "all models" if len(names) == len(everything) else ", ".join(names)
+def brief(text: str) -> str:
+    """Return the first statement of an error message of Ultralytics."""
+    return text.replace("ERROR ❌️ ", "").partition("; ")[0]
 
 
 def points(found: dict[str, dict[str, Any]], kind: str) -> str:
