@@ -151,11 +151,11 @@ def drawing(wanted: bool) -> Iterator[None]:
     from gam_yolo.report import render
 
     draw = render.draw_charts
-    render.draw_charts = draw if wanted else lambda _: ({}, [])
+    vars(render)["draw_charts"] = draw if wanted else lambda _: ({}, [])
     try:
         yield
     finally:
-        render.draw_charts = draw
+        vars(render)["draw_charts"] = draw
 
 
 class _TooSlowError(BaseException):
@@ -592,7 +592,7 @@ def a_variable(rng: random.Random) -> Case:
     if rng.random() < 0.3:
         a_voc_folder(rng)
         os.environ["GAM_YOLO_VOC"] = rng.choice((value, "voc", str(Path("voc").absolute())))
-        data = {"source": "$GAM_YOLO_VOC", "path": str(Path("set").absolute()), "train": "images/val"}
+        data: dict[str, Any] = {"source": "$GAM_YOLO_VOC", "path": str(Path("set").absolute()), "train": "images/val"}
         data |= {"val": "images/val", "protocol": "voc", "first_pixel": 1, "names": dict(enumerate(NAMES))}
         put("data.yaml", {**data, "download": DOWNLOAD}, rng, as_yaml, touch=False)
         return ["prepare", "data.yaml"]
