@@ -117,6 +117,8 @@ def compare_samples(
     differences: dict[str, dict[str, Differences]] = {name: {} for name in samples}
     for number, reference in enumerate(references, 1):
         others = [name for name in samples if name not in references[:number]]  # each pair once
+        if not others:  # baseline and control alone
+            continue
         estimates = [subtract(name, reference) for name in others]
         main = metrics.index(task.main)
         for name, found, p in zip(others, estimates, _corrected([e.p for e in estimates], main), strict=True):

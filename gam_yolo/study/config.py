@@ -322,6 +322,9 @@ def _train_arguments(value: Any, where: str) -> dict[str, Any]:
         ultralytics_api.validated_arguments(arguments)
     except (TypeError, ValueError, SyntaxError, AssertionError) as error:
         raise UserError(str(error).partition("\n")[0], at=where) from None
+    size = arguments.get("imgsz", 640)
+    if not all(type(pixels) is int for pixels in (size if isinstance(size, list) else [size])) or size == []:
+        raise UserError(f"'imgsz' is {brief(size)}", at=where, expected="a whole number of pixels")
     return arguments
 
 

@@ -106,7 +106,7 @@ def mutants(file: Path) -> Iterator[Mutant]:
             changer.change_body(function)
             if changer.changed:
                 break
-        else:
+        if changer.changed is None:
             return
         ast.fix_missing_locations(tree)
         # Python counts a function from its first decorator.

@@ -207,7 +207,7 @@ def global_state() -> dict[str, Any]:
             torch.is_grad_enabled(),
             torch.get_num_threads(),
         ),
-        "the blocks": [*gam_yolo.registry.BLOCKS.items()],
+        "the blocks": [*gam_yolo.BLOCKS.items()],
         "the environment": (dict(os.environ), str(Path.cwd()), [*sys.path]),
         "warnings": ([*warnings.filters], np.geterr()),
         "the output": (id(sys.stdout), id(sys.stderr)),

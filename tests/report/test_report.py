@@ -205,6 +205,16 @@ def test_images_without_detections_are_noted(data_set: DataSet, tmp_path: Path) 
     assert [note.startswith(f"{part} has no detection at all on 12 of the 60 images") for note in said] == [True]
 
 
+def test_a_control_needs_no_third_variant(data_set: DataSet, tmp_path: Path) -> None:
+    files = [f"{name}={data_set.predictions(name, 0.5, seed)}" for name, seed in (("first", 42), ("second", 43))]
+    options = ["--gt", data_set.truth, "--replicates", 300]
+    assert run_compare(*files, *options, "-o", tmp_path / "a").exit_code == 0
+    assert run_compare(*files, *options, "--control", "second", "-o", tmp_path / "b").exit_code == 0
+    alone, controlled = (loaded(tmp_path / name)["variants"][1]["differences"] for name in "ab")
+    assert controlled == alone
+    assert len(controlled) == 1
+
+
 def test_an_empty_file_is_a_detector_that_finds_nothing(data_set: DataSet, tmp_path: Path) -> None:
     empty = tmp_path / "none.json"
     empty.write_text("[]")

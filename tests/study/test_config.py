@@ -38,6 +38,8 @@ BAD: dict[str, tuple[list[str], Any, str]] = {
         r", recipe: there is no key 'epoch'\..* Did you mean 'epochs'\?",
     ),
     "wrong type": (["recipe", "epochs"], "many", r"recipe: .*epochs"),
+    "a word for a size": (["recipe", "imgsz"], "~", r"recipe: 'imgsz' is '~'\. Expected a whole number of pixels"),
+    "no size": (["recipe", "imgsz"], [], r"recipe: 'imgsz' is \[\]\. Expected a whole number of pixels"),
     "the study's own": (["recipe", "seed"], 3, r"recipe: 'seed' cannot be given here\. The study file has its own key"),
     "seeds twice": (["seeds"], [1, 1], r"'seeds' is \[1, 1\]\. Expected different whole numbers"),
     "no seeds": (["seeds"], None, r"'seeds' is None"),
