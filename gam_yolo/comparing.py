@@ -51,7 +51,7 @@ def compare(
             arguments: each path is a variant, named after its run folder or file, or by a `NAME=` in front of it.
         data: Dataset YAML. Checkpoints are validated on it. For classifiers, a folder with `train` and `val`.
         gt: A COCO annotation file or VOC folder, if the annotations are not those of `data`.
-        split: Split of the data set.
+        split: Split of the dataset.
         control: Name of a second variant to subtract from the others, such as one of equal cost.
         imgsz: Image size in pixels; None for the size the checkpoints were trained at.
         batch: Images per batch of the validation.

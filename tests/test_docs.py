@@ -45,7 +45,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 QUICK: dict[str, Any] = {"epochs": 1, "imgsz": 64, "batch": 16, "workers": 0, "device": "cpu"}
 """Arguments that every training gets on top of the documented ones; `plots` is false where no text names a picture."""
 PART = {"fraction": 0.05}
-"""And a training on a data set that matches `LARGE`."""
+"""And a training on a dataset that matches `LARGE`."""
 LARGE = "-local"
 DEMO_SCENES = {"train": 48, "val": 24}
 """The size of the demo set."""
@@ -111,7 +111,7 @@ LABELS = {
     "dota8": "0.3 0.3 0.7 0.3 0.7 0.7 0.3 0.7",
     "coco8-pose": "0.5 0.5 0.4 0.4 " + 17 * "0.5 0.5 2 ",
 }
-"""What follows the class in a label file, by the name of the data set."""
+"""What follows the class in a label file, by the name of the dataset."""
 
 
 def classification_set(path: Path) -> None:
@@ -213,7 +213,7 @@ def test_every_exception_is_needed(pattern: str) -> None:
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ultralytics' settings of a user whose environment is in no repository; data sets are shared by all documents."""
+    """Ultralytics' settings of a user whose environment is in no repository; datasets are shared by all documents."""
     folder = tmp_path_factory.mktemp("settings")
     file = folder / "Ultralytics" / "settings.json"
     file.parent.mkdir()

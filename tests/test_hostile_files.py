@@ -95,7 +95,7 @@ def test_no_command_runs_code_from_a_checkpoint(verb: str, surroundings: Path, m
     with pytest.raises(UserError, match=r"evil\.pt: cannot be loaded .*could run code\. If you trust .*--trust"):
         VERBS[verb](evil, False)
     assert not surroundings.exists()
-    try:  # it is the model of another data set, or has no blocks: what matters is that it was loaded
+    try:  # it is the model of another dataset, or has no blocks: what matters is that it was loaded
         VERBS[verb](evil, True)
     except UserError as error:
         assert "run code" not in str(error)  # noqa: PT017  # most commands reject it later for another reason

@@ -45,9 +45,9 @@ class LabelledImages:
     """The images of one split, each of one class.
 
     Attributes:
-        source: The data set's folder, for messages and reports.
+        source: The dataset's folder, for messages and reports.
         root: The folder of the split.
-        split: The split's name; that of the folder used in its place where the data set lacks it.
+        split: The split's name; that of the folder used in its place where the dataset lacks it.
         files: Path of each image below `root`, with `/`: the class folder, then the name.
         classes: Names of the class folders of `train`, in Ultralytics' order.
         label: Each image's class, an index into `classes`, shape (images,).
@@ -92,7 +92,7 @@ class Rankings:
 
 
 def resolve_folder(data: str | Path) -> Path:
-    """Return a classification data set's folder, here or in the `datasets_dir` of `yolo settings`.
+    """Return a classification dataset's folder, here or in the `datasets_dir` of `yolo settings`.
 
     Environment variables and `~` are expanded. Nothing is downloaded.
 
@@ -126,7 +126,7 @@ def split_folder(folder: Path, split: str) -> Path:
 
 
 def read_labelled_images(data: str | Path, split: str = "val") -> LabelledImages:
-    """Read one split of a classification data set, as Ultralytics does.
+    """Read one split of a classification dataset, as Ultralytics does.
 
     The classes are the folders of `train`. Images that Ultralytics cannot read are left out.
 
@@ -163,7 +163,7 @@ def read_labelled_images(data: str | Path, split: str = "val") -> LabelledImages
         )
     notes = []
     if root.name != split and (split, root.name) not in {("val", "validation"), ("val", "valid")}:
-        notes.append(f"The data set has no '{split}'. As in Ultralytics, the images of '{root.name}' took its place.")
+        notes.append(f"The dataset has no '{split}'. As in Ultralytics, the images of '{root.name}' took its place.")
     if broken := len(dataset.base.samples) - len(files):
         notes.append(f"Ultralytics could not read {broken} image(s) of {root}; they are left out.")
     missing = [name for name in classes if name not in names]
@@ -184,7 +184,7 @@ def map_classes(names: Mapping[int, str], truth: LabelledImages, at: str | Path)
         at: The checkpoint, for the error message.
 
     Raises:
-        UserError: The model's classes are not those of the data set, or cannot be told apart.
+        UserError: The model's classes are not those of the dataset, or cannot be told apart.
     """
     own = [str(names[i]) for i in sorted(names)]
     in_words = list(ultralytics_api.get("check_class_names")(list(truth.classes)).values())

@@ -28,10 +28,10 @@ def check_variants(variants: Sequence[Variant], data: object) -> dict[str, Path]
     """Return the checkpoint of each variant that is looked at, the first, before anything takes time.
 
     Raises:
-        UserError: There is no data set, or a variant is not of checkpoints, or they are classifiers.
+        UserError: There is no dataset, or a variant is not of checkpoints, or they are classifiers.
     """
     if data is None:
-        raise UserError("--look is given without a data set", fix=f"Give a dataset YAML: {option('data')}")
+        raise UserError("--look is given without a dataset", fix=f"Give a dataset YAML: {option('data')}")
     models = {variant.name: variant.paths[0] for variant in variants}
     for name, file in models.items():
         if file.suffix != ".pt":
@@ -56,7 +56,7 @@ def add_look(
     Args:
         comparison: The comparison.
         models: What `check_variants` returned.
-        settings: How it was made; with a data set.
+        settings: How it was made; with a dataset.
         replicates: Bootstrap samples of the images, for what each block is worth.
         trust: Whether checkpoints may run code.
         output: Folder for the page and the drawings of the look; None to write nothing.

@@ -76,7 +76,7 @@ def look(
         images: Whatever Ultralytics predicts on: an image, a folder, a video, a pattern, or a list; by default the
             images of `data`.
         data: Dataset YAML. With it, the mAP that is lost without each block is measured.
-        split: Split of the data set.
+        split: Split of the dataset.
         imgsz: Image size in pixels; None for the size the checkpoint was trained at.
         batch: Images per batch of the validation.
         device: Where to run, as Ultralytics names it: "0", "cpu"; "" for its choice.

@@ -107,7 +107,7 @@ class Faithfulness:
 
 @dataclass(frozen=True)
 class Worth:
-    """What a block is worth on a data set.
+    """What a block is worth on a dataset.
 
     Attributes:
         block: The block's label, or `all blocks`.
@@ -129,7 +129,7 @@ class LookedModel:
         path: Its file.
         blocks: Its attention blocks.
         faithfulness: Of its heat maps; None where nothing was detected.
-        AP: mAP 50-95 on the data set; None without a data set.
+        AP: mAP 50-95 on the dataset; None without a dataset.
         worth: What each block is worth there.
     """
 

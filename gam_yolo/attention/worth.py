@@ -39,7 +39,7 @@ def measure_worth(
     Args:
         checkpoint: The checkpoint.
         blocks: Its blocks.
-        settings: The data set, and how to validate on it.
+        settings: The dataset, and how to validate on it.
         replicates: Bootstrap samples of the images.
         trust: Whether the checkpoint may run code.
         progress: Called with a line of text at each step.
@@ -48,7 +48,7 @@ def measure_worth(
         mAP 50-95 of the whole model, and the worth of each block, and of all of them if there are several.
 
     Raises:
-        UserError: The data set cannot be read.
+        UserError: The dataset cannot be read.
     """
     if not blocks:
         return None, ()

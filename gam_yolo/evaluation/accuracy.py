@@ -47,7 +47,7 @@ def correct(truth: LabelledImages, rankings: Rankings) -> Array:
 def resample(
     truth: LabelledImages, seeds: Sequence[Rankings], weights: Array, groups: NDArray[np.intp] | None = None
 ) -> Samples:
-    """Measure one variant on the data set and on each replicate of it.
+    """Measure one variant on the dataset and on each replicate of it.
 
     Args:
         truth: The images.

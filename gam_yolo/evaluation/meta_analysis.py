@@ -1,29 +1,29 @@
-"""A difference over several data sets, for the few data sets that a study has.
+"""A difference over several datasets, for the few datasets that a study has.
 
-Data set i estimates its own true difference, d_i, with an interval of half-width h_i. Its error variance v_i is taken
+Dataset i estimates its own true difference, d_i, with an interval of half-width h_i. Its error variance v_i is taken
 as (h_i / z)², with the normal quantile z. This includes Student's factor for few seeds, which makes it cautious. True
-differences vary between data sets with the variance tau² (random effects). Every data set counts the same:
+differences vary between datasets with the variance tau² (random effects). Every dataset counts the same:
 
     mean = sum of d_i / k,    S = max(sample variance of d_i, mean of v_i),    tau² = S - mean of v_i
 
 - The interval is mean ± t sqrt(S / k), with Student's quantile for k - 1 degrees of freedom. With the sample variance
   for S it is the interval of Hartung, Knapp, Sidik and Jonkman for equal weights. Its modified form is never narrower
-  than the errors of the data sets alone imply; hence the maximum (Röver, Knapp and Friede, BMC Medical Research
+  than the errors of the datasets alone imply; hence the maximum (Röver, Knapp and Friede, BMC Medical Research
   Methodology 15:99, 2015). tau² is the estimate of Hedges and Olkin (Statistical Methods for Meta-Analysis, 1985).
-- Weights of 1 / (v_i + tau²) are usual. They make narrower intervals where one data set is much more precise than the
-  others. But tau² is poorly known from few data sets, and such weights then cover too rarely: in our simulation down to
+- Weights of 1 / (v_i + tau²) are usual. They make narrower intervals where one dataset is much more precise than the
+  others. But tau² is poorly known from few datasets, and such weights then cover too rarely: in our simulation down to
   88 % instead of 95 %. Equal weights cover at least as often as they say whatever the v_i are: Student's test of one
   sample is conservative for unequal variances (Benjamini, The American Statistician 37, 1983). Shuster (Statistics in
   Medicine 29, 2010) has more reasons for equal weights.
-- The interval for the true difference on a new data set is mean ± t sqrt(tau² + S / k) with k - 2 degrees of freedom
-  (Higgins, Thompson and Spiegelhalter, Journal of the Royal Statistical Society A 172, 2009). It needs three data sets.
+- The interval for the true difference on a new dataset is mean ± t sqrt(tau² + S / k) with k - 2 degrees of freedom
+  (Higgins, Thompson and Spiegelhalter, Journal of the Royal Statistical Society A 172, 2009). It needs three datasets.
 - I² = tau² / S is the share of the variance between the estimates that their errors do not explain (Higgins and
   Thompson, Statistics in Medicine 21, 2002).
-- The interval for the mean over these data sets, and no others, does not need tau². Its half-width is sqrt(sum of
-  h_i²) / k, with the half-widths h_i of the data sets' own intervals ("fixed effects": Rice, Higgins and Lumley,
+- The interval for the mean over these datasets, and no others, does not need tau². Its half-width is sqrt(sum of
+  h_i²) / k, with the half-widths h_i of the datasets' own intervals ("fixed effects": Rice, Higgins and Lumley,
   Journal of the Royal Statistical Society A 181, 2018).
 
-With two data sets Student's quantile is 12.7 at 95 %. The interval is valid and very wide: two data sets say little
+With two datasets Student's quantile is 12.7 at 95 %. The interval is valid and very wide: two datasets say little
 about a third. `docs/study.md` has the simulated coverage.
 """
 
@@ -43,20 +43,20 @@ __all__ = ["Overall", "over_datasets"]
 
 @dataclass(frozen=True)
 class Overall:
-    """A difference over data sets.
+    """A difference over datasets.
 
     Attributes:
         value: The mean of the differences.
-        low: Lower end of its interval, for data sets like these.
+        low: Lower end of its interval, for datasets like these.
         high: Upper end of it.
-        p: Two-sided p-value against zero, for data sets like these.
-        here_low: Lower end of the interval for the mean over these data sets alone.
+        p: Two-sided p-value against zero, for datasets like these.
+        here_low: Lower end of the interval for the mean over these datasets alone.
         here_high: Upper end of it.
-        new_low: Lower end of the interval for the true difference on a new data set; None with two data sets.
+        new_low: Lower end of the interval for the true difference on a new dataset; None with two datasets.
         new_high: Upper end of it.
-        tau: Standard deviation of the true differences between data sets.
+        tau: Standard deviation of the true differences between datasets.
         i2: Share of the variance between the estimates that their errors do not explain, from 0 to 1.
-        datasets: Names of the data sets.
+        datasets: Names of the datasets.
         p_holm: The p-value, corrected by Holm's rule for the number of variants.
         verdict: What follows from `p_holm`.
     """
@@ -77,10 +77,10 @@ class Overall:
 
 
 def over_datasets(values: Sequence[float], halves: Sequence[float], level: float = 0.95) -> Overall:
-    """Average differences over data sets.
+    """Average differences over datasets.
 
     Args:
-        values: The difference on each data set, two or more.
+        values: The difference on each dataset, two or more.
         halves: Half the width of each one's own interval, at the same level.
         level: Confidence level of all intervals.
 

@@ -75,7 +75,7 @@ Verdict = Literal["better", "worse", "no detectable difference", "too few images
 
 @dataclass(frozen=True)
 class Samples:
-    """One variant's metrics: on the data set as it is, and on each bootstrap replicate of its images.
+    """One variant's metrics: on the dataset as it is, and on each bootstrap replicate of its images.
 
     Attributes:
         value: Shape (seeds, ...); NaN where a metric does not exist.
@@ -124,7 +124,7 @@ class Estimate:
 def estimate(variant: Samples, level: float = 0.95) -> Estimate:
     """Estimate a variant's metrics, with intervals at the given confidence level, kept within 0 and 1.
 
-    The interval is for the mean over data sets of as many images. Interpolated precision is biased upwards on few
+    The interval is for the mean over datasets of as many images. Interpolated precision is biased upwards on few
     objects, and so a little higher there than on a very large set. In a difference that cancels.
     """
     plain = _estimate([(1.0, variant)], variant.effective / 2, level, [variant])

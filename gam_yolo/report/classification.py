@@ -64,7 +64,7 @@ class ClassifierValidation(Validation[Rankings]):
         map_classes(model.names, self.truth, path)
 
     def validate(self, model: Any, path: Path, imgsz: int) -> Validated[Rankings]:
-        """Run Ultralytics' validation on the images in the order of its data set."""
+        """Run Ultralytics' validation on the images in the order of its dataset."""
         truth, base = self.truth, model._smart_load("validator")
 
         class Validator(base):  # type: ignore[misc, valid-type]
@@ -89,13 +89,13 @@ def read_truth(variants: Sequence[Variant], gt: Path | None, settings: Settings)
     """Read the images and their classes.
 
     Raises:
-        UserError: There is no data set, or it cannot be read.
+        UserError: There is no dataset, or it cannot be read.
     """
     if gt is not None:
         raise UserError(f"{option('gt')} is {gt}", expected="it with detectors only", fix="Leave it out")
     if settings.data is None:
         raise UserError(
-            "there is no data set to compare classifiers on",
+            "there is no dataset to compare classifiers on",
             at=variants[0].paths[0],
             expected="a folder with train/ and val/",
             fix=f"Give it: {option('data')}",

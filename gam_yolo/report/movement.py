@@ -1,4 +1,4 @@
-"""How far the blocks of the compared checkpoints have moved from the identity, on images of the data set."""
+"""How far the blocks of the compared checkpoints have moved from the identity, on images of the dataset."""
 
 from __future__ import annotations
 

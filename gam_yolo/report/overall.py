@@ -1,4 +1,4 @@
-"""The result of a study of several data sets: a comparison on each, and the differences over all of them."""
+"""The result of a study of several datasets: a comparison on each, and the differences over all of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _COLUMNS = ("variant", "minus", "dataset", *(field.name for field in fields(Over
 
 @dataclass(frozen=True)
 class StudyResult(SavedResult):
-    """The result of a study of several data sets; `print` shows its table, and `save` writes the files of a report.
+    """The result of a study of several datasets; `print` shows its table, and `save` writes the files of a report.
 
     Attributes:
         created: When it was made, in ISO 8601.
@@ -39,8 +39,8 @@ class StudyResult(SavedResult):
         headline: The result in one sentence.
         notes: What to know before trusting it.
         level: Confidence level of intervals and verdicts.
-        datasets: The comparison on each data set, without its pictures, by the name of the data set.
-        overall: The differences over the data sets in the main metric: `overall["gam"]["plain"]` is gam minus plain.
+        datasets: The comparison on each dataset, without its pictures, by the name of the dataset.
+        overall: The differences over the datasets in the main metric: `overall["gam"]["plain"]` is gam minus plain.
     """
 
     created: str
@@ -69,11 +69,11 @@ class StudyResult(SavedResult):
         return max((comparison.references for comparison in self.datasets.values()), key=len)
 
     def difference(self, variant: str, reference: str, dataset: str) -> Difference | None:
-        """Return a difference on one data set in the main metric; None where there is none."""
+        """Return a difference on one dataset in the main metric; None where there is none."""
         return _difference(self.datasets[dataset], variant, reference)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of `report.json`, that of each data set's own included."""
+        """Return the content of `report.json`, that of each dataset's own included."""
         content = {field.name: getattr(self, field.name) for field in fields(self)}
         overall = {name: {key: asdict(one) for key, one in found.items()} for name, found in self.overall.items()}
         datasets = {name: comparison.to_dict() for name, comparison in self.datasets.items()}
@@ -86,7 +86,7 @@ class StudyResult(SavedResult):
         return environment().get_template("study.md.j2").render(report=shown)
 
     def to_csv(self) -> str:
-        """Return the text of `report.csv`: a row for each difference on each data set, and over all."""
+        """Return the text of `report.csv`: a row for each difference on each dataset, and over all."""
         out = io.StringIO()
         writer = csv.DictWriter(out, _COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
@@ -105,7 +105,7 @@ class StudyResult(SavedResult):
         return template.render(report=shown, chart=_chart(shown))
 
     def to_files(self) -> Mapping[str, str]:
-        """Return the text of each file of the report. The page links to those of the data sets, `../NAME/report/`."""
+        """Return the text of each file of the report. The page links to those of the datasets, `../NAME/report/`."""
         texts = (self.to_html(), self.to_markdown(), self.to_json(), self.to_csv())
         return dict(zip(REPORT, texts, strict=True))
 
@@ -118,7 +118,7 @@ class StudyResult(SavedResult):
         return {**content, "datasets": found}
 
     def rows(self) -> Iterator[tuple[str, str, Overall]]:
-        """Yield each difference over the data sets: the variant, what is subtracted, and the difference."""
+        """Yield each difference over the datasets: the variant, what is subtracted, and the difference."""
         for variant, found in self.overall.items():
             for reference, overall in found.items():
                 yield variant, reference, overall
@@ -135,14 +135,14 @@ class StudyResult(SavedResult):
 
 
 def summarize(name: str, datasets: Mapping[str, Comparison], notes: Sequence[str] = ()) -> StudyResult:
-    """Average the differences of a study over its data sets.
+    """Average the differences of a study over its datasets.
 
-    The differences to the baseline are one family of tests, those to the control another (Holm). A data set on which a
+    The differences to the baseline are one family of tests, those to the control another (Holm). A dataset on which a
     difference has no interval is left out of it, and a note says so.
 
     Args:
         name: Name of the study.
-        datasets: The comparison on each data set, of the same variants with the same baseline; two or more.
+        datasets: The comparison on each dataset, of the same variants with the same baseline; two or more.
         notes: What else a reader has to know.
     """
     first = next(iter(datasets.values()))
@@ -165,10 +165,10 @@ def summarize(name: str, datasets: Mapping[str, Comparison], notes: Sequence[str
             judged = replace(one, p_holm=float(p), verdict=verdict(one.value, float(p), level))
             found.setdefault(variant, {})[reference] = judged
     if without:
-        said.append(f"There is no interval for {'; '.join(without)}. What is over the data sets is without these.")
+        said.append(f"There is no interval for {'; '.join(without)}. What is over the datasets is without these.")
     if any(len(one.datasets) == 2 for own in found.values() for one in own.values()):
         said.append(
-            "Two data sets say little about others: the overall interval has Student's factor for one degree of "
+            "Two datasets say little about others: the overall interval has Student's factor for one degree of "
             "freedom, 12.7 at 95 %. The interval for the mean over these two alone is narrower."
         )
     said += [f"{key}: {warning}" for key, comparison in datasets.items() for warning in comparison.warnings]
@@ -217,11 +217,11 @@ def _headline(
     if alike:
         show = "shows" if len(alike) == 1 else "show"
         clear.append(f"{listed(alike)} {show} no detectable difference from {baseline} in {metric}")
-    return f"Over {datasets} data sets, {'; '.join(clear) or 'there is nothing to compare'}."
+    return f"Over {datasets} datasets, {'; '.join(clear) or 'there is nothing to compare'}."
 
 
 def _chart(result: StudyResult) -> str:
-    """Draw the differences on each data set and over all, one group of rows per variant."""
+    """Draw the differences on each dataset and over all, one group of rows per variant."""
     number = {name: i for i, name in enumerate(next(iter(result.datasets.values())).variants)}
     groups = []
     for variant, reference, overall in result.rows():
@@ -231,7 +231,7 @@ def _chart(result: StudyResult) -> str:
         groups.append((f"{variant} {MINUS} {reference}", [*rows, replace(row("overall", overall), pooled=True)]))
     metric = result.metric
     return (
-        charts.forest_groups(f"Difference in {metric} on each data set", groups, f"points of {metric}").html()
+        charts.forest_groups(f"Difference in {metric} on each dataset", groups, f"points of {metric}").html()
         if groups
         else ""
     )

@@ -373,7 +373,7 @@ def run_validator(
         model: Ultralytics' model.
         validator: The class of the validator.
         settings: What the user chose.
-        data: The data set, as Ultralytics takes it.
+        data: The dataset, as Ultralytics takes it.
         imgsz: Image size in pixels.
         options: More arguments of Ultralytics' `val`.
     """

@@ -297,7 +297,7 @@ class ImageGroups:
 
 @dataclass(frozen=True)
 class Data:
-    """The data set that all variants were compared on.
+    """The dataset that all variants were compared on.
 
     Attributes:
         yaml: Dataset YAML, if one was given.

@@ -29,7 +29,7 @@ _BEFORE_BLOCK = 2  # positional arguments of an AttentionResNet before its block
 
 
 def task_of(data: str | Path) -> TaskName:
-    """Return what models learn from a data set: boxes from a YAML, classes from a folder.
+    """Return what models learn from a dataset: boxes from a YAML, classes from a folder.
 
     Examples:
         >>> task_of("coco.yaml"), task_of("$GAM_YOLO_CIFAR10")
@@ -80,17 +80,17 @@ def attended(config: Mapping[str, Any], block: str, at: str, args: list[Any]) ->
 
 
 def is_dataset_name(data: str) -> bool:
-    """Return whether a data set that is not here has a bare name, by which Ultralytics may know and download it."""
+    """Return whether a dataset that is not here has a bare name, by which Ultralytics may know and download it."""
     return bool(re.fullmatch(r"[\w-]+", data)) and not ultralytics_api.dataset_folder(data).exists()
 
 
 def read_classes(data: str, study: StudyFolder, *, prepare: bool) -> tuple[Path, int, dict[str, Any]]:
-    """Read what a training reads of a classification data set.
+    """Read what a training reads of a classification dataset.
 
     Args:
         data: The folder, as Ultralytics' `data=` takes it.
         study: Its folder keeps digests of the files.
-        prepare: Have Ultralytics download a data set of its own that is missing, and write its caches, which several
+        prepare: Have Ultralytics download a dataset of its own that is missing, and write its caches, which several
             runs would otherwise write at once. Otherwise nothing is written.
 
     Returns:

@@ -37,7 +37,7 @@ KEYS = (
     *BLOCK_KEYS,
 )
 DATASET_KEYS = ("data", "pretrained", "recipe")
-REPORT = "report"  # the folder of the report, next to those of the data sets
+REPORT = "report"  # the folder of the report, next to those of the datasets
 VARIANT_KEYS = ("model", "base", "block", "at", "args", "feeds", "overrides", *BLOCK_KEYS)
 CONTROL_KEYS = ("match_cost", "overrides")
 # What the study itself sets for each run, or what would make a run something other than a training.
@@ -79,7 +79,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Study:
-    """The content of a study file, for one data set.
+    """The content of a study file, for one dataset.
 
     Attributes:
         path: The file.
@@ -92,7 +92,7 @@ class Study:
         variants: In the order of the file, the cost-matched control last.
         pair_seeds: Whether the report compares variants seed by seed, because equal seeds share the order of the data.
         pilot: A report that says beforehand what the study will be able to detect, or an empty string.
-        dataset: Name of the data set where the file has several, otherwise an empty string.
+        dataset: Name of the dataset where the file has several, otherwise an empty string.
         hypothesis: What the user expects, for the report.
         smallest_difference: The smallest difference that matters to the user, in points, for the report.
     """
@@ -113,13 +113,13 @@ class Study:
 
     @property
     def title(self) -> str:
-        """The study's name in trackers, with that of the data set where there are several."""
+        """The study's name in trackers, with that of the dataset where there are several."""
         return f"{self.name}-{self.dataset}" if self.dataset else self.name
 
     @property
     def where(self) -> str:
-        """The place of the data set in the file, for error messages."""
-        return f"{self.path}, data set '{self.dataset}'" if self.dataset else f"{self.path}, key 'data'"
+        """The place of the dataset in the file, for error messages."""
+        return f"{self.path}, dataset '{self.dataset}'" if self.dataset else f"{self.path}, key 'data'"
 
     @property
     def notes(self) -> list[str]:
@@ -131,13 +131,13 @@ class Study:
 
 
 def read_study(study: str | Path) -> Study:
-    """Read and check a study file of one data set.
+    """Read and check a study file of one dataset.
 
     Args:
         study: Its path, or the bare name of a shipped one; a file of that name here takes precedence.
 
     Raises:
-        UserError: As `read_studies`; or it has several data sets.
+        UserError: As `read_studies`; or it has several datasets.
 
     Examples:
         >>> read_study("demo.yaml").seeds
@@ -145,12 +145,12 @@ def read_study(study: str | Path) -> Study:
     """
     first, *others = read_studies(study)
     if others:
-        raise UserError(f"has {1 + len(others)} data sets", at=first.path, expected="one")
+        raise UserError(f"has {1 + len(others)} datasets", at=first.path, expected="one")
     return first
 
 
 def read_studies(study: str | Path) -> tuple[Study, ...]:
-    """Read and check a study file; return one study for each of its data sets.
+    """Read and check a study file; return one study for each of its datasets.
 
     Args:
         study: As in `read_study`.
@@ -207,7 +207,7 @@ def read_studies(study: str | Path) -> tuple[Study, ...]:
 
 
 def _datasets(config: Mapping[str, Any], path: Path) -> dict[str, tuple[Mapping[str, Any], str]]:
-    """Return what the file says of each data set by name, and where it says so."""
+    """Return what the file says of each dataset by name, and where it says so."""
     if "datasets" not in config:
         data = config.get("data")
         listed: list[Any] = data if isinstance(data, list) else [data]
@@ -219,22 +219,22 @@ def _datasets(config: Mapping[str, Any], path: Path) -> dict[str, tuple[Mapping[
         raise UserError("both 'data' and 'datasets' are given", at=path, expected="one of them")
     else:
         named = _mapping(config["datasets"], f"{path}, datasets")
-        given = [(key, value, f"{path}, data set {brief(key)}") for key, value in named.items()]
+        given = [(key, value, f"{path}, dataset {brief(key)}") for key, value in named.items()]
     if not given:
-        raise UserError("there is no data set", at=path, expected="at least one")
+        raise UserError("there is no dataset", at=path, expected="at least one")
     sets: dict[str, tuple[Mapping[str, Any], str]] = {}
     for key, value, where in given:
         if not isinstance(key, str) or not NAME.fullmatch(key) or key == REPORT:
             raise UserError(f"the name {brief(key)} cannot be that of a folder", at=where, expected=NAME_RULE)
         if key in sets:
-            raise UserError(f"two data sets have the name '{key}'", at=where, fix="Name them with 'datasets:'")
+            raise UserError(f"two datasets have the name '{key}'", at=where, fix="Name them with 'datasets:'")
         _check_keys(_mapping(value, where), DATASET_KEYS, where)
         sets[key] = value, where
     return sets
 
 
 def _stem(data: Any, where: str) -> str:
-    """Return the name of a data set that is not named: that of its YAML."""
+    """Return the name of a dataset that is not named: that of its YAML."""
     return Path(_text({"data": data}, "data", "dataset YAMLs", where)).stem
 
 

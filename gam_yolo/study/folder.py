@@ -13,11 +13,11 @@
     finished.json     the mark, written last
     failed.json       why the last attempt failed
 
-A study of several data sets has such a folder, without the lock, for each of them, and beside these:
+A study of several datasets has such a folder, without the lock, for each of them, and beside these:
 
 <study>/
   .lock               as above
-  report/             the summary over the data sets
+  report/             the summary over the datasets
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class StudyFolder:
         return self.path / "report"
 
     def dataset(self, name: str) -> StudyFolder:
-        """Return the folder of a data set; this one where the study has only one, without a name."""
+        """Return the folder of a dataset; this one where the study has only one, without a name."""
         return StudyFolder(self.path / name)
 
     @property

@@ -39,7 +39,7 @@ class Run:
     """One training.
 
     Attributes:
-        dataset: Name of its data set where the study has several, otherwise an empty string.
+        dataset: Name of its dataset where the study has several, otherwise an empty string.
         variant: Name of its variant.
         seed: Its seed.
         folder: Its folder.
@@ -98,7 +98,7 @@ class Plan:
     def only(self, patterns: Sequence[str]) -> Plan:
         """Return the plan with those runs alone that a pattern names; all runs where there is no pattern.
 
-        A pattern can name data sets, variants, or both as `Run.label` does; with or without the seed.
+        A pattern can name datasets, variants, or both as `Run.label` does; with or without the seed.
 
         Raises:
             UserError: A pattern matches no run.
@@ -118,7 +118,7 @@ class Plan:
 
 
 def merged(plans: Iterable[Plan]) -> Plan:
-    """Return the plans of several data sets as one, seed by seed."""
+    """Return the plans of several datasets as one, seed by seed."""
     plans = list(plans)
     runs = [run for one in plans for run in one.runs]
     order = list(dict.fromkeys(run.seed for run in runs))
@@ -133,8 +133,8 @@ def plan(study: Study, folder: StudyFolder, *, dry_run: bool = False) -> Plan:
     """Build every variant's model, read the data, and name each run by what determines its result.
 
     Args:
-        study: What the study file says of one data set.
-        folder: The data set's folder.
+        study: What the study file says of one dataset.
+        folder: The dataset's folder.
         dry_run: Write nothing and run no code from a file: no `activation:`, no `download:`, no pickle. Otherwise the
             dataset is prepared and the pretrained weights are downloaded where they are missing. Where a dry run
             cannot know the folders for that reason, they end in "?", and the notes say why.

@@ -63,9 +63,9 @@ def run_study(
     progress: Progress | None = None,
     watch: Callable[[Sequence[Job]], None] | None = None,
 ) -> Comparison | StudyResult | None:
-    """Train every variant of a study with every seed on each of its data sets, and compare them.
+    """Train every variant of a study with every seed on each of its datasets, and compare them.
 
-    All data sets are prepared and checked before the first training. Called again, it resumes: finished runs are kept,
+    All datasets are prepared and checked before the first training. Called again, it resumes: finished runs are kept,
     interrupted trainings continue from their newest snapshot. A run whose code, data, arguments or environment have
     changed is trained as a new run, and `progress` says what changed.
 
@@ -73,7 +73,7 @@ def run_study(
         study: A study file, the bare name of a shipped one such as `demo.yaml`, or what `read_study` returns.
         workers: Trainings at a time; 0 for one per GPU, or on CPUs as many as have a core and memory each. They share
             the GPUs in turn.
-        only: Train only these runs: names or patterns such as `gam`, `gam-s0`, `*-s0`, or with the name of a data set
+        only: Train only these runs: names or patterns such as `gam`, `gam-s0`, `*-s0`, or with the name of a dataset
             `voc`, `voc/gam`. Empty for all.
         project: The folder for studies; by default `study` in Ultralytics' `runs_dir`.
         ray: Train on the Ray cluster at this address, or `auto`. All its nodes must see `project`.
@@ -82,9 +82,9 @@ def run_study(
         watch: Called with all runs and their states twice a second while they are trained.
 
     Returns:
-        With one data set: the comparison of all finished runs, as `gam_yolo.compare` returns it; None before the
-        baseline and another variant have a finished run. With several: the comparison on each data set and the
-        differences over all; None before two data sets have a comparison. Failed runs are left out.
+        With one dataset: the comparison of all finished runs, as `gam_yolo.compare` returns it; None before the
+        baseline and another variant have a finished run. With several: the comparison on each dataset and the
+        differences over all; None before two datasets have a comparison. Failed runs are left out.
 
     Raises:
         UserError: The study cannot be read or planned, another process carries it out, or the disk is full.
@@ -183,7 +183,7 @@ class _Watch:
 
 
 def _compare(study: Study, planned: Plan, folder: StudyFolder, device: str, say: Progress) -> Comparison | None:
-    """Report on all finished runs on one data set, whichever were chosen this time."""
+    """Report on all finished runs on one dataset, whichever were chosen this time."""
     from gam_yolo.report.predictions import Settings
     from gam_yolo.report.run import run as report
     from gam_yolo.report.variants import Variant
@@ -233,12 +233,12 @@ def _statistics(study: Study, planned: Plan, say: Progress) -> Statistics:
 def _over_datasets(
     study: Study, compared: Mapping[str, Comparison | None], folder: StudyFolder, say: Progress
 ) -> StudyResult | None:
-    """Report on the differences over the data sets that have a comparison."""
+    """Report on the differences over the datasets that have a comparison."""
     from gam_yolo.report.overall import summarize
 
     found = {name: comparison for name, comparison in compared.items() if comparison}
     if len(found) < 2:
-        say("no summary yet: it needs the reports of two data sets")
+        say("no summary yet: it needs the reports of two datasets")
         return None
     if missing := [name for name in compared if name not in found]:
         say(f"the summary is without {', '.join(missing)}")

@@ -8,7 +8,7 @@ the bootstrap as a user's predictions would be. Objects and images have a diffic
 results are paired. A seed shifts a detector's skill. With many classes, the frequency of class k is proportional to
 1 / k. Half of an image's objects are then of one class, and no two classes are equally difficult or gain equally.
 
-The truth of a class is its mean over other data sets of the same size in which it occurs, and over seeds. The truth of
+The truth of a class is its mean over other datasets of the same size in which it occurs, and over seeds. The truth of
 a mean over classes is the mean of the truths of the classes that are present. The coin flips have a closed form.
 
 Prints a Markdown table: how often intervals held the truth, estimated divided by true standard error, and how often the
@@ -59,7 +59,7 @@ class Scenario:
 
     Attributes:
         name: What it is about.
-        images: Images of a simulated data set.
+        images: Images of a simulated dataset.
         seeds: Training seeds of each of the two variants.
         seed_noise: Standard deviation of a seed's shift in skill, of the first variant and of the second.
         gain: How much more skilled the second variant is.
@@ -76,7 +76,7 @@ class Scenario:
     tail: float = 0.0
 
     def draw(self, rng: np.random.Generator, seeds: int) -> tuple[GroundTruth, list[Detections]]:
-        """Draw a data set, and detections of so many seeds of the first variant, then of the second."""
+        """Draw a dataset, and detections of so many seeds of the first variant, then of the second."""
         count = 1 + rng.poisson(2.0 if not self.tail else 1.0, self.images)
         image = np.repeat(np.arange(self.images), count)
         scene = self._labels(rng, self.images)
@@ -202,7 +202,7 @@ def _linear(values: Array) -> Samples:
 def _ground_truth(
     n_images: int, n_classes: int, image: NDArray[np.intp], label: NDArray[np.intp], side: Array
 ) -> GroundTruth:
-    """Make a data set of square objects that do not overlap."""
+    """Make a dataset of square objects that do not overlap."""
     place = np.arange(len(image)) - np.searchsorted(image, image)
     box = np.stack([place % 8 * 100.0, place // 8 * 100.0, side, side], axis=1)
     return GroundTruth(
@@ -222,7 +222,7 @@ def _ground_truth(
 
 
 def _measured(scenario: Scenario, seed: int) -> Array:
-    """Measure one seed of both variants on one data set, shape (2, classes, metrics)."""
+    """Measure one seed of both variants on one dataset, shape (2, classes, metrics)."""
     truth, models = scenario.draw(np.random.default_rng(seed), 1)
     return np.stack([measure(truth, model, np.ones((scenario.images, 1)))[1:, :, 0] for model in models])
 
@@ -252,7 +252,7 @@ class Outcome:
 
 
 def _simulation(scenario: Scenario, replicates: int, truths: Array, seed: int) -> Outcome:
-    """Compare the two variants on one data set."""
+    """Compare the two variants on one dataset."""
     rng = np.random.default_rng(seed)
     truth, models = scenario.draw(rng, scenario.seeds)
     weights = draw_weights(scenario.images, replicates, int(rng.integers(1 << 32)))
@@ -353,7 +353,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=1000)
     parser.add_argument("--replicates", type=int, default=200)
-    parser.add_argument("--truth-sets", type=int, default=1000, help="data sets that a metric's truth is the mean over")
+    parser.add_argument("--truth-sets", type=int, default=1000, help="datasets that a metric's truth is the mean over")
     parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="run only scenarios whose name has it")
     parser.add_argument("--exact", action="store_true", help="--only gives whole names")
     parser.add_argument("--output", type=Path, help="JSON file to add the results to; replaces those of equal name")

@@ -1,10 +1,10 @@
-"""How often do the intervals over data sets cover the truth? Written to docs/results/dataset-coverage.json.
+"""How often do the intervals over datasets cover the truth? Written to docs/results/dataset-coverage.json.
 
 Example usage: python scripts/evidence/dataset_coverage.py --simulations 2000
 
-Each simulated study has k data sets with true differences from a normal distribution of mean 0 and standard deviation
-tau. On each data set, two variants are trained with a few seeds and evaluated on images: the estimates vary by images
-(standard deviation 1 of a difference, times the data set's scale), by seeds (the same for each seed), and by how seeds
+Each simulated study has k datasets with true differences from a normal distribution of mean 0 and standard deviation
+tau. On each dataset, two variants are trained with a few seeds and evaluated on images: the estimates vary by images
+(standard deviation 1 of a difference, times the dataset's scale), by seeds (the same for each seed), and by how seeds
 respond to images (half of it). The differences, their errors and intervals come from `gam_yolo.evaluation.statistics`,
 so they are as imprecise as in a study. For comparison, the usual weights of 1 / (v + tau²) with Paule and Mandel's tau²
 are simulated as well, with the modified interval of Hartung, Knapp, Sidik and Jonkman.
@@ -43,7 +43,7 @@ Array = NDArray[np.float64]
 
 
 def estimated(true: Array, scale: float, seeds: int, rng: np.random.Generator) -> Estimate:
-    """Return the estimated differences of many studies on one data set, of true differences of shape (studies,)."""
+    """Return the estimated differences of many studies on one dataset, of true differences of shape (studies,)."""
 
     def variant(shift: Array) -> Samples:
         by_seed = rng.normal(0, scale, (seeds, len(true)))

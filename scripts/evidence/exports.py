@@ -108,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="yolov8n.pt", help="pretrained weights of the built models")
     parser.add_argument("--trained", nargs="*", default=[], metavar="NAME=RUN", help="checkpoints or run folders")
-    parser.add_argument("--data", default="voc-local.yaml", help="data set of the photographs and the trained models")
+    parser.add_argument("--data", default="voc-local.yaml", help="dataset of the photographs and the trained models")
     parser.add_argument("--formats", nargs="*", choices=FORMATS, default=list(FORMATS), metavar="FORMAT")
     parser.add_argument("--models", nargs="*", choices=BUILT, default=list(BUILT), metavar="MODEL")
     parser.add_argument("--out", type=Path, default=Path("exports.json"))

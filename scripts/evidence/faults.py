@@ -242,7 +242,7 @@ def case(name: str, fault: Prepare, kill: tuple[float, int] | None, folder: Path
     if status:
         return "setup", f"the first call fails: {shown[-300:]}"
     old = results()
-    if name == "prepare":  # which keeps a data set that is there, whatever has changed
+    if name == "prepare":  # which keeps a dataset that is there, whatever has changed
         shutil.rmtree("out/demo")
     inputs(1)
     status, shown = forked(arguments, fault, kill)

@@ -111,7 +111,7 @@ def samples(found: Array, label: NDArray[np.intp], group: NDArray[np.intp], weig
 def draw(
     scenario: Scenario, rng: np.random.Generator, simulations: int
 ) -> tuple[list[Array], NDArray[np.intp], NDArray[np.intp]]:
-    """Draw data sets: what each of two detectors finds, the labels, and simulation, group and number of each image."""
+    """Draw datasets: what each of two detectors finds, the labels, and simulation, group and number of each image."""
     sizes = scenario.sizes(rng, simulations)
     index = np.repeat(np.arange(sizes.size), sizes.ravel())
     per_set = sizes.sum(axis=1)

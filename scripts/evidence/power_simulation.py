@@ -70,7 +70,7 @@ class Scenario:
         return float(sum(np.average((v - m) ** 2, weights=weights) for v, m in zip(values, means, strict=True)))
 
     def simulate(self, rng: np.random.Generator, images: int, seeds: int, simulations: int) -> Estimate:
-        """Compare the variants in so many data sets at once."""
+        """Compare the variants in so many datasets at once."""
         n = simulations * images
         place = np.stack([np.arange(n) // images, np.arange(n) % images])
         label = np.zeros(n, dtype=np.intp)

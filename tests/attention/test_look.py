@@ -272,7 +272,7 @@ def test_a_model_without_a_block_is_the_model_built_without_its_row(folder: Path
 
 @pytest.fixture(scope="module")
 def data(folder: Path, shared: Path) -> Path:
-    """A data set of which the plain model finds all."""
+    """A dataset of which the plain model finds all."""
     data = folder / "data.yaml"
     images = shared / "data/coco/val2017"
     names = YOLO(folder / "plain.pt").names
@@ -368,7 +368,7 @@ def test_compare_rejects_what_it_cannot_look_at_before_it_compares(data: Path, f
     files = [f"{name}={tmp_path / name}.json" for name in ("a", "b")]
     out = tmp_path / "out"
     for arguments, message in (
-        ([*models, "--gt", str(tmp_path)], "--look is given without a data set. Give a dataset YAML: --data"),
+        ([*models, "--gt", str(tmp_path)], "--look is given without a dataset. Give a dataset YAML: --data"),
         ([*files, "--data", str(data)], "a.json: --look: the variant a is not of checkpoints. Expected a .pt file"),
     ):
         done = CliRunner().invoke(app, ["compare", *arguments, "--look", "-o", str(out)])

@@ -58,7 +58,7 @@ class Problem:
         )
 
     def repeated(self, times: list[int]) -> Problem:
-        """The data set in which image i really occurs `times[i - 1]` times, copies side by side under new ids."""
+        """The dataset in which image i really occurs `times[i - 1]` times, copies side by side under new ids."""
         new_ids = np.split(np.arange(1, sum(times) + 1), np.cumsum(times)[:-1])
         copies = {i: ids.tolist() for i, ids in enumerate(new_ids, 1)}
         annotations = [{**a, "image_id": new} for a in self.annotations for new in copies[a["image_id"]]]

@@ -1,4 +1,4 @@
-"""Differences over data sets, against other formulas for the same."""
+"""Differences over datasets, against other formulas for the same."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ VOC_NAMES = {
 def predict(
     shared: Path, folder: Path, truth: GroundTruth, imgsz: int, weights: str = "yolov8n.pt"
 ) -> list[dict[str, Any]]:
-    """Run a detector over the images of a data set and return what it sees of the set's classes as COCO results."""
+    """Run a detector over the images of a dataset and return what it sees of the set's classes as COCO results."""
     from ultralytics import YOLO
 
     model = YOLO(shared / "weights" / weights)

@@ -189,7 +189,7 @@ def test_standard_errors_on_coco_are_those_of_a_permutation_test(shared: Path, t
     permuted = (measure(twice, both, weights) - measure(twice, both, 1 - weights))[0]
     for name in ("AP", "AP50", "AR100"):
         j = METRICS.index(name)
-        # One data set tells a standard error to about 10 %. Without the correction the ratio was 0.7.
+        # One dataset tells a standard error to about 10 %. Without the correction the ratio was 0.7.
         assert np.sqrt(found.image_variance[0, j]) == pytest.approx(permuted[j].std(ddof=1), rel=0.15)
         assert found.p[0, j] == pytest.approx(np.mean(np.abs(permuted[j]) >= abs(found.value[0, j])), abs=0.12)
 

@@ -1,4 +1,4 @@
-"""A small data set with photographs, and predictions of detectors whose skill is known."""
+"""A small dataset with photographs, and predictions of detectors whose skill is known."""
 
 from __future__ import annotations
 

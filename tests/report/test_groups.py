@@ -86,7 +86,7 @@ def test_groups_that_are_wrong_are_an_error_that_names_the_option(data_set: Data
 
 
 def named(truth: GroundTruth, files: list[str], label: list[int] | None = None) -> GroundTruth:
-    """Give the first images of a data set other names."""
+    """Give the first images of a dataset other names."""
     n = len(files)
     keep = truth.image < n
     changed = {key: getattr(truth, key)[keep] for key in ("image", "label", "box", "area", "crowd", "difficult")}

@@ -1,4 +1,4 @@
-"""What tests of studies share: a data set of a few rendered images, and a study file of trainings of seconds."""
+"""What tests of studies share: a dataset of a few rendered images, and a study file of trainings of seconds."""
 
 from __future__ import annotations
 

@@ -258,7 +258,7 @@ def test_what_cannot_be_compared_is_reported_in_one_line(
     best = sorted(IMAGES)
     unknown.write_text(json.dumps([{"image": "a cat/a 0.jpg", "top5": best}]))
     cases: list[tuple[list[Path], dict[str, Any], str]] = [
-        ([a, b], {}, r"best\.pt: there is no data set to compare classifiers on\. .*--data"),
+        ([a, b], {}, r"best\.pt: there is no dataset to compare classifiers on\. .*--data"),
         ([a, tmp_path / "detector.pt"], {"data": folder}, "is of a classifier and .*detector.pt is not"),
         ([a, boxes], {"data": folder}, r"is of a classifier and .*boxes\.json is not"),
         ([a, b], {"data": folder, "look": True}, "--look is given for classifiers"),
@@ -299,7 +299,7 @@ def test_a_study_checks_that_models_fit_the_data(
     assert set(gam.spec["identity"]["code"]) - set(plain.spec["identity"]["code"]) == {"GAM"}
     assert plain.train["pretrained"] is True  # False would reset torchvision's initialisation
 
-    # Ultralytics downloads its own data sets by name, but not in a dry run.
+    # Ultralytics downloads its own datasets by name, but not in a dry run.
     unknown = planned({"data": "cifar_no_such", "variants": {"plain": {"model": "resnet18-cls.yaml"}}})
     assert unknown.runs[0].folder.path.name == "plain-s0-?"
     assert "cifar_no_such is not prepared; the study's first run lets Ultralytics download it" in unknown.notes[0]

@@ -1,4 +1,4 @@
-"""Studies of several data sets: the file, the plan, and one from its start to the summary."""
+"""Studies of several datasets: the file, the plan, and one from its start to the summary."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_killed_study_of_two_data_sets_ends_in_reports_and_a_summary(
         mark.unlink()
     said: list[str] = []
     assert run_study(file, project=tmp_path, only=["bccd"], progress=said.append) is None
-    assert said[-1] == "no summary yet: it needs the reports of two data sets"
+    assert said[-1] == "no summary yet: it needs the reports of two datasets"
 
 
 def test_runs_are_planned_seed_by_seed_and_chosen_by_data_set(
@@ -187,18 +187,18 @@ def test_one_data_set_is_planned_as_ever_however_it_is_written(
     [
         (
             {"data": ["a/x.yaml", "b/x.yaml"]},
-            r"key 'data': two data sets have the name 'x'\. Name them with 'datasets:'",
+            r"key 'data': two datasets have the name 'x'\. Name them with 'datasets:'",
         ),
         ({"data": ["a.yaml", 3.5]}, r"key 'data': 'data' is 3\.5\. Expected dataset YAMLs"),
-        ({"data": []}, r": there is no data set\. Expected at least one"),
+        ({"data": []}, r": there is no dataset\. Expected at least one"),
         ({"data": "a.yaml", "datasets": {"x": {"data": "a.yaml"}}}, r"both 'data' and 'datasets' are given"),
-        ({"datasets": {}}, r": there is no data set\. Expected at least one"),
+        ({"datasets": {}}, r": there is no dataset\. Expected at least one"),
         ({"datasets": ["a.yaml"]}, r", datasets: is \['a\.yaml'\]\. Expected a mapping"),
-        ({"datasets": {"x": {"dota": "a.yaml"}}}, r"data set 'x': there is no key 'dota'\..*Did you mean 'data'\?"),
-        ({"datasets": {"x": {}}}, r"data set 'x': 'data' is None\. Expected a dataset YAML"),
+        ({"datasets": {"x": {"dota": "a.yaml"}}}, r"dataset 'x': there is no key 'dota'\..*Did you mean 'data'\?"),
+        ({"datasets": {"x": {}}}, r"dataset 'x': 'data' is None\. Expected a dataset YAML"),
         ({"datasets": {"x": {"data": "a.yaml", "recipe": {"epoch": 2}}}}, r"'x', recipe: .*Did you mean 'epochs'\?"),
-        ({"datasets": {"x": {"data": "a.yaml", "pretrained": 1}}}, r"data set 'x': 'pretrained' is 1\."),
-        ({"datasets": {"../x": {"data": "a.yaml"}}}, r"data set '\.\./x': the name .* cannot be that of a folder"),
+        ({"datasets": {"x": {"data": "a.yaml", "pretrained": 1}}}, r"dataset 'x': 'pretrained' is 1\."),
+        ({"datasets": {"../x": {"data": "a.yaml"}}}, r"dataset '\.\./x': the name .* cannot be that of a folder"),
         ({"datasets": {"report": {"data": "a.yaml"}}}, r"the name 'report' cannot be that of a folder"),
         ({"data": "a.yaml", "hypothesis": 3.5}, r"'hypothesis' is 3\.5\. Expected a text"),
         ({"data": "a.yaml", "smallest_difference": -1}, r"'smallest_difference' is -1\. Expected points"),
@@ -214,7 +214,7 @@ def test_a_mistake_in_the_data_sets_is_one_line(change: dict[str, Any], message:
 
 def test_a_file_of_several_data_sets_is_not_read_as_one(write: Write) -> None:
     file = write({"data": ["a.yaml", "b.yaml"], "seeds": [0], "variants": {"plain": {"model": "yolov8n.yaml"}}})
-    with pytest.raises(UserError, match=r"has 2 data sets\. Expected one"):
+    with pytest.raises(UserError, match=r"has 2 datasets\. Expected one"):
         read_study(file)
     assert [study.dataset for study in read_studies(file)] == ["a", "b"]
 
@@ -226,6 +226,6 @@ def test_data_that_cannot_be_prepared_ends_the_study_before_its_first_training(
     bad = yaml.safe_load(real["neu"].read_text()) | {"source": str(tmp_path / "nowhere"), "path": str(tmp_path / "set")}
     (tmp_path / "bad.yaml").write_text(yaml.safe_dump(bad, sort_keys=False))
     content["datasets"]["neu"]["data"] = str(tmp_path / "bad.yaml")
-    with pytest.raises(UserError, match=r"study\.yaml, data set 'neu': .*nowhere"):
+    with pytest.raises(UserError, match=r"study\.yaml, dataset 'neu': .*nowhere"):
         run_study(write(content), project=tmp_path)
     assert not list((tmp_path / "two").glob("*/*/run.json"))

@@ -28,7 +28,7 @@ Write = Callable[[dict[str, Any]], Study]
 
 @pytest.fixture
 def own(content: dict[str, Any], data: Path, tmp_path: Path) -> dict[str, Any]:
-    """The study with one variant, on a copy of the data set that may be changed."""
+    """The study with one variant, on a copy of the dataset that may be changed."""
     plan_data = yaml.safe_load(data.read_text())
     source = Path(plan_data["path"])
     if not source.is_dir():  # rendered when a study is first planned
