@@ -3,8 +3,8 @@
 Each replicate weights the images by independent exponential variables (the Bayesian bootstrap: D. B. Rubin, Annals of
 Statistics 9, 1981). Drawing images with replacement would lose a class whenever none of its few images is drawn. The
 mean over the remaining classes then hides that class's variance. With positive weights every class is in every
-replicate. What few images still hide is known and corrected. For class c on n_c images, with m_c its metric on the dataset
-, m the mean over the C classes present, and e_c a replicate's deviation from the mean replicate:
+replicate. What few images still hide is known and corrected. For class c on n_c images, with m_c its metric on the
+dataset, m the mean over the C classes present, and e_c a replicate's deviation from the mean replicate:
 
     n_c >= 2:  e_c is multiplied by sqrt((n_c + 1) / (n_c - 1))
     n_c = 1:   e_c gains (m_c - m) sqrt(C / (C - 1)) (w - 1), with w the relative weight of the class's only image
