@@ -1,8 +1,8 @@
 """Average precision and recall from a match table, under any non-negative weight of the images.
 
 A bootstrap replicate is a weight for each image. With integer weights the metrics equal those of pycocotools on a
-dataset in which each image occurs that often. With all weights one they are the ordinary metrics. A matrix of weights gives
-many replicates at once.
+dataset in which each image occurs that often. With all weights one they are the ordinary metrics. A matrix of weights
+gives many replicates at once.
 
 Only the rows of true positives matter. Between two of them precision falls and recall is constant, so the precision
 envelope and the recall at which it is read do not change.
