@@ -283,11 +283,10 @@ def main() -> int:
     os.environ |= {"OMP_NUM_THREADS": "1", "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
     os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp()
     Path(os.environ["YOLO_CONFIG_DIR"]).chmod(0o777)
-    from gam_yolo import graph, ultralytics_api  # imported once, for all forks
-    from gam_yolo.attention import look  # noqa: F401
-    from gam_yolo.report import compare  # noqa: F401
+    from gam_yolo import comparing, graph, ultralytics_api  # imported once, for all forks
+    from gam_yolo.attention import look
 
-    del graph
+    del comparing, graph, look
     ultralytics_api.tasks()
     rng = random.Random(options.seed)  # noqa: S311
     table = Table("command", "fault", "cases", "ended", "failures")
