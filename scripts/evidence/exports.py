@@ -1,7 +1,7 @@
 r"""Export detectors with attention blocks, run each file by its own runtime, and compare with PyTorch.
 
     pip install onnx onnxruntime openvino nncf ncnn pnnx MNN litert-torch ai-edge-litert executorch \
-        "paddlepaddle<3.3" x2paddle
+        "paddlepaddle<3.3" x2paddle six
     GAM_YOLO_VOC=/data/VOC2007 OMP_NUM_THREADS=1 \
         python scripts/evidence/exports.py --weights yolov8n.pt --out docs/results/exports.json \
         --trained "gam-zero-10=runs/study/voc-starts/gam-zero-10-s0-*" "plain=runs/study/voc-starts/plain-s0-*"
