@@ -268,7 +268,7 @@ def main() -> int:
         problems = sorted({*measured.problems()})
         failed = failed or bool(problems)
         table.add_row(name, str(steps), *columns, "; ".join(problems) or "none")
-        Console(stderr=True).print(f"{name}: {problems or 'all is well'}", markup=False)
+        Console(stderr=True).print(f"{name}: {measured.moments()}, {problems or 'all is well'}", markup=False)
     Console(width=140).print(table)
     return failed
 
