@@ -61,7 +61,7 @@ def test_interruptions_of_any_kind_leave_the_results_of_an_undisturbed_study(
     runs = plan(study_of(content), StudyFolder(tmp_path / "tiny")).runs
     assert [run.folder.path.name for run in runs] == [run.folder.path.name for run in undisturbed]
     first, second = runs
-    command = [*COMMAND, str(tmp_path / "study.yaml"), "--project", str(tmp_path)]
+    command = [*COMMAND, str(tmp_path / "study.yaml"), "--project", str(tmp_path), "--workers", "1"]
 
     def start(**options: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
