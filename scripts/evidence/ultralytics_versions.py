@@ -124,7 +124,7 @@ def main() -> int:
 def _report(outcomes: list[Outcome]) -> str:
     today = datetime.now(timezone.utc).date().isoformat()
     versions = {"date": today, "python": sys.version.split()[0], "torch": installed("torch")}
-    return json.dumps({**versions, "releases": [asdict(o) for o in outcomes]}, indent=1) + "\n"
+    return json.dumps({**versions, "releases": [asdict(o) for o in outcomes]}, separators=(",", ":")) + "\n"
 
 
 def try_release(release: str, folder: Path, numpys: Path, weights: Path | None) -> Outcome:
