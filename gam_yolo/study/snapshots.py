@@ -92,6 +92,7 @@ def _is_filled(path: Path) -> bool:
 
 def _is_intact(path: Path) -> bool:
     try:
+        torch._C.PyTorchFileReader(str(path))  # it is stricter about headers than zipfile, and unpickles nothing
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
     except Exception:  # a damaged archive can raise anything

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
+import pytest
 import torch
 
 from gam_yolo.study import snapshots
@@ -49,3 +51,19 @@ def test_without_a_complete_snapshot_there_is_none(tmp_path: Path) -> None:
     assert snapshots.newest(run) == (None, [])
     snapshot(run, "epoch-0", without="results.csv")
     assert snapshots.newest(run) == (None, ["epoch-0 is damaged (results.csv) and skipped"])
+
+
+def test_an_archive_that_zipfile_reads_and_torch_does_not_is_damaged(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    state = snapshot(run, "epoch-0") / "state.pt"
+    content = bytearray(state.read_bytes())
+    end = content.rindex(b"PK\x06\x06")
+    content[end + 24 : end + 40] = (2**40).to_bytes(
+        8, "little"
+    ) * 2  # of files, which zipfile ignores
+    state.write_bytes(content)
+    with zipfile.ZipFile(state) as archive:
+        assert archive.testzip() is None
+    with pytest.raises(RuntimeError):
+        torch.load(state, weights_only=True)
+    assert snapshots.newest(run) == (None, ["epoch-0 is damaged (state.pt) and skipped"])
