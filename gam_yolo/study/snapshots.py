@@ -91,8 +91,9 @@ def _is_filled(path: Path) -> bool:
 
 
 def _is_intact(path: Path) -> bool:
+    read = torch._C.PyTorchFileReader  # not below: a torch without it must not make every snapshot look damaged
     try:
-        torch._C.PyTorchFileReader(str(path))  # it is stricter about headers than zipfile, and unpickles nothing
+        read(str(path))  # it is stricter about headers than zipfile, and unpickles nothing
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
     except Exception:  # a damaged archive can raise anything
