@@ -58,9 +58,7 @@ def test_an_archive_that_zipfile_reads_and_torch_does_not_is_damaged(tmp_path: P
     state = snapshot(run, "epoch-0") / "state.pt"
     content = bytearray(state.read_bytes())
     end = content.rindex(b"PK\x06\x06")
-    content[end + 24 : end + 40] = (2**40).to_bytes(
-        8, "little"
-    ) * 2  # of files, which zipfile ignores
+    content[end + 24 : end + 40] = (2**40).to_bytes(8, "little") * 2  # of files, which zipfile ignores
     state.write_bytes(content)
     with zipfile.ZipFile(state) as archive:
         assert archive.testzip() is None
