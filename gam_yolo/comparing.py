@@ -18,6 +18,7 @@ from gam_yolo.report.predictions import Settings
 from gam_yolo.report.result import Comparison
 from gam_yolo.report.run import run
 from gam_yolo.report.schema import Statistics, check_replicates
+from gam_yolo.report.task_evaluation import Request
 from gam_yolo.report.variants import Paths, find_variants, name_arguments
 
 __all__ = ["compare"]
@@ -134,9 +135,9 @@ def compare(
             f"{option('split')} is '{split}', but {truth} is a file without splits",
             fix=f"Leave it out, or give a dataset YAML: {option('data')}",
         )
-    statistics, report = Statistics(replicates=replicates), progress or _silent
+    report = progress or _silent
     with trusting(trust):
-        result = run(found, truth, control, settings, statistics, folder, report)
+        result = run(Request(found, settings, Statistics(replicates=replicates), truth, control, report), folder)
     if look:
         try:  # the report is written by now: whatever fails here costs a picture, not the result
             pages = folder / "look" if folder is not None else None

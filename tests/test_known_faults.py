@@ -36,7 +36,7 @@ def test_each_fault_has_a_first_release_and_one_without_it(release: str, word: s
     assert all(word in note and f"Ultralytics {release} " in note for note in notes)
 
 
-def test_the_note_is_of_the_release_that_trained(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_note_is_of_the_release_that_trained(shared: Path, tmp_path: Path) -> None:
     """Not of the one that validates."""
     content = torch.load(shared / "weights/yolov8n.pt", weights_only=False)
     torch.save({**content, "version": "8.4.100"}, tmp_path / "a.pt")
@@ -44,7 +44,6 @@ def test_the_note_is_of_the_release_that_trained(shared: Path, tmp_path: Path, m
     assert written_by(shared / "weights/yolov8n.pt") == content["version"]
     (tmp_path / "b.pt").write_bytes(b"PK\x03\x04")
     assert written_by(tmp_path / "b.pt") == ""
-    monkeypatch.setattr(document, "_nms_stops", lambda _: 0)
 
     def notes(*names: str) -> str:
         seeds = [Predicted(tmp_path / name, None, Protocol(imgsz=64), {}) for name in names]

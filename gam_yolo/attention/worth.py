@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,6 +16,7 @@ from gam_yolo.checkpoints import trusting
 from gam_yolo.report.predictions import Settings
 from gam_yolo.report.run import run
 from gam_yolo.report.schema import Difference, Statistics
+from gam_yolo.report.task_evaluation import Request
 from gam_yolo.report.variants import Paths, find_variants
 
 __all__ = ["ALL", "measure_worth", "save_without"]
@@ -59,8 +61,8 @@ def measure_worth(
         files: dict[str, Paths] = {"whole": checkpoint}
         for number, (label, paths) in enumerate(removed.items()):
             files[label] = save_without(checkpoint, paths, Path(folder) / f"{number}.pt")
-        statistics, say = Statistics(replicates=replicates), progress or (lambda _: None)
-        found = run(find_variants(files), None, None, settings, statistics, None, say, scores_only=True)
+        request = Request(find_variants(files), settings, Statistics(replicates=replicates))
+        found = run(replace(request, progress=progress) if progress else request, scores_only=True)
     worth, main = [], found.about.main
     for label in removed:
         variant = found.variants[label]

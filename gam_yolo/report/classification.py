@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +21,19 @@ from gam_yolo.annotations.classes import (
 )
 from gam_yolo.errors import UserError, option
 from gam_yolo.evaluation import Estimate, Samples, accuracy, draw_weights
-from gam_yolo.evaluation.groups import Groups, read_groups
-from gam_yolo.report.comparison import compare_samples, headline
-from gam_yolo.report.document import assemble, describe_variants, group_notes, seed_notes
+from gam_yolo.evaluation.groups import read_groups
+from gam_yolo.report.comparison import compare_samples
+from gam_yolo.report.document import seed_notes
 from gam_yolo.report.formatting import points, printable
 from gam_yolo.report.gallery import as_url
 from gam_yolo.report.groups import describe_groups
 from gam_yolo.report.predictions import Predicted, Settings, Validated, Validation, run_validator
-from gam_yolo.report.result import Comparison
-from gam_yolo.report.schema import Cost, Data, Panel, Picture, Statistics, VariantResult
+from gam_yolo.report.schema import Data, Panel, Picture, VariantResult
+from gam_yolo.report.task_evaluation import Request, TaskEvaluation
 from gam_yolo.report.tasks import CLASSIFY
-from gam_yolo.report.variants import Variant
 
-__all__ = ["ClassifierValidation", "build", "compare_rankings", "declared_groups", "pictures", "read_truth"]
+__all__ = ["ClassifierEvaluation", "ClassifierValidation"]
 
-_INTERVAL = "Bayesian image bootstrap, paired; Student's factor over images that differ and seeds"
-_GROUPED = _INTERVAL.replace("image bootstrap", "bootstrap of groups of images").replace("over images", "over groups")
 _APART = 1e-6  # Ultralytics computes its accuracy in single precision
 _SIDE, _SHOWN = 160, 6  # longer side of a drawn image in pixels; images drawn for either side
 
@@ -85,87 +82,88 @@ class ClassifierValidation(Validation[Rankings]):
         return Validated(rankings, ranking_records(rankings, truth), own)
 
 
-def read_truth(variants: Sequence[Variant], gt: Path | None, settings: Settings) -> LabelledImages:
-    """Read the images and their classes.
+@dataclass(frozen=True)
+class ClassifierEvaluation(TaskEvaluation[Rankings]):
+    """How classifiers are compared; see `TaskEvaluation`."""
 
-    Raises:
-        UserError: There is no dataset, or it cannot be read.
-    """
-    if gt is not None:
-        raise UserError(f"{option('gt')} is {gt}", expected="it with detectors only", fix="Leave it out")
-    if settings.data is None:
-        raise UserError(
-            "there is no dataset to compare classifiers on",
-            at=variants[0].paths[0],
-            expected="a folder with train/ and val/",
-            fix=f"Give it: {option('data')}",
-        )
-    return read_labelled_images(settings.data, settings.split)
+    validation: ClassifierValidation
 
+    interval = "Bayesian image bootstrap, paired; Student's factor over images that differ and seeds"
+    grouped_interval = interval.replace("image bootstrap", "bootstrap of groups of images").replace(
+        "over images", "over groups"
+    )
 
-def declared_groups(settings: Settings, truth: LabelledImages) -> Groups | None:
-    """Read the groups that the user declares; None if each image is its own.
+    @classmethod
+    def open(cls, request: Request) -> ClassifierEvaluation:
+        """Read the images, their classes and the groups.
 
-    Raises:
-        UserError: They cannot be read, or an image has no group.
-    """
-    if settings.groups is None:
-        return None
-    others = [path.as_posix() for path in truth.root.parent.glob("*/*/*") if not path.is_relative_to(truth.root)]
-    return read_groups(settings.groups, truth.files, option("groups"), others)
+        Raises:
+            UserError: There is no dataset, or it cannot be read.
+        """
+        settings = request.settings
+        if request.gt is not None:
+            raise UserError(f"{option('gt')} is {request.gt}", expected="it with detectors only", fix="Leave it out")
+        if settings.data is None:
+            raise UserError(
+                "there is no dataset to compare classifiers on",
+                at=request.variants[0].paths[0],
+                expected="a folder with train/ and val/",
+                fix=f"Give it: {option('data')}",
+            )
+        truth = read_labelled_images(settings.data, settings.split)
+        files = {i: truth.root / file for i, file in enumerate(truth.files)}
+        groups = None
+        if settings.groups is not None:
+            others = [p.as_posix() for p in truth.root.parent.glob("*/*/*") if not p.is_relative_to(truth.root)]
+            groups = read_groups(settings.groups, truth.files, option("groups"), others)
+        return cls(ClassifierValidation(truth, settings), files, groups, settings.groups is not None)
 
+    def compare(self, predictions: Mapping[str, list[Rankings]], request: Request) -> dict[str, VariantResult]:
+        """Count correct classifications, and estimate top-1 and top-5."""
+        truth, groups, statistics = self.validation.truth, self.groups, request.statistics
+        draws = draw_weights(len(groups.names if groups else truth.files), statistics.replicates, statistics.seed)
+        index = groups.index if groups else None
+        samples: dict[str, Samples] = {}
+        for name, seeds in predictions.items():
+            request.progress(f"{name}: {statistics.replicates} bootstrap replicates of {len(seeds)} seed(s)")
+            samples[name] = accuracy.resample(truth, seeds, draws, index)
 
-def compare_rankings(
-    truth: LabelledImages,
-    variants: Mapping[str, list[Rankings]],
-    references: list[str],
-    statistics: Statistics,
-    progress: Callable[[str], None],
-    groups: Groups | None = None,
-) -> dict[str, VariantResult]:
-    """Estimate every classifier and its difference to each reference; see `compare_detections`."""
-    draws = draw_weights(len(groups.names if groups else truth.files), statistics.replicates, statistics.seed)
-    index = groups.index if groups else None
-    samples: dict[str, Samples] = {}
-    for name, seeds in variants.items():
-        progress(f"{name}: {statistics.replicates} bootstrap replicates of {len(seeds)} seed(s)")
-        samples[name] = accuracy.resample(truth, seeds, draws, index)
+        def subtract(name: str, reference: str) -> Estimate:
+            ours, theirs = ((predictions[key], samples[key]) for key in (name, reference))
+            paired = statistics.pair_seeds
+            return accuracy.difference(truth, ours, theirs, statistics.level, paired=paired, groups=index)
 
-    def subtract(name: str, reference: str) -> Estimate:
-        ours, theirs = ((variants[key], samples[key]) for key in (name, reference))
-        return accuracy.difference(truth, ours, theirs, statistics.level, paired=statistics.pair_seeds, groups=index)
+        counts = np.bincount(truth.label, minlength=len(truth.classes))
+        return compare_samples(samples, subtract, request.references, statistics, CLASSIFY, truth.classes, counts)
 
-    counts = np.bincount(truth.label, minlength=len(truth.classes))
-    return compare_samples(samples, subtract, references, statistics, CLASSIFY, truth.classes, counts)
+    def pictures(self, predictions: Mapping[str, list[Rankings]], notes: list[str]) -> tuple[Picture, ...]:  # noqa: ARG002
+        """Draw images that one of two classifiers gets right and the other does not."""
+        truth = self.validation.truth
+        baseline, *others = ((name, seeds[0].best[:, 0]) for name, seeds in predictions.items())
+        found = []
+        for variant in others:
+            for (right, ours), (wrong, theirs) in ((variant, baseline), (baseline, variant)):
+                chosen = np.flatnonzero((ours == truth.label) & (theirs != truth.label))
+                if not len(chosen):
+                    continue
+                # Evenly over the images, which are sorted by class.
+                shown = chosen[np.unique(np.linspace(0, len(chosen) - 1, _SHOWN).astype(int))]
+                panels = tuple(_panel(truth, int(i), f"{wrong}: {truth.classes[theirs[i]]}") for i in shown)
+                note = f"{len(chosen)} of {len(truth.files)} images, {len(shown)} of them shown"
+                found.append(Picture(variant[0], f"{right} is right, {wrong} is wrong", note, panels))
+        return tuple(found)
 
+    def notes(
+        self, variants: Mapping[str, VariantResult], predicted: Mapping[str, list[Predicted[Rankings]]]
+    ) -> list[str]:
+        """Return doubts about the numbers, and what the reading of the data found."""
+        return [*_doubts(variants), *self.validation.truth.notes, *seed_notes(predicted, "the image size agrees")]
 
-def build(
-    truth: LabelledImages,
-    predicted: Mapping[str, list[Predicted[Rankings]]],
-    costs: Mapping[str, Cost],
-    references: list[str],
-    statistics: Statistics,
-    settings: Settings,
-    compared: Mapping[str, VariantResult],
-    notes: Sequence[str] = (),
-    groups: Groups | None = None,
-) -> Comparison:
-    """Assemble the result, without pictures; the arguments are those of `gam_yolo.report.document.build`."""
-    variants = describe_variants(compared, predicted, costs)
-    return assemble(
-        variants,
-        predicted,
-        references,
-        headline=headline(compared, references[0], truth, statistics.level, CLASSIFY),
-        notes=(
-            *_doubts(variants),
-            *truth.notes,
-            *seed_notes(predicted, "the image size agrees"),
-            *notes,
-            *group_notes(groups),
-        ),
-        data=Data(
-            yaml=settings.data,
+    def data(self) -> Data:
+        """Describe the dataset."""
+        truth = self.validation.truth
+        return Data(
+            yaml=self.validation.settings.data,
             split=truth.split,
             ground_truth=truth.source,
             digest=truth.digest,
@@ -174,28 +172,8 @@ def build(
             crowds=0,
             difficult=0,
             classes=truth.classes,
-            groups=describe_groups(groups),
-        ),
-        statistics=replace(statistics, interval=_GROUPED if groups else _INTERVAL),
-        task="classify",
-    )
-
-
-def pictures(truth: LabelledImages, variants: Mapping[str, list[Rankings]]) -> tuple[Picture, ...]:
-    """Draw images that the first seed of a variant classifies correctly and the baseline's does not, and vice versa."""
-    baseline, *others = ((name, seeds[0].best[:, 0]) for name, seeds in variants.items())
-    found = []
-    for variant in others:
-        for (right, ours), (wrong, theirs) in ((variant, baseline), (baseline, variant)):
-            chosen = np.flatnonzero((ours == truth.label) & (theirs != truth.label))
-            if not len(chosen):
-                continue
-            # Evenly over the images, which are sorted by class.
-            shown = chosen[np.unique(np.linspace(0, len(chosen) - 1, _SHOWN).astype(int))]
-            panels = tuple(_panel(truth, int(i), f"{wrong}: {truth.classes[theirs[i]]}") for i in shown)
-            note = f"{len(chosen)} of {len(truth.files)} images, {len(shown)} of them shown"
-            found.append(Picture(variant[0], f"{right} is right, {wrong} is wrong", note, panels))
-    return tuple(found)
+            groups=describe_groups(self.groups),
+        )
 
 
 def _panel(truth: LabelledImages, index: int, said: str) -> Panel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,7 @@ class Confident:
 
 def differing_images(
     truth: GroundTruth,
-    files: dict[int, Path],
+    files: Mapping[int, Path],
     baseline: tuple[str, Confident],
     variant: tuple[str, Confident],
     number: int = 3,

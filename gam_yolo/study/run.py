@@ -186,6 +186,7 @@ def _compare(study: Study, planned: Plan, folder: StudyFolder, device: str, say:
     """Report on all finished runs on one dataset, whichever were chosen this time."""
     from gam_yolo.report.predictions import Settings
     from gam_yolo.report.run import run as report
+    from gam_yolo.report.task_evaluation import Request
     from gam_yolo.report.variants import Variant
 
     baseline = study.baseline
@@ -208,9 +209,9 @@ def _compare(study: Study, planned: Plan, folder: StudyFolder, device: str, say:
     variants = [Variant(name, tuple(weights[name])) for name in names]
     settings = Settings(planned.runs[0].train["data"], "val", planned.runs[0].spec["imgsz"], BATCH, device)
     control = CONTROL if CONTROL in weights else None
-    comparison = report(
-        variants, None, control, settings, _statistics(study, planned, say), folder.report, say, study.notes
-    )
+    statistics = _statistics(study, planned, say)
+    request = Request(variants, settings, statistics, control=control, progress=say, notes=tuple(study.notes))
+    comparison = report(request, folder.report)
     say(f"{where}{comparison.headline}")
     say(f"The report is {folder.report / 'report.html'}")
     return comparison

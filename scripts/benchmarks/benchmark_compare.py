@@ -32,17 +32,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 STAGES = {
-    "read the annotations": ("gam_yolo.report.run:read_truth",),
+    "read the annotations": ("gam_yolo.report.detection:read_truth",),
     "read the predictions": ("gam_yolo.report.run:collect",),
     "match": (
         "gam_yolo.evaluation.bootstrap:match_coco",
         "gam_yolo.evaluation.bootstrap:match_voc",
-        "gam_yolo.report.document:match_coco",
         "gam_yolo.report.gallery:match_coco",
     ),
     "replicates": ("gam_yolo.report.comparison:draw_weights", "gam_yolo.report.comparison:resample"),
     "intervals": ("gam_yolo.report.comparison:compare_samples",),
-    "page": ("gam_yolo.report.run:build", "gam_yolo.report.run:write"),
+    "page": ("gam_yolo.report.run:assemble", "gam_yolo.report.run:report_files", "gam_yolo.report.run:write_files"),
 }
 """Functions by stage. A function's time is without that of the functions of other stages that it calls."""
 
@@ -165,8 +164,7 @@ def compare_in_stages(files: dict[str, list[str]], truth: str, output: str, repl
         for name in names:
             module, _, function = name.partition(":")
             owner = importlib.import_module(module)
-            if hasattr(owner, function):
-                setattr(owner, function, count(stage, getattr(owner, function)))
+            setattr(owner, function, count(stage, getattr(owner, function)))
     compare(files, gt=truth, replicates=replicates, output=output, progress=lambda line: print(line, file=sys.stderr))
     switch()
     return spent

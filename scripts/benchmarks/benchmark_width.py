@@ -6,9 +6,8 @@
 The plain models have YOLOv8n's depth and widths from n's 0.25 to s's 0.5. The others are YOLOv8n with a block before
 each input of the head. Every model is exported once to ONNX, which ONNX Runtime and OpenVINO run in float32, with one
 thread and with two. All models of one runtime take turns in one process, so that other programs on the machine affect
-them equally. A time is the processor's, of all threads, the least of all turns. With one thread that is the latency on
-an idle core. The time on the clock is recorded as well; it means something on idle cores only. The width that a latency
-buys lies on the straight line between the two nearest plain models.
+them equally. A latency is the time on the clock, the least of all turns: the machine must be idle. The processor's time
+is recorded as well. The width that a latency buys lies on the straight line between the two nearest plain models.
 """
 
 from __future__ import annotations
@@ -99,8 +98,8 @@ def in_turns(steps: Mapping[str, Step], turns: int) -> dict[str, dict[str, float
 def same_latency(run: Mapping[str, Any], name: str) -> float:
     """Return the width of the plain model that takes as long as a model; NaN beyond the widest."""
     figures = run["models"]
-    latencies = [figures[PLAIN.format(width)]["cpu_ms"] for width in WIDTHS]
-    return float(np.interp(figures[name]["cpu_ms"], latencies, WIDTHS, right=np.nan))
+    latencies = [figures[PLAIN.format(width)]["wall_ms"] for width in WIDTHS]
+    return float(np.interp(figures[name]["wall_ms"], latencies, WIDTHS, right=np.nan))
 
 
 def measure(imgsz: int, turns: int) -> dict[str, Any]:
@@ -141,7 +140,7 @@ def tables(results: Mapping[str, Any]) -> str:
     for name, count in results["models"].items():
         cells = []
         for run in runs:
-            cell = f"{run['models'][name]['cpu_ms']:.1f}"
+            cell = f"{run['models'][name]['wall_ms']:.1f}"
             if not _is_plain(name):
                 width = same_latency(run, name)
                 cell += f" ({f'{width:.3f}' if width == width else f'over {WIDTHS[-1]:.2f}'})"

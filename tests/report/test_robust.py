@@ -19,7 +19,7 @@ from PIL import Image
 from gam_yolo.comparing import compare
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation import Detections, GroundTruth, read_coco
-from gam_yolo.report import charts, render, run
+from gam_yolo.report import charts, detection, render
 from gam_yolo.report.gallery import Box, _place_labels, differing_images, match_confident
 from gam_yolo.report.predictions import folder_name
 from gam_yolo.report.protocol import Protocol, write_protocol
@@ -232,7 +232,7 @@ def test_a_decoration_fails_alone_with_a_note(
     def fail(*_: object, **__: object) -> str:
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr(charts, "bars", fail) if what == "chart" else monkeypatch.setattr(run, "_image_files", fail)
+    monkeypatch.setattr(*((charts, "bars") if what == "chart" else (detection, "_image_files")), fail)
     found = compare(pair, gt=data_set.truth, data=data_set.yaml, replicates=100, output=tmp_path)
     said = [note for note in found.notes if "no ink" in note]
     assert said == (
@@ -252,7 +252,7 @@ def test_a_decoration_fails_alone_with_a_note(
 def test_an_output_that_cannot_be_made_is_found_first(
     pair: dict[str, Path], data_set: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "read_truth", lambda *_: pytest.fail("went to work"))
+    monkeypatch.setattr(detection, "read_truth", lambda *_: pytest.fail("went to work"))
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "taken/report.md").mkdir(parents=True)

@@ -289,8 +289,8 @@ def test_a_finished_study_reports_and_names_what_its_validations_lost(
         run.folder.mark_finished({"nms_time_limit": 3 if run.variant == "gam" else 0})
     made: list[Any] = []
 
-    def compared(variants: list[Any], *_: object) -> SimpleNamespace:
-        made.append(variants)
+    def compared(request: Any, _: Path) -> SimpleNamespace:
+        made.append(request.variants)
         return SimpleNamespace(headline="equal")
 
     monkeypatch.setattr(report, "run", compared)
