@@ -256,10 +256,13 @@ def power(
         least = 2 if name == "seeds" else 0
         if value is not None and not (is_number(value) and value > 0 and value >= least):
             raise UserError(f"{option(name)} is {value}", expected="2 or more" if least else "more than 0")
-    report = pilot if isinstance(pilot, Comparison) else Comparison.load(_file(Path(pilot)))
+    if detect > 100:
+        raise UserError(f"{option('detect')} is {detect:g}", expected="points, at most 100")
+    file = "" if isinstance(pilot, Comparison) else _file(Path(pilot))
+    report = pilot if isinstance(pilot, Comparison) else Comparison.load(Path(file))
     metric = metric or report.about.main
     others = [variant for variant in report.variants.values() if report.baseline in variant.differences]
-    noise, known_seeds = _noise(report, others, metric)
+    noise, known_seeds = _noise(report, others, metric, file)
     number = comparisons or len(others)
     level = 1 - (1 - report.statistics.level) / number
     plan = Plan(detect / 100, level, report.data.images, images or report.data.images, seeds or known_seeds)
@@ -289,19 +292,21 @@ def _file(path: Path) -> Path:
     return found[0]
 
 
-def _noise(report: Comparison, others: list[VariantResult], metric: str) -> tuple[Noise, int]:
+def _noise(report: Comparison, others: list[VariantResult], metric: str, at: str | Path) -> tuple[Noise, int]:
     """Pool the variances of all differences to the baseline; return them and the number of seeds."""
     base = report.variants[report.baseline]
     found = [(variant, variant.differences[report.baseline][metric]) for variant in others]
     if not any(difference.image_variance is not None for _, difference in found):
         raise UserError(
             "the report does not record the variances of its differences",
+            at=at,
             fix="Run compare or the study again with this version; stored predictions are used again",
         )
     seeded = [(variant, d) for variant, d in found if d.seed_share is not None and d.image_variance is not None]
     if not seeded:
         raise UserError(
             "the report has one training seed, so the seeds' variance is not known",
+            at=at,
             expected="two or more of the baseline and of another variant",
         )
     first, paired = _seeds(base, metric), report.statistics.pair_seeds

@@ -115,7 +115,7 @@ def test_what_a_report_lacks_is_said(data_set: DataSet, tmp_path: Path) -> None:
                 for key in ("image_variance", "seed_variance", "interaction", "image_dof"):
                     cell.pop(key, None)
     (tmp_path / "report.json").write_text(json.dumps(old))
-    with pytest.raises(UserError, match=r"does not record the variances of its differences\. Run compare or the study"):
+    with pytest.raises(UserError, match=r"report\.json: .* not record the variances of its differences\. Run compare"):
         power(tmp_path)
     single = compare(
         {n: data_set.predictions(f"single-{n}", s, 5) for n, s in (("a", 0.5), ("b", 0.9))}, gt=data_set.truth
@@ -124,6 +124,8 @@ def test_what_a_report_lacks_is_said(data_set: DataSet, tmp_path: Path) -> None:
         power(single)
     with pytest.raises(UserError, match=r"there is no metric 'mAP'"):
         power(found, metric="mAP")
+    with pytest.raises(UserError, match=r"is 1000\. Expected points, at most 100"):
+        power(found, detect=1000)
     for wrong in ({"detect": 0}, {"seeds": 1}, {"images": -5}, {"comparisons": math.nan}):
         with pytest.raises(UserError, match=f"--{next(iter(wrong))} .* is "):
             power(found, **wrong)
