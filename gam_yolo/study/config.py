@@ -354,7 +354,15 @@ def _check_keys(config: Mapping[Any, Any], keys: Iterable[str], where: str) -> N
     for key in config:
         if key not in keys:
             shown = f"one of {', '.join(keys)}" if len(keys) < 40 else "a train argument of Ultralytics"
-            raise UserError(f"there is no key {brief(key)}", at=where, expected=shown, similar=similar(str(key), keys))
+            places = {"the study file": KEYS, "a variant": VARIANT_KEYS, "recipe": ultralytics_api.default_arguments()}
+            place = next((place for place, known in places.items() if key in known), "")
+            raise UserError(
+                f"there is no key {brief(key)}",
+                at=where,
+                expected=shown,
+                fix=f"It is a key of {place}" if place else "",
+                similar="" if place else similar(str(key), keys),
+            )
 
 
 def _one_of(config: Mapping[str, Any], key: str, default: Any, names: list[str], where: str) -> str:

@@ -51,6 +51,12 @@ BAD: dict[str, tuple[list[str], Any, str]] = {
         r"variant 'gam': both 'model' and 'base' are given\. Expected 'model' .* or 'base'",
     ),
     "no place": (["variants", "gam", "at"], None, r"variant 'gam': 'at' is None\. Expected where"),
+    "key of the file in the recipe": (
+        ["recipe", "block_lr"],
+        10,
+        r"recipe: there is no key 'block_lr'\..* key of the study file\.",
+    ),
+    "train argument in the file": (["imgsz"], 64, r": there is no key 'imgsz'\..* It is a key of recipe\."),
     "variant's key": (["variants", "gam", "blok"], 1, r"there is no key 'blok'\..* Did you mean 'block'\?"),
     "variant's name": (
         ["variants", "../x"],
