@@ -44,6 +44,7 @@ __all__ = [
     "load_dataset_yaml",
     "model",
     "model_class",
+    "model_yamls",
     "newer_release",
     "numbers",
     "quiet",
@@ -410,6 +411,12 @@ def runs_folder() -> Path:
 def download_checkpoint(name: str) -> Path:
     """Return the path of a checkpoint, downloaded where it is one of Ultralytics' own and missing."""
     return Path(get("attempt_download_asset")(name))
+
+
+def model_yamls() -> list[Path]:
+    """Return the model YAMLs that Ultralytics ships."""
+    folder = Path(str(importlib.import_module("ultralytics").__file__)).parent
+    return sorted((folder / "cfg" / "models").rglob("*.yaml"))
 
 
 def find_checkpoint(name: str) -> Path | None:

@@ -65,6 +65,13 @@ CASES = {
         BASE.replace("# 9\n", "# 9\n  - [-1, 1, SE, []]\n", 1).replace("# 12\n", "# 12\n  - [-1, 1, SE, [4]]\n", 1),
         "stale-numbers",
     ),
+    "the head's numbers corrected alone": (
+        BASE.replace("  - [-1, 1, SPPF", "  - [-1, 1, GAM, []]\n  - [-1, 1, SPPF").replace(
+            "[15, 18, 21]", "[16, 19, 22]"
+        ),
+        "stale-numbers",
+    ),
+    "scales beside 'scales'": (re.sub(r"^  (?=[nslmx]: )", "", with_row("GAM, []"), flags=re.M), "scales"),
     "bypassed": (with_row("GAM, []", "12").replace("[[-1, 13], 1, Concat", "[[-1, 12], 1, Concat"), "bypassed-block"),
     "unused": (with_row("GAM, []", "head-inputs").replace("[16, 20, 24]", "[16, 20, 23]"), "unused-block"),
     "a fork's row": (with_row("GAM_Attention, [1024, 1024]"), "fork-arguments"),
