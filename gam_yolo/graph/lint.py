@@ -17,7 +17,7 @@ from gam_yolo.blocks.forks import FEWEST_CHANNELS
 from gam_yolo.errors import UserError, brief
 from gam_yolo.graph.edit import FEEDS_NEXT, remove
 from gam_yolo.graph.find import load, same_modules, scale_letter
-from gam_yolo.graph.model import IMAGE, NO_MAP, Document, Graph, Layer
+from gam_yolo.graph.model import IMAGE, NO_MAP, Document, Graph, Layer, check_classes
 from gam_yolo.graph.shapes import Shape, channels_inside, measure, module_class, scales, suggest_module
 from gam_yolo.resources import without_letter
 
@@ -75,9 +75,9 @@ def check(model: str | Path) -> list[Finding]:
     try:
         document = load(name)
         scales(document.config)
+        check_classes(document.config, document.graph, name)
     except UserError as error:
-        reason = str(error).removeprefix(f"{name}: ")
-        return [Finding("error", "unreadable", None, reason, "Correct the file, or name another one")]
+        return [Finding("error", "unreadable", None, _without(name, error), "Correct the file, or name another one")]
     found = [*_names(name, document.config), *_scales(document.config), *_rows(document, scale_letter(name))]
     return sorted(found, key=lambda f: (f.level != "error", -1 if f.row is None else f.row, f.code))
 

@@ -193,7 +193,7 @@ FORKS = [("fork-arguments", 9), ("fork-channels", 9)]
         ("[-1, 1, Conv, [32, 1, 1]]", "[-1, 2, GAM, []]", [("repeated-block", 9)]),
         ("[-1, 1, Conv, [32, 1, 1]]", "[-1, 1, GAM_Attention, [32, False]]", FORKS),
         ("[-1, 1, Conv, [32, 1, 1]]", "[-1, 1, GAM_Attention, [64, 64]]", [("fork-arguments", 9)]),
-        ("nc: 3", "nc: three", [("unbuildable", 10)]),
+        ("nc: 3", "nc: three", [("unreadable", None)]),
         ("nc: 3", "nc: 3\nchannels: x", [("unbuildable", None)]),
         ("nc: 3", "nc: 3\nscales: x", [("unreadable", None)]),
         ("backbone:", "spine:", [("unreadable", None)]),

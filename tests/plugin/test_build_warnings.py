@@ -111,6 +111,22 @@ def test_a_block_that_feeds_the_next_row_by_its_comment_is_not_reported(lines: l
     assert lines == []
 
 
+@pytest.mark.parametrize(
+    ("nc", "says"),
+    [("nc: 0", "is 0"), ("nc: -1", "is -1"), ("nc: '3'", "is '3'"), ("nc: 2.5", "is 2.5"), ("nc: true", "is True"),
+     ("nc:", "is None"), ("", "is missing")],
+)  # fmt: skip
+def test_a_wrong_number_of_classes_names_file_and_key(nc: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "yolov8n-mine.yaml"
+    path.write_text(re.sub(r"^nc: 80.*", nc, with_row("GAM, []"), flags=re.M))
+    message = f"{path}, key 'nc': {says}. Expected the number of classes, from 1."
+    with pytest.raises(UserError, match=re.escape(message)):
+        build(path)
+    with pytest.raises(UserError, match=re.escape(message)):
+        gam_yolo.place(path, block="SE", at="p3")
+    assert [finding.message for finding in check(path)] == [message.removeprefix(f"{path}, ").removesuffix(".") + "."]
+
+
 def test_a_model_that_cannot_run_says_why_in_one_line(tmp_path: Path) -> None:
     """Ultralytics runs a detector once while it builds it; there, stale numbers can meet tensors of two strides."""
     path = tmp_path / "yolov8n-mine.yaml"
