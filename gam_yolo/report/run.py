@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.classes import LabelledImages
 from gam_yolo.annotations.images import ImageFinder, base_name, image_files
 from gam_yolo.annotations.yolo import dataset
-from gam_yolo.errors import UserError
 from gam_yolo.evaluation import Detections, GroundTruth, read_truth
 from gam_yolo.movement import Movement
 from gam_yolo.report import classification
@@ -23,8 +22,7 @@ from gam_yolo.report.comparison import compare_detections
 from gam_yolo.report.cost import measure_costs
 from gam_yolo.report.detection import DetectorValidation
 from gam_yolo.report.document import build
-from gam_yolo.report.files import REPORT, write_files
-from gam_yolo.report.formatting import printable
+from gam_yolo.report.files import REPORT, output_folder, write_files
 from gam_yolo.report.gallery import differing_images, match_confident
 from gam_yolo.report.groups import declared_groups, undeclared_groups
 from gam_yolo.report.movement import mean_movements, still_notes
@@ -72,7 +70,7 @@ def run(
         with TemporaryDirectory(prefix="gam-yolo-") as cache:
             return _evaluate(variants, gt, control, settings, statistics, Path(cache), progress, None, scores_only)
     listing = folder / "near-duplicates.csv"
-    with _output(folder):
+    with output_folder(folder, REPORT):
         comparison = _evaluate(variants, gt, control, settings, statistics, folder / "predictions", progress, listing)
         comparison, texts = report_files(replace(comparison, notes=(*notes, *comparison.notes)))
         write_files(folder, texts)
@@ -176,31 +174,6 @@ def _describe(
         movements = _or_note(notes, "How far the blocks have moved could not be measured", measure) or {}
     notes += still_notes(movements)
     return {name: replace(found, movement=movements.get(name, ())) for name, found in compared.items()}, costs or {}
-
-
-@contextlib.contextmanager
-def _output(folder: Path) -> Iterator[None]:
-    """Make the folder, and check before anything takes time that the report can be written there.
-
-    If nothing is written, the folders that were made are removed.
-    """
-    made: list[Path] = []
-    try:
-        made += [path for path in (folder, *folder.parents) if not path.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(f"the report cannot be written there ({error.strerror})", at=printable(str(folder))) from None
-    blocked = [name for name in REPORT if (folder / name).is_dir()]
-    if blocked:
-        raise UserError("is a folder, and the report has a file of that name", at=folder / blocked[0])
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):  # from the innermost on, until one holds something
-            for path in made:
-                path.rmdir()
-        raise
 
 
 def _or_note(notes: list[str], failure: str, make: Callable[[], T]) -> T | None:
