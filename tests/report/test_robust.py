@@ -109,7 +109,7 @@ def test_where_nothing_can_be_known_the_headline_says_why(
 
 
 def test_one_image_is_one_image(tmp_path: Path) -> None:
-    found = compared(tmp_path, {"a": [1]}, missed=3)
+    found = compared(tmp_path, {"a": [1]}, missed=1)
     assert found.headline.endswith(", on 1 image.")
 
 
