@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 import gam_yolo
@@ -448,6 +449,32 @@ def test_a_terminal_that_lacks_a_character_gets_the_nearest(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, as Linux has it")
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "utf-16", "ascii"])
+def test_a_file_that_is_redirected_is_utf8_whatever_the_terminal(encoding: str, tmp_path: Path) -> None:
+    """As on Windows: `gam-yolo prepare --init VOC > data.yaml` names the classes, and `place` keeps every byte."""
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+
+    def printed(*arguments: str | Path) -> bytes:
+        command = [*COMMAND, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, check=True, env=environment).stdout
+
+    for name in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (tmp_path / name).mkdir(parents=True)
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox>"
+    size = "<size><width>9</width><height>9</height></size>"
+    (tmp_path / "Annotations/a.xml").write_text(
+        f"<annotation>{size}<object><name>caf\u00e9 \u6a21</name>{box}</object></annotation>", encoding="utf-8"
+    )
+    for split in ("train", "val"):
+        (tmp_path / f"ImageSets/Main/{split}.txt").write_text("a\n")
+    assert yaml.safe_load(printed("prepare", "--init", tmp_path))["names"] == {0: "caf\u00e9 \u6a21"}
+    model = tmp_path / "yolov8n-m.yaml"
+    text = "# caf\u00e9 \u6a21\r\n" + gam_yolo.place("yolov8n.yaml", block="GAM", at="p3").text
+    model.write_bytes(text.encode())
+    placed = printed("place", model, "--block", "SE", "--at", "p4")
+    assert placed == gam_yolo.place(model, block="SE", at="p4").text.encode()
+
+
 @pytest.mark.parametrize("arguments", [["--version"], ["compare", "--help"]])
 def test_output_that_cannot_be_written_is_a_one_line_error(arguments: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
