@@ -62,6 +62,9 @@ for _name in {modules}:
 '''
 
 
+_HEAD = b'"""The attention blocks of '  # how the template begins
+
+
 @dataclass(frozen=True)
 class PlainExport:
     """What was written.
@@ -98,6 +101,8 @@ def export_plain(checkpoint: str | Path, output: str | Path | None = None, *, tr
     module = default if output is None else output_path(output, "the module", ".py")
     if not module.stem.isidentifier():
         raise UserError(f"the module is '{module.name}'", expected="a Python name that ends in .py")
+    if module.is_file() and module.stat().st_size and not module.read_bytes().startswith(_HEAD):
+        raise UserError("already exists and was not written by gam-yolo", at=module, fix="Give another name with -o")
     try:
         with trusting(trust):
             model = ultralytics_api.model(path).model

@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from gam_yolo.errors import UserError
+from gam_yolo.io import read_yaml
 
 __all__ = [
     "ASSUMPTIONS",
@@ -44,6 +45,7 @@ __all__ = [
     "load_dataset_yaml",
     "model",
     "model_class",
+    "model_yamls",
     "newer_release",
     "numbers",
     "quiet",
@@ -363,7 +365,16 @@ def load_dataset_yaml(data: str, download: bool = False) -> dict[str, Any]:
     Args:
         data: Its path or bare name.
         download: Whether its `download:` entry may run where images are missing.
+
+    Raises:
+        UserError: It names no class.
     """
+    file = find_yaml(data)
+    content = read_yaml(file, "a dataset YAML") if file else None
+    if isinstance(content, dict):
+        key = "names" if "names" in content else "nc"
+        if (value := content.get(key)) in ([], {}) or (type(value) is int and value < 1):
+            raise UserError(f"is {value}", at=f"{file}, key '{key}'", expected="one class at least")
     found: dict[str, Any] = get("check_det_dataset")(data, autodownload=download)
     return found
 
@@ -410,6 +421,12 @@ def runs_folder() -> Path:
 def download_checkpoint(name: str) -> Path:
     """Return the path of a checkpoint, downloaded where it is one of Ultralytics' own and missing."""
     return Path(get("attempt_download_asset")(name))
+
+
+def model_yamls() -> list[Path]:
+    """Return the model YAMLs that Ultralytics ships."""
+    folder = Path(str(importlib.import_module("ultralytics").__file__)).parent
+    return sorted((folder / "cfg" / "models").rglob("*.yaml"))
 
 
 def find_checkpoint(name: str) -> Path | None:

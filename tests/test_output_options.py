@@ -93,6 +93,43 @@ def test_a_name_of_another_kind_of_file_is_an_error_before_anything_is_written(c
     assert error_of(*command).startswith(says)
 
 
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ([*COMPARE, "-o", "."], "report.html"),
+        ([*COMPARE, "-o", "."], "report.md"),
+        ([*COMPARE, "-o", "."], "report.csv"),
+        ([*COMPARE, "-o", "."], "report.json"),
+        (["look", "a.pt", "image.jpg", "-o", "."], "look.html"),
+        (["look", "a.pt", "image.jpg", "-o", "."], "look.json"),
+        (["export-plain", "a.pt"], "a_plain.py"),
+        (["export-plain", "a.pt", "-o", "train.py"], "train.py"),
+        ([*PLACE, "-o", "mine.yaml"], "mine.yaml"),
+        ([*PLACE, "--show", "mine.svg"], "mine.svg"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else v,
+)
+def test_a_file_of_the_users_own_is_not_overwritten(command: list[str], name: str, folder: Path) -> None:
+    (folder / name).write_text('{"mine": "precious"}\n')
+    assert re.match(rf"{name}: already exists and was not written by (gam-yolo|place)\. (Give|Use)", error_of(*command))
+
+
+def test_a_report_is_replaced_by_the_next_one() -> None:
+    Path("truth.json").write_text(
+        '{"images": [{"id": 1, "width": 9, "height": 9}], "categories": [{"id": 1, "name": "a"}], "annotations": '
+        '[{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}]}'
+    )
+    box = '{"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "score": 0.'
+    Path("a.json").write_text(f"[{box}9}}]")
+    Path("b.json").write_text(f"[{box}8}}]")
+    for _ in range(2):
+        done = CliRunner().invoke(app, [*COMPARE, "-o", "."])
+        assert done.exit_code == 0, done.output
+        Path("report.md").write_text("of an earlier comparison")
+    assert CliRunner().invoke(app, [*COMPARE, "-o", "."]).exit_code == 0
+    assert "earlier" not in Path("report.md").read_text()
+
+
 def test_neither_file_is_written_where_one_cannot_be(folder: Path) -> None:
     for name in ("mine.yaml", "graph.svg"):
         (folder / name).write_text("precious\n")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -38,6 +39,8 @@ class GroundTruth:
         difficult: VOC's `difficult`: an object the VOC protocol does not count.
         names: Class names in the order of the model's, from the dataset YAML; empty where there is none.
         notes: What the rules left out or changed, and what looks suspicious, a sentence each.
+        scaled: Of each image that was saved at another size than annotated, by more than a pixel: its index, and the
+            factors across and down from the annotation's pixels to the image's.
     """
 
     source: str
@@ -54,6 +57,7 @@ class GroundTruth:
     difficult: NDArray[np.bool_]
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    scaled: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,7 @@ def _parse(records: _Columns, truth: GroundTruth, proven: bool) -> Detections:
     unlabelled = Detections(source, image, np.zeros_like(image), *records.arrays())
     found = None if proven else _overlapped(truth, unlabelled)
     if found is not None:
+        _reject_annotated_size(unlabelled, truth, found)
         _reject_other_unit(unlabelled, truth, found)
     label = _labels(records, truth, unlabelled, found)
     detections = Detections(source, image, label, unlabelled.box, unlabelled.score)
@@ -226,6 +228,7 @@ def _images(records: _Columns, truth: GroundTruth) -> list[int]:
 
 
 _SEVERAL = -2
+_FEWEST = 3  # objects that tell in which pixels boxes are
 
 
 def _unique_index(keys: Sequence[Any]) -> dict[Any, int]:
@@ -351,16 +354,47 @@ def _overlapped(truth: GroundTruth, detections: Detections) -> NDArray[np.intp]:
     images, begin = np.unique(truth.image[objects], return_index=True)
     for image, rows in zip(images, np.split(objects, begin)[1:], strict=True):
         own = by_score[bounds[image] : bounds[image + 1]]
-        x, y, w, h = truth.box[rows].T[..., None]
-        left, top, width, height = detections.box[own].T
-        across = np.minimum(left + width, x + w) - np.maximum(left, x)
-        down = np.minimum(top + height, y + h) - np.maximum(top, y)
-        shared = np.clip(across, 0, None) * np.clip(down, 0, None)
-        enough = 2 * shared >= w * h + width * height - shared
-        hit, place = np.nonzero(enough)
+        hit, place = np.nonzero(_iou(truth.box[rows][:, None], detections.box[own]) >= 0.5)
         hit, first = np.unique(hit, return_index=True)
         found[rows[hit]] = own[place[first]]
     return found
+
+
+def _iou(a: Array, b: Array) -> Array:
+    """Return the IoU of boxes, 0 where neither has an extent."""
+    (x, y, w, h), (left, top, width, height) = np.moveaxis(a, -1, 0), np.moveaxis(b, -1, 0)
+    across = np.minimum(left + width, x + w) - np.maximum(left, x)
+    down = np.minimum(top + height, y + h) - np.maximum(top, y)
+    shared = np.clip(across, 0, None) * np.clip(down, 0, None)
+    union: Array = np.asarray(w * h + width * height - shared)
+    result: Array = np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
+    return result
+
+
+def _reject_annotated_size(detections: Detections, truth: GroundTruth, found: NDArray[np.intp]) -> None:
+    """Reject boxes in pixels of the annotation where images were saved at another size.
+
+    The objects decide: which of the two readings overlaps them more.
+    """
+    if not truth.scaled:
+        return
+    factors = np.ones((len(truth.ids), 2))
+    factors[[*truth.scaled]] = [*truth.scaled.values()]
+    scaled = replace(detections, box=detections.box * np.tile(factors[detections.image], 2))
+    resized = np.isin(truth.image, [*truth.scaled])
+    overlap, objects = [], []
+    for reading, hit in ((detections, found), (scaled, _overlapped(truth, scaled))):
+        own = np.flatnonzero(resized & (hit >= 0))
+        overlap.append(_iou(truth.box[own], reading.box[hit[own]]).sum())
+        objects.append(len(own))
+    if objects[1] >= _FEWEST and overlap[1] > 1.02 * overlap[0]:
+        raise UserError(
+            f"its boxes are in pixels of the annotated size on images that were saved at another size: on these "
+            f"{len(truth.scaled)}, they overlap {objects[1]} objects with an IoU of 0.5 if so, and {objects[0]} if not",
+            at=detections.source,
+            expected="pixels of the image files",
+            fix="Scale the boxes of these images, or compare the checkpoint instead of its predictions",
+        )
 
 
 def _reject_other_unit(detections: Detections, truth: GroundTruth, found: NDArray[np.intp]) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "Frame",
     "ImageFinder",
     "base_name",
+    "composed",
     "exists",
     "image_files",
     "image_id_of",
@@ -216,16 +217,17 @@ class ImageFinder:
     def __init__(self, files: Iterable[Path]) -> None:
         self._by_name: dict[str, list[Path]] = {}
         for file in files:
-            self._by_name.setdefault(_composed(file.name), []).append(file)
+            self._by_name.setdefault(composed(file.name), []).append(file)
 
     def find(self, name: str) -> Path | None:
         """Return the file of an image, or None."""
-        known: Sequence[Path] = self._by_name.get(_composed(base_name(name)), ())
+        known: Sequence[Path] = self._by_name.get(composed(base_name(name)), ())
         if len(known) > 1:
             parts = tuple(re.split(r"[\\/]", name))
             known = [file for file in known if file.parts[-len(parts) :] == parts]
         return known[0] if len(known) == 1 else None
 
 
-def _composed(name: str) -> str:
+def composed(name: str) -> str:
+    """Return a name with each accent and its letter as one character, as another system may write them as two."""
     return unicodedata.normalize("NFC", name)

@@ -331,9 +331,13 @@ def ground_truth(
     """
     index = {name: i for i, name in enumerate(classes)}
     settled, labels = [], []
-    for image in images:
+    scaled: dict[int, tuple[float, float]] = {}
+    for number, image in enumerate(images):
         labels.append({o.row: class_index(o.name, index, f"{image.at}[{o.row}]") for o in image.objects})
         settled.append(apply_rules(image, tally))
+        sides = [*zip(settled[-1].size, image.size, strict=True)]
+        if any(abs(real - declared) > 1 for real, declared in sides):
+            scaled[number] = sides[0][0] / sides[0][1], sides[1][0] / sides[1][1]
     tally.reject_wrong_frames(source)
     rows = [(thing, i, labels[i][thing.row]) for i, image in enumerate(settled) for thing in image.objects]
     if by_row:
@@ -356,4 +360,5 @@ def ground_truth(
         difficult=np.array([thing.difficult for thing in things], dtype=bool),
         names=tuple(names),
         notes=(*counts, *tally.warnings()),
+        scaled=scaled,
     )

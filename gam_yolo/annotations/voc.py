@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError  # the names alone: defusedxml does the parsing
@@ -11,12 +12,21 @@ from defusedxml.ElementTree import fromstring
 
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.data import GroundTruth, ImageId
-from gam_yolo.annotations.images import image_id_of, is_file, is_safe_name
+from gam_yolo.annotations.images import composed, image_id_of, is_file, is_safe_name
 from gam_yolo.annotations.rules import AnnotatedImage, Object, Tally, ground_truth
 from gam_yolo.errors import UserError, similar
 from gam_yolo.io import read_text, xml_number
 
-__all__ = ["image_lists", "image_names", "image_sets", "images_by_stem", "one_file", "read_voc", "read_voc_file"]
+__all__ = [
+    "annotation_file",
+    "image_lists",
+    "image_names",
+    "image_sets",
+    "images_by_stem",
+    "one_file",
+    "read_voc",
+    "read_voc_file",
+]
 
 FLAGS = {"": 0.0, "unspecified": 0.0, "false": 0.0, "no": 0.0, "true": 1.0, "yes": 1.0}
 """What annotation tools write for `difficult` beside numbers, in any case."""
@@ -49,8 +59,8 @@ def read_voc(
     annotations, listing, stems = _listed(folder, split, tally)
     files = images_by_stem(folder / "JPEGImages" if images is None else images)
     if images is not None:
-        tally.missing = sum(stem not in files for stem in stems)
-        stems = [stem for stem in stems if stem in files or not leave_out]
+        tally.missing = sum(composed(stem) not in files for stem in stems)
+        stems = [stem for stem in stems if composed(stem) in files or not leave_out]
     if not stems:
         raise UserError("lists no images", at=listing)
     ids: dict[ImageId, str] = {image_id_of(f"{stem}.xml"): stem for stem in stems}
@@ -58,7 +68,7 @@ def read_voc(
         raise UserError("has image names that are the same number, which Ultralytics cannot tell apart", at=listing)
     read = []
     for image_id in sorted(ids, key=lambda i: (isinstance(i, str), i)):
-        path = annotations / f"{ids[image_id]}.xml"
+        path = annotation_file(annotations, ids[image_id])
         read.append(read_voc_file(path, one_file(files, path.stem), first_pixel, tally))
     names = tuple(classes) if classes is not None else tuple(sorted({o.name for image in read for o in image.objects}))
     return ground_truth(read, names, str(folder), tally=tally, names=classes or ())
@@ -128,9 +138,16 @@ def _root(path: Path) -> Element:
 def _listed(folder: Path, split: str, tally: Tally) -> tuple[Path, Path, list[str]]:
     """Return the folder of the annotations, what lists a split's images, and their names without ending."""
     if not (folder / "ImageSets").is_dir():
-        return folder, folder, sorted(path.stem for path in folder.glob("*.xml"))
+        return folder, folder, sorted(path.stem for path in folder.glob("*.[xX][mM][lL]"))
     listing = folder / "ImageSets" / "Main" / f"{split}.txt"
     return folder / "Annotations", listing, image_names(listing, tally)
+
+
+def annotation_file(folder: Path, name: str) -> Path:
+    """Return the annotation of an image, however its ending and its accents are written."""
+    spellings = dict.fromkeys([name, composed(name), unicodedata.normalize("NFD", name)])
+    found = [folder / f"{one}{ending}" for ending in (".xml", ".XML", ".Xml") for one in spellings]
+    return next(filter(is_file, found), found[0])
 
 
 def image_sets(source: Path, split: str) -> list[Path]:
@@ -171,7 +188,7 @@ def image_names(image_set: Path, tally: Tally) -> list[str]:
     listed = []
     for line in filter(None, map(str.strip, lines)):
         name = re.sub(r"\s+(-1|0|1)$", "", line)
-        listed.append(line if name != line and is_file(annotations / f"{line}.xml") else name)
+        listed.append(line if name != line and is_file(annotation_file(annotations, line)) else name)
     names = list(dict.fromkeys(listed))
     for row, name in enumerate(names, 1):
         if not is_safe_name(name) or "/" in name or "\\" in name:
@@ -183,8 +200,8 @@ def image_names(image_set: Path, tally: Tally) -> list[str]:
         stem, _, suffix = name.rpartition(".")
         if (
             suffix.lower() in ultralytics_api.image_formats()
-            and is_file(annotations / f"{stem}.xml")
-            and not is_file(annotations / f"{name}.xml")
+            and is_file(annotation_file(annotations, stem))
+            and not is_file(annotation_file(annotations, name))
         ):
             raise UserError(
                 f"{name!r:.120} has a suffix", at=f"{image_set}, name {row}", expected=f"{stem!r:.120}, without suffix"
@@ -199,7 +216,7 @@ def images_by_stem(images: Path | Iterable[Path]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for file in filter(is_file, images.glob("*")) if isinstance(images, Path) else images:
         if file.suffix[1:].lower() in formats:
-            found.setdefault(file.stem, []).append(file)
+            found.setdefault(composed(file.stem), []).append(file)
     return found
 
 
@@ -209,7 +226,7 @@ def one_file(files: dict[str, list[Path]], stem: str) -> Path | None:
     Raises:
         UserError: There are several.
     """
-    found = files.get(stem, [])
+    found = files.get(composed(stem), [])
     if len(found) > 1:
         names = " and ".join(sorted(file.name for file in found))
         raise UserError(

@@ -55,6 +55,8 @@ def dataset(data: str | Path, split: str) -> dict[str, Any]:
     """
     try:
         content = ultralytics_api.load_dataset_yaml(str(data))
+    except UserError:
+        raise
     except Exception as error:
         if ultralytics_api.find_yaml(str(data)) is None:
             raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +28,7 @@ from gam_yolo.blocks.parts import Start
 from gam_yolo.checkpoints import trusting
 from gam_yolo.errors import UserError, option, reason
 from gam_yolo.io import output_path
+from gam_yolo.report.files import output_folder
 from gam_yolo.report.formatting import printable
 from gam_yolo.report.predictions import Settings, load
 from gam_yolo.report.schema import check_replicates
@@ -110,37 +112,40 @@ def look(
     folder = output_path(output, "the folder of the page") if output is not None else None
     files = _checkpoints(models)
     source = _source(images, data, split, limit)
+    if data is not None:
+        dataset(data, split)
     say = progress or (lambda _: None)
     options = {"device": device or None, "conf": confidence, "vid_stride": vid_stride}
     found: list[LookedModel] = []
     drawn: list[LookedPicture] = []
     count = 0
-    for name, file in files.items():
-        say(f"{name}: reading gates")
-        with trusting(trust):
-            yolo = load(file)
-        reader = _Reader(yolo)
-        frames = reader.frames(source, {**options, "imgsz": imgsz or yolo.model.args.get("imgsz", 640)})
-        for count, frame in enumerate(itertools.islice(frames, limit), 1):
-            reader.read(frame)
-            if count <= pictures:
-                say(f"{name}: drawing {frame.name}")
-                if len(drawn) < count:
-                    drawn.append(LookedPicture(frame.name, frame.path, {}, {}))
-                drawn[count - 1].models[name], drawn[count - 1].gates[name] = reader.draw(frame, confidence)
-        if not count:
-            raise UserError(f"there is no image in {source}", expected="images, or a video")
-        looked = LookedModel(name, str(file), reader.blocks(), reader.faithfulness())
-        if data is not None and looked.blocks:
-            how = Settings(str(data), split, imgsz, batch, device)
-            whole, worth = measure_worth(
-                file, looked.blocks, how, replicates=replicates, trust=trust, progress=progress
-            )
-            looked = replace(looked, AP=whole, worth=worth)
-        found.append(looked)
-    result = LookResult(count, tuple(found), _notes(found, count, limit, data is not None), tuple(drawn))
-    if folder is not None:
-        result.save(folder)
+    with output_folder(folder, ("look.html", "look.json")) if folder is not None else contextlib.nullcontext():
+        with trusting(trust):  # all of them before anything takes time
+            loaded = {name: load(file) for name, file in files.items()}
+        for name, yolo in loaded.items():
+            say(f"{name}: reading gates")
+            reader = _Reader(yolo)
+            frames = reader.frames(source, {**options, "imgsz": imgsz or yolo.model.args.get("imgsz", 640)})
+            for count, frame in enumerate(itertools.islice(frames, limit), 1):
+                reader.read(frame)
+                if count <= pictures:
+                    say(f"{name}: drawing {frame.name}")
+                    if len(drawn) < count:
+                        drawn.append(LookedPicture(frame.name, frame.path, {}, {}))
+                    drawn[count - 1].models[name], drawn[count - 1].gates[name] = reader.draw(frame, confidence)
+            if not count:
+                raise UserError(f"there is no image in {source}", expected="images, or a video")
+            looked = LookedModel(name, str(files[name]), reader.blocks(), reader.faithfulness())
+            if data is not None and looked.blocks:
+                how = Settings(str(data), split, imgsz, batch, device)
+                whole, worth = measure_worth(
+                    files[name], looked.blocks, how, replicates=replicates, trust=trust, progress=progress
+                )
+                looked = replace(looked, AP=whole, worth=worth)
+            found.append(looked)
+        result = LookResult(count, tuple(found), _notes(found, count, limit, data is not None), tuple(drawn))
+        if folder is not None:
+            result.save(folder)
     return result
 
 

@@ -17,7 +17,7 @@ from rich.text import Text
 from gam_yolo.errors import EXIT_STATUS, UserError
 from gam_yolo.report.formatting import printable
 
-__all__ = ["console", "exit_on_error"]
+__all__ = ["console", "exit_on_error", "print_file"]
 
 _PLAIN = str.maketrans(
     {"\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "\N{MULTIPLICATION SIGN}": "x", "\N{MIDDLE DOT}": "."}
@@ -34,6 +34,20 @@ class _Console(Console):
 def console(stderr: bool = False) -> Console:
     """Return a console that prints text as it is: no markup, no guessed colours, no broken lines."""
     return _Console(stderr=stderr, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_file(text: str) -> None:
+    """Print the text of a file: on a terminal as far as that can show it, else unchanged and in UTF-8.
+
+    What is redirected to a file is read as UTF-8, whatever encoding the terminal has.
+    """
+    buffer = getattr(sys.stdout, "buffer", None)  # a notebook has none
+    if buffer is None or sys.stdout.isatty():
+        sys.stdout.write(text)
+        return
+    sys.stdout.flush()
+    buffer.write(text.encode("utf-8"))
+    buffer.flush()
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import typer
 import yaml
 from rich.table import Table
 
-from gam_yolo.cli.console import console
+from gam_yolo.cli.console import console, print_file
 from gam_yolo.cli.options import Trust
 from gam_yolo.errors import UserError, brief
 
@@ -59,7 +59,7 @@ def place(
         console(stderr=True).print(note)
     placing.save(placed, output, show, force=force)
     if output is None:
-        typer.echo(placed.text, nl=False)
+        print_file(placed.text)
 
 
 def check(

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from gam_yolo.cli.console import print_file
+
 __all__ = ["prepare"]
 
 
@@ -23,7 +25,7 @@ def prepare(
     from gam_yolo import datasets  # takes seconds: it needs OpenCV
 
     if init:
-        typer.echo(datasets.init_yaml(data), nl=False)
+        print_file(datasets.init_yaml(data))
         return
     found = datasets.prepare(data)
     typer.echo(f"{found.yaml.name}: ready in {found.folder}")

@@ -202,7 +202,7 @@ def _coco_yaml(source: Path, files: dict[str, Path]) -> str:
 def _voc_yaml(source: Path, lists: Iterable[Path]) -> str:
     tally, names = Tally(), set()
     for folder in dict.fromkeys(path.parents[2] for path in lists):
-        for file in sorted((folder / "Annotations").glob("*.xml")):
+        for file in sorted((folder / "Annotations").glob("*.[xX][mM][lL]")):
             names |= {o.name for o in read_voc_file(file, None, 1, tally).objects}
     return _yaml(source, [path.stem for path in lists], sorted(names), "voc", tally.warnings())
 

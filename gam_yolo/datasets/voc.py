@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gam_yolo.annotations.truth import first_pixel
-from gam_yolo.annotations.voc import image_names, image_sets, images_by_stem, one_file, read_voc_file
+from gam_yolo.annotations.voc import annotation_file, image_names, image_sets, images_by_stem, one_file, read_voc_file
 from gam_yolo.datasets.prepared import Picture, Split, link, source_folder, write_dataset, yaml_name
 
 __all__ = ["pictures", "prepare_voc"]
@@ -47,7 +47,7 @@ def pictures(source: Path, split: Split, first_pixel: int = 1) -> Iterator[Pictu
             if file is None:
                 split.tally.missing += 1
                 continue
-            annotation = folder / "Annotations" / f"{name}.xml"
+            annotation = annotation_file(folder / "Annotations", name)
             image = read_voc_file(annotation, file, first_pixel, split.tally)
             link(annotation, split.annotations / split.name / annotation.name)
             yield split.picture(image)

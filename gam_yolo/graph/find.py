@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gam_yolo import ultralytics_api
 from gam_yolo.errors import UserError, brief, similar
-from gam_yolo.graph.model import Document
+from gam_yolo.graph.model import Document, Graph
 from gam_yolo.resources import MODELS_AND_DATA, shipped_names, without_letter
 
-__all__ = ["load", "model_files", "scale_letter"]
+__all__ = ["load", "model_files", "same_modules", "scale_letter"]
 
 
 def load(name: str | Path) -> Document:
@@ -62,6 +63,26 @@ def model_files(names: Iterable[str]) -> list[str]:
                 "the folder holds no model YAML", at=name, expected="files with the key 'backbone' or 'head'"
             )
         found += models
+    return found
+
+
+def same_modules(modules: Sequence[str]) -> dict[str, Graph]:
+    """Return the models of Ultralytics that have these modules in their rows, by file name.
+
+    Examples:
+        >>> [*same_modules([layer.module for layer in load("yolov8n.yaml").graph.layers])]
+        ['yolov8.yaml']
+    """
+    return {path.name: Document.read(path).graph for path in _by_modules().get(tuple(modules), ())}
+
+
+@functools.cache
+def _by_modules() -> dict[tuple[str, ...], list[Path]]:
+    """Return Ultralytics' model YAMLs by their modules, which are found without parsing: that would take a second."""
+    found: dict[tuple[str, ...], list[Path]] = {}
+    for path in ultralytics_api.model_yamls():
+        modules = re.findall(r"^\s*- \[.*?,\s*\d+,\s*([\w.]+),\s*\[", path.read_text("utf-8"), re.M)
+        found.setdefault(tuple(modules), []).append(path)
     return found
 
 

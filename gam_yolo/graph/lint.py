@@ -15,9 +15,9 @@ from gam_yolo.arguments import RowError, as_list, bind, is_placed
 from gam_yolo.arguments import source as file_name
 from gam_yolo.blocks.forks import FEWEST_CHANNELS
 from gam_yolo.errors import UserError, brief
-from gam_yolo.graph.edit import FEEDS_NEXT
-from gam_yolo.graph.find import load, scale_letter
-from gam_yolo.graph.model import IMAGE, NO_MAP, Document, Graph, Layer
+from gam_yolo.graph.edit import FEEDS_NEXT, remove
+from gam_yolo.graph.find import load, same_modules, scale_letter
+from gam_yolo.graph.model import IMAGE, NO_MAP, Document, Graph, Layer, check_classes
 from gam_yolo.graph.shapes import Shape, channels_inside, measure, module_class, scales, suggest_module
 from gam_yolo.resources import without_letter
 
@@ -75,10 +75,10 @@ def check(model: str | Path) -> list[Finding]:
     try:
         document = load(name)
         scales(document.config)
+        check_classes(document.config, document.graph, name)
     except UserError as error:
-        reason = str(error).removeprefix(f"{name}: ")
-        return [Finding("error", "unreadable", None, reason, "Correct the file, or name another one")]
-    found = [*_names(name, document.config), *_rows(document, scale_letter(name))]
+        return [Finding("error", "unreadable", None, _without(name, error), "Correct the file, or name another one")]
+    found = [*_names(name, document.config), *_scales(document.config), *_rows(document, scale_letter(name))]
     return sorted(found, key=lambda f: (f.level != "error", -1 if f.row is None else f.row, f.code))
 
 
@@ -97,11 +97,12 @@ def quick_check(config: Mapping[str, Any], channels: Mapping[int, int]) -> list[
     graph = Graph.from_rows(config, name)
     blocks = {index for index in channels if graph.layers[index].module in registry.BLOCKS}
     inserted = {index for index in blocks if not graph.layers[index].replaces}
-    found = [*_usage(graph, inserted, _comments(name, graph)), *_arguments(config, graph, channels)]
+    usage = [*_partly_stale(graph, inserted), *_usage(graph, inserted, _comments(name, graph))]
+    found = [*usage, *_arguments(config, graph, channels)]
     suspicious = any(not graph.readers(layer.index) for layer in graph.layers[:-1])
     suspicious = suspicious or any(f.code == "bypassed-block" for f in found)
     stale = _stale(config, name, graph, inserted) if suspicious and config.get("head") else None
-    return [stale] if stale else found
+    return [*_scales(config), *([stale] if stale else found)]
 
 
 def explain(config: Mapping[str, Any]) -> UserError | None:
@@ -164,6 +165,7 @@ def _rows(document: Document, letter: str) -> Iterator[Finding]:
             stop = message[-1:] if message.endswith((".", "?", "!")) else ""
             message = f"{message.removesuffix(stop)} (scale {', '.join(failing[row])}){stop}"
         yield Finding("error", "unbuildable", row, message, "Correct the row, or what it reads")
+    yield from _partly_stale(graph, inserted)
     yield from _usage(graph, inserted, document.comment, shapes)
     if shapes:
         inputs = {i: shape.channels for i in blocks if (shape := shapes[i])}
@@ -220,9 +222,7 @@ def _stale(config: Mapping[str, Any], name: str, graph: Graph, blocks: set[int])
     wrong: dict[int, list[str]] = {}
     for layer, now in zip(old.layers, kept, strict=True):
         for source, stands in zip(layer.sources, graph.layers[now].sources, strict=True):
-            meant = kept[source] if source >= 0 else source
-            while meant + 1 in blocks and meant + 1 < now:  # a reader of X then reads the block after X
-                meant += 1
+            meant = _behind_blocks(kept[source], blocks) if source >= 0 else source
             if meant != stands:
                 wrong.setdefault(now, []).append(f"{stands} -> {meant}")
     if not wrong:
@@ -235,6 +235,42 @@ def _stale(config: Mapping[str, Any], name: str, graph: Graph, blocks: set[int])
         "the row numbers are those of the file without its blocks, so rows read the wrong tensors",
         f"Renumber {changes}; or let `gam-yolo place` insert the blocks",
     )
+
+
+def _partly_stale(graph: Graph, blocks: set[int]) -> Iterator[Finding]:
+    """Find row numbers that are still those of Ultralytics' model, in a file that has its rows and blocks in between.
+
+    Such a file may run and use every row: a Concat has the stride of the row after it, which should be read.
+    """
+    if not blocks:
+        return
+    try:
+        edit = remove(graph, registry.BLOCKS.__contains__)
+    except UserError:
+        return
+    kept = [row for row in edit.origin if row is not None]
+    found = []
+    for name, base in same_modules([layer.module for layer in edit.graph.layers]).items():
+        wrong = [
+            (graph.layers[now], stands, _behind_blocks(kept[meant], blocks))
+            for own, layer, now in zip(edit.graph.layers, base.layers, kept, strict=True)
+            for source, meant, stands in zip(own.sources, layer.sources, graph.layers[now].sources, strict=False)
+            if source != meant == stands
+        ]
+        found.append((len(wrong), name, wrong))
+    _, name, wrong = min(found, default=(0, "", []))
+    if wrong:
+        reads = (f"{layer} reads {graph.layers[a]} instead of {graph.layers[b]}" for layer, a, b in wrong)
+        message = f"row numbers are those of {name}, which has no blocks: {', '.join(reads)}"
+        remedy = "; ".join(f"in {layer} write {b} for {a}" for layer, a, b in wrong)
+        yield Finding("warning", "stale-numbers", wrong[0][0].index, message, remedy[:1].upper() + remedy[1:])
+
+
+def _behind_blocks(row: int, blocks: set[int]) -> int:
+    """Return the last of the blocks right after a row, which a reader of the row then reads, or the row itself."""
+    while row + 1 in blocks:
+        row += 1
+    return row
 
 
 def _makes_sense(config: Mapping[str, Any], name: str) -> bool:
@@ -401,6 +437,16 @@ def _head(graph: Graph, shapes: Sequence[Shape | None]) -> Iterator[Finding]:
             )
         else:
             seen[shape.stride] = source
+
+
+def _scales(config: Mapping[str, Any]) -> Iterator[Finding]:
+    """Find scales that are not indented below `scales`, where Ultralytics does not look for them."""
+    misplaced = [letter for letter in "nslmx" if isinstance(config.get(letter), list)]
+    if not config.get("scales") and misplaced:
+        keys = ", ".join(map(repr, misplaced))
+        depth, width = (config.get(f"{of}_multiple", 1.0) for of in ("depth", "width"))
+        message = f"the file has the scales {keys} beside 'scales', not in it, so it is built with depth {depth} and "
+        yield Finding("warning", "scales", None, f"{message}width {width}", "Indent them below 'scales:'")
 
 
 def _names(name: str, config: dict[str, Any]) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from gam_yolo.arguments import INSIDE, MOST_VALUES, REPLACES, RowError, is_small
 from gam_yolo.errors import UserError, brief
 from gam_yolo.io import yaml_error
 
-__all__ = ["IMAGE", "NO_MAP", "ROW", "SECTIONS", "Document", "Graph", "Layer"]
+__all__ = ["IMAGE", "NO_MAP", "ROW", "SECTIONS", "Document", "Graph", "Layer", "check_classes"]
 
 IMAGE = -1
 """The source of the first layer: the network's input."""
@@ -210,6 +211,20 @@ class Document:
         except UnicodeDecodeError as error:
             raise UserError(f"is not UTF-8 text (byte {error.start})", at=path, expected="a model YAML") from None
         return cls(text, str(path))
+
+
+def check_classes(config: Mapping[str, Any], graph: Graph, name: str) -> None:
+    """Check the number of classes that a model YAML gives, as Ultralytics would fail somewhere in the head.
+
+    Raises:
+        UserError: It is not a whole number from 1, or is missing where a row needs it.
+    """
+    classes = config.get("nc", 1)
+    problem = "is missing" if "nc" not in config and any("nc" in layer.args for layer in graph.layers) else ""
+    if not isinstance(classes, Integral) or isinstance(classes, bool) or int(classes) < 1:
+        problem = f"is {brief(classes)}"
+    if problem:
+        raise UserError(problem, at=f"{name}, key 'nc'", expected="the number of classes, from 1")
 
 
 def _layer(row: Any, index: int, section: str, name: str) -> Layer:

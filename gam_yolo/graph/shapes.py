@@ -25,7 +25,7 @@ from gam_yolo import registry, ultralytics_api
 from gam_yolo.arguments import RowError, bind, source
 from gam_yolo.errors import UserError, brief, reason
 from gam_yolo.graph.edit import remove
-from gam_yolo.graph.model import NO_MAP, Graph
+from gam_yolo.graph.model import NO_MAP, Graph, check_classes
 from gam_yolo.meta import meta_device
 
 __all__ = [
@@ -141,6 +141,7 @@ def measure(config: Mapping[str, Any], name: str, scale: str = "") -> list[Shape
     channels = config.get("channels", 3)
     if type(channels) is not int or not 1 <= channels <= LARGEST:
         raise UserError(f"'channels' is {brief(channels)}", at=name, expected="the channels of the image, such as 3")
+    check_classes(config, graph, name)
     for error in graph.reference_errors(name, rows):
         raise error
     for layer, row in zip(graph.layers, rows, strict=True):

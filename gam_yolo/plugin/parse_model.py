@@ -25,7 +25,7 @@ from torch import nn
 from gam_yolo import registry, ultralytics_api
 from gam_yolo.arguments import INSIDE, REPLACES, as_list, bind, is_placed, row_error, source, take
 from gam_yolo.errors import UserError, brief
-from gam_yolo.graph.model import NO_MAP, Graph, Layer
+from gam_yolo.graph.model import NO_MAP, Graph, Layer, check_classes
 from gam_yolo.meta import meta_device
 from gam_yolo.training_keys import BlockTraining
 
@@ -95,6 +95,7 @@ def _parse(
         )
     BlockTraining.of(model, source(model))  # what is wrong in it is found before a training begins
     graph = Graph.from_rows(model, source(model))
+    check_classes(model, graph, source(model))
     for error in graph.reference_errors(source(model), _rows(model)):
         raise error
     blocks = [layer for layer in graph.layers if layer.module in registry.BLOCKS]

@@ -29,6 +29,7 @@ from gam_yolo.evaluation import (
     verdict,
 )
 from gam_yolo.evaluation.groups import Groups
+from gam_yolo.evaluation.statistics import MIN_IMAGES
 from gam_yolo.report.formatting import signed, signed_span
 from gam_yolo.report.schema import Difference, Differences, Statistics, Value, VariantResult
 from gam_yolo.report.tasks import DETECT, Task
@@ -170,7 +171,7 @@ def _estimate(found: Estimate, samples: Samples, i: int, j: int) -> Value:
 def _difference(found: Estimate, p_holm: Array, level: float, main: int, i: int, j: int) -> Difference:
     images, seeds = found.image_variance[i, j], found.seed_variance[i, j]
     share = seeds / (images + seeds) if images + seeds > 0 else math.nan
-    tested = j == main or i == 0
+    tested = (j == main or i == 0) and not math.isnan(found.value[i, j])  # no object, no metric
     return Difference(
         value=_number(found.value[i, j]),
         low=_number(found.low[i, j]),
@@ -208,9 +209,7 @@ def headline(
         if base == value == 0:
             nothing.append(name)
         elif found.verdict == "too few images":
-            unsure.append(
-                f"{name} scores {value:.1f}, but there are too few images to say whether that is a difference"
-            )
+            unsure.append(f"{name} scores {value:.1f}, but {_too_few(truth)} to say whether that is a difference")
         else:
             (alike if found.verdict == "no detectable difference" else clear).append((name, value, found))
     # Units and level are given once, at the first interval.
@@ -239,7 +238,26 @@ def headline(
         who = f"neither {baseline} nor {nothing[0]}" if len(nothing) == 1 else f"none of {listed([baseline, *nothing])}"
         unsure.append(f"{who} {task.nothing} ({task.short} 0.0), so there is no interval for a difference")
     said = "; ".join(parts + unsure)
-    return (said if parts else said[:1].upper() + said[1:]) + f", on {len(truth.ids)} images."
+    images = f"{len(truth.ids)} image{'s' if len(truth.ids) != 1 else ''}"
+    if nothing and [*parts, *unsure] == unsure[-1:]:  # else it begins with the name of a variant
+        said = said[:1].upper() + said[1:]
+    return f"{said}, on {images}."
+
+
+def _too_few(truth: GroundTruth | LabelledImages) -> str:
+    """Return why there is no verdict: too few images, or too few of the rarest classes, on which the mean depends."""
+    if isinstance(truth, GroundTruth):
+        own = ~truth.crowd
+        pairs = np.unique(np.stack([truth.label[own], truth.image[own]]), axis=1)
+        per_class = np.bincount(pairs[0], minlength=len(truth.classes))
+        rare = sorted((int(per_class[i]), truth.classes[i]) for i in np.flatnonzero(per_class))
+        weights = 1.0 / np.array([count for count, _ in rare] or [1])
+        enough = len(np.unique(pairs[1])) >= 2 * MIN_IMAGES
+        if enough and weights.sum() ** 2 / (weights**3).sum() < MIN_IMAGES:
+            few = [f"'{name}' (on {n} image{'s' if n > 1 else ''})" for n, name in rare if n < MIN_IMAGES]
+            shown = few if len(few) < 5 else [*few[:3], f"{len(few) - 3} more"]
+            return f"that depends too much on the rare {'class' if len(few) == 1 else 'classes'} {listed(shown)}"
+    return "there are too few images"
 
 
 def listed(names: list[str]) -> str:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any, ClassVar, TypeVar
 
-from gam_yolo.errors import UserError, brief
+from gam_yolo.errors import UserError, brief, option
 from gam_yolo.io import read_json
+from gam_yolo.report.formatting import printable
 from gam_yolo.report.records import read_record
 
-__all__ = ["REPORT", "SavedResult", "to_json", "write_files"]
+__all__ = ["REPORT", "SavedResult", "output_folder", "to_json", "write_files"]
 
 R = TypeVar("R", bound="SavedResult")
 
@@ -90,6 +93,50 @@ class SavedResult(ABC):
 def to_json(content: Mapping[str, Any]) -> str:
     """Return the text of a JSON file, as all results have it."""
     return json.dumps(content, indent=1, allow_nan=False)
+
+
+@contextmanager
+def output_folder(folder: Path, names: Sequence[str]) -> Iterator[None]:
+    """Make a folder, and check before anything takes time that files can be written there.
+
+    If nothing is written, the folders that were made are removed.
+
+    Args:
+        folder: The folder.
+        names: The files; the JSON file among them says whether files that exist are those of an earlier result.
+
+    Raises:
+        UserError: They cannot be written, or would replace files of the user's own.
+    """
+    made: list[Path] = []
+    try:
+        made += [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"the report cannot be written there ({error.strerror})", at=printable(str(folder))) from None
+    blocked = [name for name in names if (folder / name).is_dir()]
+    if blocked:
+        raise UserError("is a folder, and the report has a file of that name", at=folder / blocked[0])
+    found = [folder / name for name in names if (folder / name).is_file()]
+    if found and not any(_is_ours(file) for file in found if file.suffix == ".json"):
+        fix = f"Give another folder: {option('output')}"
+        raise UserError("already exists and was not written by gam-yolo", at=found[0], fix=fix)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # from the innermost on, until one holds something
+            for path in made:
+                path.rmdir()
+        raise
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        content = read_json(file)
+    except UserError:
+        return False
+    return isinstance(content, dict) and str(content.get("schema")).startswith("gam-yolo/")
 
 
 def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from gam_yolo.errors import UserError
 from gam_yolo.movement import Movement
 from gam_yolo.report.classification import ClassifierEvaluation
 from gam_yolo.report.cost import measure_costs
 from gam_yolo.report.detection import DetectorEvaluation
 from gam_yolo.report.document import assemble
-from gam_yolo.report.files import REPORT, write_files
-from gam_yolo.report.formatting import printable
+from gam_yolo.report.files import REPORT, output_folder, write_files
 from gam_yolo.report.groups import undeclared_groups
 from gam_yolo.report.movement import mean_movements, still_notes
 from gam_yolo.report.predictions import Predicted, collect, find_task
@@ -48,7 +45,7 @@ def run(request: Request, folder: Path | None = None, *, scores_only: bool = Fal
     if folder is None:
         with TemporaryDirectory(prefix="gam-yolo-") as cache:
             return _evaluate(request, Path(cache), None, scores_only)
-    with _output(folder):
+    with output_folder(folder, REPORT):
         comparison = _evaluate(request, folder / "predictions", folder / "near-duplicates.csv", scores_only)
         comparison, texts = report_files(replace(comparison, notes=(*request.notes, *comparison.notes)))
         write_files(folder, texts)
@@ -95,28 +92,3 @@ def _describe(
         movements = or_note(notes, "How far the blocks have moved could not be measured", measure) or {}
     notes += still_notes(movements)
     return {name: replace(found, movement=movements.get(name, ())) for name, found in compared.items()}, costs or {}
-
-
-@contextlib.contextmanager
-def _output(folder: Path) -> Iterator[None]:
-    """Make the folder, and check before anything takes time that the report can be written there.
-
-    If nothing is written, the folders that were made are removed.
-    """
-    made: list[Path] = []
-    try:
-        made += [path for path in (folder, *folder.parents) if not path.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(f"the report cannot be written there ({error.strerror})", at=printable(str(folder))) from None
-    blocked = [name for name in REPORT if (folder / name).is_dir()]
-    if blocked:
-        raise UserError("is a folder, and the report has a file of that name", at=folder / blocked[0])
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):  # from the innermost on, until one holds something
-            for path in made:
-                path.rmdir()
-        raise

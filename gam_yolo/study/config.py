@@ -45,6 +45,7 @@ OWN_TRAIN_KEYS = {
     **dict.fromkeys(("model", "data", "seed", "pretrained"), "The study file has its own key for it"),
     **dict.fromkeys(("project", "name", "exist_ok", "save_dir", "resume", "save"), "The study sets it"),
     **dict.fromkeys(("mode", "task", "cfg"), "The data and the models decide it"),
+    "time": "A result must not depend on how fast the machine is: give 'epochs'",
 }
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 NAME_RULE = "letters, digits, '.', '_' or '-', first a letter or digit"
@@ -325,6 +326,10 @@ def _train_arguments(value: Any, where: str) -> dict[str, Any]:
     size = arguments.get("imgsz", 640)
     if not all(type(pixels) is int for pixels in (size if isinstance(size, list) else [size])) or size == []:
         raise UserError(f"'imgsz' is {brief(size)}", at=where, expected="a whole number of pixels")
+    batch = arguments.get("batch", 16)
+    if type(batch) is not int or batch < 1:
+        expected = "a whole number of images from 1, as Ultralytics would choose another batch for each model"
+        raise UserError(f"'batch' is {brief(batch)}", at=where, expected=expected)
     return arguments
 
 

@@ -47,7 +47,7 @@ def _threads() -> int:
 
 def _memory(run: Run, gflops: float) -> float:
     batch = run.train.get("batch", 16)
-    return PROCESS_MEMORY + IMAGE_MEMORY * gflops * (batch if batch >= 1 else 16)
+    return float(PROCESS_MEMORY + IMAGE_MEMORY * gflops * batch)
 
 
 class Local:

@@ -44,11 +44,13 @@ def attach(model: Any) -> None:
 def newest(run: RunFolder) -> tuple[Path | None, list[str]]:
     """Return a run's newest complete snapshot, or None, and a line about each damaged one.
 
-    Damage is found by the checksums in every checkpoint's own archive; nothing is unpickled.
+    Damage is found by the checksums in every checkpoint's own archive, without unpickling. The state is then loaded, as
+    data alone.
     """
     lines: list[str] = []
     for snapshot in _snapshots(run):
         damaged = [name for name in (LAST, BEST, STATE) if not _is_intact(snapshot / name)]
+        damaged += [] if STATE in damaged or _is_state(snapshot / STATE) else [STATE]
         damaged += [] if _is_filled(snapshot / RESULTS) else [RESULTS]
         if not damaged:
             return snapshot, lines
@@ -78,8 +80,8 @@ def wipe(run: RunFolder) -> None:
 
 def _snapshots(run: RunFolder) -> list[Path]:
     """Return a run's snapshots, the newest first. Whatever else lies in their folder is left alone."""
-    found = (path for path in run.snapshots.glob("epoch-*") if re.fullmatch(r"epoch-\d+", path.name) and path.is_dir())
-    return sorted(found, key=_epoch, reverse=True)
+    named = (path for path in run.snapshots.glob("epoch-*") if re.fullmatch(r"epoch-\d+", path.name))
+    return sorted((p for p in named if p.is_dir() and not p.is_symlink()), key=_epoch, reverse=True)
 
 
 def _epoch(snapshot: Path) -> int:
@@ -88,6 +90,14 @@ def _epoch(snapshot: Path) -> int:
 
 def _is_filled(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
+
+
+def _is_state(path: Path) -> bool:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # whatever else was put there
+        return False
+    return isinstance(state, dict) and isinstance(state.get("ended"), bool)
 
 
 def _is_intact(path: Path) -> bool:

@@ -37,7 +37,7 @@ def build(path: Path, scale: str) -> tuple[str, str]:
     LOGGER.handlers = [handler]  # standard output is for the table
     LOGGER.setLevel(logging.WARNING)
     try:
-        offered = [*yaml.safe_load(path.read_text(encoding="utf-8")).get("scales", ())]
+        offered = [*(yaml.safe_load(path.read_text(encoding="utf-8")).get("scales") or ())]
         letter = scale if scale in offered or not offered else offered[0]
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
             Path("yolov8-fork.yaml").write_bytes(path.read_bytes())

@@ -208,6 +208,51 @@ def test_detections_in_another_frame_are_rejected(
         read_detections(write(tmp_path, content), truth)
 
 
+@pytest.mark.parametrize("factor", [0.5, 0.9, 1.25, 2.0])
+@pytest.mark.parametrize("share", [3, N])
+def test_boxes_in_pixels_of_the_annotation_are_rejected_where_images_were_resized(
+    factor: float, share: int, tmp_path: Path
+) -> None:
+    """The annotations are of 400 x 320 pixels; some or all of the images were saved at another size."""
+    rng = np.random.default_rng(0)
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": 400, "height": 320} for i in range(N)]
+    boxes = [
+        {"image_id": i, "category_id": 1 + i % 2, "bbox": [*rng.uniform(100, 250, 2).round(), 60, 50]}
+        for i in range(N)
+        for _ in range(2)
+    ]
+    coco_file(tmp_path / "annotations/instances_val.json", images, boxes)
+    for i in range(N):
+        size = (round(400 * factor), round(320 * factor)) if i < share else (400, 320)
+        photograph(tmp_path / f"images/val/{i}.jpg", size, shade=i)
+    truth = read_truth(None, tmp_path / "annotations/instances_val.json")
+    assert len(truth.scaled) == share
+
+    def made(in_files: bool) -> Path:
+        def box(record: dict[str, Any]) -> list[float]:
+            own = factor if in_files and record["image_id"] < share else 1
+            return [(value + noise) * own for value, noise in zip(record["bbox"], rng.normal(0, 3, 4), strict=True)]
+
+        return write(tmp_path, records(boxes, bbox=box))
+
+    right = read_detections(made(in_files=True), truth)
+    assert ap50(truth, right) > 0.9
+    says = rf"json: its boxes are in pixels of the annotated size.*on these {share}, they overlap {2 * share} objects"
+    with pytest.raises(UserError, match=says):
+        read_detections(made(in_files=False), truth)
+
+
+def test_sizes_that_differ_by_rounding_reject_nothing(tmp_path: Path) -> None:
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": 400, "height": 267} for i in range(N)]
+    boxes = [{"image_id": i, "category_id": 1, "bbox": [300, 200, 60, 50]} for i in range(N)]
+    coco_file(tmp_path / "annotations/instances_val.json", images, boxes)
+    for i in range(N):
+        photograph(tmp_path / f"images/val/{i}.jpg", (400, 266), shade=i)
+    truth = read_truth(None, tmp_path / "annotations/instances_val.json")
+    assert "12 images saved at another size" in truth.notes[0]
+    assert ap50(truth, read_detections(write(tmp_path, records(boxes)), truth)) == pytest.approx(1)
+
+
 def test_one_hit_shows_that_the_frame_is_right(tmp_path: Path) -> None:
     file, boxes = numbered(tmp_path)
     truth = read_truth(None, file)

@@ -247,6 +247,36 @@ def test_voc_images_are_found_by_the_name_of_the_annotation(tmp_path: Path) -> N
     assert truth.files == tuple(f"{stem}.png" for stem in stems)
 
 
+@pytest.mark.parametrize(
+    ("listed", "image", "annotation"),
+    [("caf\u00e9", "cafe\u0301", "caf\u00e9"), ("cafe\u0301", "caf\u00e9", "cafe\u0301"),
+     ("caf\u00e9", "caf\u00e9", "cafe\u0301"), ("a.b", "a.b", "a.b")],
+)  # fmt: skip
+@pytest.mark.parametrize("ending", ["xml", "XML"])
+def test_voc_files_match_however_accents_and_endings_are_written(
+    listed: str, image: str, annotation: str, ending: str, tmp_path: Path, dataset_yaml: WriteYaml
+) -> None:
+    """As between a Mac, which takes an accent apart, and a tool for Windows."""
+    folder = voc_folder(tmp_path / "VOC", "val", {listed: xml(thing("cat", 11, 21, 30, 60))})
+    (folder / f"Annotations/{listed}.xml").replace(folder / f"Annotations/{annotation}.{ending}")
+    photograph(folder / f"JPEGImages/{image}.JPG", (50, 40))
+    found = prepare(dataset_yaml("voc", folder, train="images/val"))
+    assert (found.splits["val"].images, found.splits["val"].missing, found.splits["val"].boxes) == (1, 0, 1)
+    assert len(list((found.folder / "labels/val").iterdir())) == 1
+    bare = folder / "Annotations"
+    for truth in (
+        read_truth(str(found.yaml), None), read_truth(None, folder), read_truth(str(found.yaml), bare)
+    ):  # fmt: skip
+        assert truth.sizes.tolist() == [[50, 40]]
+        assert truth.box.tolist() == [[5, 10, 10, 20]]  # the image was saved at half its size
+
+
+def test_a_folder_of_xml_files_loses_none_by_its_ending(tmp_path: Path) -> None:
+    for name in ("a.xml", "b.XML", "c.Xml"):
+        (tmp_path / name).write_text(xml(thing("cat", 11, 21, 30, 60)))
+    assert read_truth(None, tmp_path).files == ("a.jpg", "b.jpg", "c.jpg")
+
+
 def test_voc_lists_may_have_blanks_in_names_and_a_column_of_flags(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
     names = ["img 1", "my cat", "plain", "with flag"]
     folder = voc_folder(tmp_path / "kit", "val", {name: xml(thing("cat", 1, 1, 9, 9)) for name in names})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import gam_yolo
 from gam_yolo.annotations.images import image_id_of
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation import match_coco, read_coco, read_detections, read_truth, read_voc, read_yolo
@@ -240,6 +242,15 @@ def test_bad_yolo_data_is_reported_on_one_line(yolo: Path) -> None:
     rejected(lambda: read_yolo(yolo), r"several have the image name \(without folder and ending\) 9")
     (yolo.parent / "images/val/9.jpg").unlink()
     rejected(lambda: read_yolo(yolo), "9.png: is empty")
+
+
+@pytest.mark.parametrize("text", ["names: []", "names: {}", "nc: 0", "nc: 0\nnames: []"])
+def test_a_dataset_without_classes_names_file_and_key(yolo: Path, text: str) -> None:
+    yolo.write_text(yolo.read_text().replace("names: [cat, dog]", text))
+    key = "names" if "names" in text else "nc"
+    says = rf"^{re.escape(str(yolo))}, key '{key}': is (0|\[\]|{{}}). Expected one class at least\.$"
+    rejected(lambda: read_yolo(yolo), says)
+    rejected(lambda: gam_yolo.prepare(yolo), says)
 
 
 def test_original_annotations_come_before_labels(yolo: Path, voc: Path, truth_file: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gam_yolo.graph.edit import insert, rewrite
+from gam_yolo.graph.find import load
 from gam_yolo.graph.lint import Finding, as_json, check, status
 from gam_yolo.graph.model import Document
 
@@ -120,6 +121,47 @@ def test_numbers_left_as_they_were_before_an_insertion(tmp_path: Path) -> None:
     assert status(findings) == 2
 
 
+@pytest.mark.parametrize("base", ["yolov8", "yolov5", "yolo11", "yolo12"])
+def test_numbers_of_the_base_in_a_file_whose_head_was_corrected(base: str, tmp_path: Path) -> None:
+    """As published: a block before the backbone's end, the head's numbers corrected, those of the Concats not."""
+    document = load(f"{base}.yaml")
+    graph = document.graph
+    placed = insert(graph, [graph.layers[0].index + 8], "GAM", [])
+    text, wrong = rewrite(document, placed), {}
+    for layer in placed.graph.layers:
+        origin = placed.origin[layer.index]
+        if layer.module == "Concat" and origin is not None and (old := graph.layers[origin].sources[1]) > 8:
+            wrong[layer.index] = (layer.sources[1], old)
+            text = text.replace(f"- [[-1, {layer.sources[1]}], 1, Concat", f"- [[-1, {old}], 1, Concat")
+    assert len(wrong) == 2 or base == "yolo12"
+    findings = checked(tmp_path, text)
+    assert codes(findings) == [("stale-numbers", min(wrong))]
+    for row, (right, old) in wrong.items():
+        assert f"row {row} (Concat) reads row {old} (" in findings[0].message
+        assert f"n row {row} (Concat) write {right} for {old}" in findings[0].remedy
+    corrected = text
+    for right, old in wrong.values():
+        corrected = corrected.replace(f"[[-1, {old}], 1, Concat", f"[[-1, {right}], 1, Concat")
+    assert checked(tmp_path, corrected) == []
+
+
+def test_a_connection_of_ones_own_is_no_stale_number(tmp_path: Path) -> None:
+    """A Concat that reads another row than the base's is meant, where its number is not the base's."""
+    placed = insert(Document(FORK, "x").graph, [], "GAM", [])
+    assert rewrite(Document(FORK, "x"), placed) == FORK
+    findings = checked(tmp_path, FORK.replace("[[-1, 9], 1, Concat", "[[-1, 8], 1, Concat"))
+    assert "stale-numbers" not in [finding.code for finding in findings]
+
+
+def test_scales_that_are_not_indented_are_seen(tmp_path: Path) -> None:
+    """As published: Ultralytics then builds the model in full width, whatever letter its name has."""
+    text = load("yolov8-gam.yaml").text
+    findings = checked(tmp_path, re.sub(r"^  (?=[nslmx]: )", "", text, flags=re.M), "yolov8-mine.yaml")
+    assert codes(findings) == [("scales", None)]
+    assert "'n', 's', 'l', 'm', 'x' beside 'scales'" in findings[0].message
+    assert "depth 1.0 and width 1.0" in findings[0].message
+
+
 def test_a_block_that_cannot_be_built_is_not_taken_for_stale_numbers(tmp_path: Path) -> None:
     chain = "nc: 3\nbackbone: [[-1, 1, Conv, [16, 3, 2]], [-1, 1, GAM, [99]]]\nhead: [[-1, 1, Classify, [nc]]]"
     assert codes(checked(tmp_path, chain)) == [("unbuildable", 1)]
@@ -151,7 +193,7 @@ FORKS = [("fork-arguments", 9), ("fork-channels", 9)]
         ("[-1, 1, Conv, [32, 1, 1]]", "[-1, 2, GAM, []]", [("repeated-block", 9)]),
         ("[-1, 1, Conv, [32, 1, 1]]", "[-1, 1, GAM_Attention, [32, False]]", FORKS),
         ("[-1, 1, Conv, [32, 1, 1]]", "[-1, 1, GAM_Attention, [64, 64]]", [("fork-arguments", 9)]),
-        ("nc: 3", "nc: three", [("unbuildable", 10)]),
+        ("nc: 3", "nc: three", [("unreadable", None)]),
         ("nc: 3", "nc: 3\nchannels: x", [("unbuildable", None)]),
         ("nc: 3", "nc: 3\nscales: x", [("unreadable", None)]),
         ("backbone:", "spine:", [("unreadable", None)]),

@@ -65,6 +65,13 @@ CASES = {
         BASE.replace("# 9\n", "# 9\n  - [-1, 1, SE, []]\n", 1).replace("# 12\n", "# 12\n  - [-1, 1, SE, [4]]\n", 1),
         "stale-numbers",
     ),
+    "the head's numbers corrected alone": (
+        BASE.replace("  - [-1, 1, SPPF", "  - [-1, 1, GAM, []]\n  - [-1, 1, SPPF").replace(
+            "[15, 18, 21]", "[16, 19, 22]"
+        ),
+        "stale-numbers",
+    ),
+    "scales beside 'scales'": (re.sub(r"^  (?=[nslmx]: )", "", with_row("GAM, []"), flags=re.M), "scales"),
     "bypassed": (with_row("GAM, []", "12").replace("[[-1, 13], 1, Concat", "[[-1, 12], 1, Concat"), "bypassed-block"),
     "unused": (with_row("GAM, []", "head-inputs").replace("[16, 20, 24]", "[16, 20, 23]"), "unused-block"),
     "a fork's row": (with_row("GAM_Attention, [1024, 1024]"), "fork-arguments"),
@@ -102,6 +109,22 @@ def test_what_is_right_or_said_by_name_is_not_reported(row: str, lines: list[str
 def test_a_block_that_feeds_the_next_row_by_its_comment_is_not_reported(lines: list[str], tmp_path: Path) -> None:
     build(place("yolov8.yaml", block="GAM", at="12", feeds="next").save(tmp_path / "yolov8n-mine.yaml"))
     assert lines == []
+
+
+@pytest.mark.parametrize(
+    ("nc", "says"),
+    [("nc: 0", "is 0"), ("nc: -1", "is -1"), ("nc: '3'", "is '3'"), ("nc: 2.5", "is 2.5"), ("nc: true", "is True"),
+     ("nc:", "is None"), ("", "is missing")],
+)  # fmt: skip
+def test_a_wrong_number_of_classes_names_file_and_key(nc: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "yolov8n-mine.yaml"
+    path.write_text(re.sub(r"^nc: 80.*", nc, with_row("GAM, []"), flags=re.M))
+    message = f"{path}, key 'nc': {says}. Expected the number of classes, from 1."
+    with pytest.raises(UserError, match=re.escape(message)):
+        build(path)
+    with pytest.raises(UserError, match=re.escape(message)):
+        gam_yolo.place(path, block="SE", at="p3")
+    assert [finding.message for finding in check(path)] == [message.removeprefix(f"{path}, ").removesuffix(".") + "."]
 
 
 def test_a_model_that_cannot_run_says_why_in_one_line(tmp_path: Path) -> None:

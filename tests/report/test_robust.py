@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+import gam_yolo
 from gam_yolo.comparing import compare
 from gam_yolo.errors import UserError
 from gam_yolo.evaluation import Detections, GroundTruth, read_coco
@@ -47,6 +49,69 @@ def renamed(data_set: DataSet, folder: Path, *names: str) -> Path:
 
 
 # Scores that contradict Ultralytics'
+
+
+def compared(folder: Path, classes: dict[str, list[int]], missed: int = 2) -> gam_yolo.Comparison:
+    """Compare a detector that finds all objects with one that misses those of every `missed`-th image.
+
+    Args:
+        folder: For the files.
+        classes: The images that each class is on.
+        missed: See above.
+    """
+    images = sorted({i for own in classes.values() for i in own} or {0})
+    names = [*classes]
+    objects = [
+        {"id": 100 * i + k + 1, "image_id": i, "category_id": k, "bbox": [10 + 60 * k, 10, 50, 50]}
+        for k, own in enumerate(classes.values())
+        for i in own
+    ]
+    truth = {
+        "images": [{"id": i, "file_name": f"{i}.jpg", "width": 640, "height": 80} for i in images],
+        "annotations": objects,
+        "categories": [{"id": k, "name": name} for k, name in enumerate(names)],
+    }
+    (folder / "truth.json").write_text(json.dumps(truth))
+    found = [{**o, "score": 1 - o["id"] / 1e5} for o in objects]
+    (folder / "good.json").write_text(json.dumps(found))
+    (folder / "poor.json").write_text(json.dumps([o for o in found if o["image_id"] % missed]))
+    files = {name: folder / f"{name}.json" for name in ("good", "poor")}
+    return compare(files, gt=folder / "truth.json", replicates=100)
+
+
+@pytest.mark.parametrize(
+    ("classes", "says"),
+    [
+        ({"a": [1, 2, 3]}, "poor scores 66.3, but there are too few images to say whether that is a difference, on 3 "),
+        (
+            {"a": [*range(40)], "b": [1]},
+            "poor scores 75.2, but that depends too much on the rare class 'b' (on 1 image) to say whether that is a "
+            "difference, on 40 images.",
+        ),
+        (
+            {"a": [*range(40)], "b": [1, 2], "c": [3], "d": [4, 5, 6]},
+            "but that depends too much on the rare classes 'c' (on 1 image), 'b' (on 2 images) and 'd' (on 3 images)",
+        ),
+        ({"a": [*range(40)], "b": []}, "poor is worse than good: 50.5 against 100.0 mAP"),
+        ({"a": [*range(40)], "b": [*range(40)]}, "poor is worse than good: 50.5 against 100.0 mAP"),
+    ],
+)  # fmt: skip
+def test_where_nothing_can_be_known_the_headline_says_why(
+    classes: dict[str, list[int]], says: str, tmp_path: Path
+) -> None:
+    found = compared(tmp_path, classes)
+    assert says in found.headline
+    gain = found.variants["poor"].minus("good")
+    assert (gain["AP"].low is None) == ("is worse" not in says)
+    # No object is small: there is no metric, whatever the number of images.
+    assert (gain["APs"].value, gain["APs"].low, gain["APs"].verdict) == (None, None, None)
+    assert "None" not in found.to_markdown()
+    assert "b" not in gain.classes or classes["b"]
+
+
+def test_one_image_is_one_image(tmp_path: Path) -> None:
+    found = compared(tmp_path, {"a": [1]}, missed=1)
+    assert found.headline.endswith(", on 1 image.")
 
 
 @pytest.mark.parametrize(
@@ -384,6 +449,32 @@ def test_a_terminal_that_lacks_a_character_gets_the_nearest(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, as Linux has it")
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "utf-16", "ascii"])
+def test_a_file_that_is_redirected_is_utf8_whatever_the_terminal(encoding: str, tmp_path: Path) -> None:
+    """As on Windows: `gam-yolo prepare --init VOC > data.yaml` names the classes, and `place` keeps every byte."""
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+
+    def printed(*arguments: str | Path) -> bytes:
+        command = [*COMMAND, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, check=True, env=environment).stdout
+
+    for name in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (tmp_path / name).mkdir(parents=True)
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox>"
+    size = "<size><width>9</width><height>9</height></size>"
+    (tmp_path / "Annotations/a.xml").write_text(
+        f"<annotation>{size}<object><name>caf\u00e9 \u6a21</name>{box}</object></annotation>", encoding="utf-8"
+    )
+    for split in ("train", "val"):
+        (tmp_path / f"ImageSets/Main/{split}.txt").write_text("a\n")
+    assert yaml.safe_load(printed("prepare", "--init", tmp_path))["names"] == {0: "caf\u00e9 \u6a21"}
+    model = tmp_path / "yolov8n-m.yaml"
+    text = "# caf\u00e9 \u6a21\r\n" + gam_yolo.place("yolov8n.yaml", block="GAM", at="p3").text
+    model.write_bytes(text.encode())
+    placed = printed("place", model, "--block", "SE", "--at", "p4")
+    assert placed == gam_yolo.place(model, block="SE", at="p4").text.encode()
+
+
 @pytest.mark.parametrize("arguments", [["--version"], ["compare", "--help"]])
 def test_output_that_cannot_be_written_is_a_one_line_error(arguments: list[str]) -> None:
     with Path("/dev/full").open("w") as full:

@@ -41,6 +41,13 @@ BAD: dict[str, tuple[list[str], Any, str]] = {
     "a word for a size": (["recipe", "imgsz"], "~", r"recipe: 'imgsz' is '~'\. Expected a whole number of pixels"),
     "no size": (["recipe", "imgsz"], [], r"recipe: 'imgsz' is \[\]\. Expected a whole number of pixels"),
     "the study's own": (["recipe", "seed"], 3, r"recipe: 'seed' cannot be given here\. The study file has its own key"),
+    "hours": (["recipe", "time"], 0.5, r"recipe: 'time' cannot be given here\. A result must not depend on how fast"),
+    "a batch that each model chooses": (["recipe", "batch"], -1, r"recipe: 'batch' is -1\. Expected a whole number of"),
+    "a batch as a share of the memory": (
+        ["recipe", "batch"],
+        0.7,
+        r"recipe: 'batch' is 0\.7\. Expected a whole number",
+    ),
     "seeds twice": (["seeds"], [1, 1], r"'seeds' is \[1, 1\]\. Expected different whole numbers"),
     "no seeds": (["seeds"], None, r"'seeds' is None"),
     "pretrained": (["pretrained"], True, r"'pretrained' is True\. Expected a checkpoint"),

@@ -46,6 +46,26 @@ def test_an_incomplete_snapshot_and_what_is_no_snapshot_are_skipped(tmp_path: Pa
     assert all(other.is_dir() for other in others)
 
 
+@pytest.mark.parametrize("content", [{"model": torch.zeros(2)}, [1], {"ended": Path("a path is code")}])
+def test_a_whole_file_that_is_no_state_is_skipped(content: object, tmp_path: Path) -> None:
+    """As a copy of best.pt under that name: no attempt must fail for it."""
+    run = RunFolder(tmp_path)
+    complete = snapshot(run, "epoch-0")
+    torch.save(content, snapshot(run, "epoch-1") / "state.pt")
+    assert snapshots.newest(run) == (complete, ["epoch-1 is damaged (state.pt) and skipped"])
+
+
+def test_a_link_to_a_snapshot_is_no_snapshot(tmp_path: Path) -> None:
+    """It cannot be removed as a folder when newer ones have been taken."""
+    run = RunFolder(tmp_path)
+    complete = snapshot(run, "epoch-3")
+    (run.snapshots / "epoch-9").symlink_to(complete)
+    (run.snapshots / "epoch-8").symlink_to("nowhere")
+    assert snapshots.newest(run) == (complete, [])
+    assert snapshots.restore_files(run, complete) is False
+    assert (run.snapshots / "epoch-9").is_symlink()
+
+
 def test_without_a_complete_snapshot_there_is_none(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     assert snapshots.newest(run) == (None, [])
