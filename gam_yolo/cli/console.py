@@ -23,8 +23,8 @@ _PLAIN = str.maketrans(
     {"\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "\N{MULTIPLICATION SIGN}": "x", "\N{MIDDLE DOT}": "."}
 )
 
-# What torch says of the memory of a GPU, of its allocator for CPUs, and where threads cannot have their stacks.
-_OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator", "can't start new thread")
+# What torch says of the memory of a GPU, of its own on CPUs and that of oneDNN; and Python where a thread has no stack.
+_OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator", "could not create a primitive", "can't start new thread")
 
 
 class _Console(Console):

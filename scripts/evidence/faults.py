@@ -20,6 +20,7 @@ needs libfaketime: `apt install libfaketime`.
 from __future__ import annotations
 
 import argparse
+import codecs
 import copy
 import functools
 import io
@@ -199,6 +200,7 @@ def other_user(folder: Path) -> None:
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     folder.parent.chmod(0o755)
+    codecs.lookup("unicode-escape")  # which that user may not be able to import
     os.setgid(NOBODY)
     os.setuid(NOBODY)
 
@@ -439,7 +441,7 @@ class Cases:
     def _wrong_end(self, status: int, shown: str, kills: Kills | None) -> str:
         logged = self.name == "study" and "the end of " in shown  # of a training's log
         if "Traceback" in shown and status != 130 and not logged:
-            return f"traceback: {shown[-700:]}"
+            return f"traceback: {shown[-1500:]}"
         if status not in (0, 1, 2, 130) and status not in [-sent for _, sent in kills or []]:
             return f"status {status}: {shown[-300:]}"
         if status == 2 and sum(line.startswith("error: ") for line in shown.splitlines()) > 1:

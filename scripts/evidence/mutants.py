@@ -315,13 +315,12 @@ class Runner:
         return True
 
     def _chosen(self, made: list[Mutant]) -> list[Mutant]:
-        """Return the mutants to run, in the order of the file."""
+        """Return the mutants to run; a sample is in random order, so that `--minutes` leaves a random sample too."""
         if self.options.only is not None:
             return made[self.options.only : self.options.only + 1]
         if not 0 < self.options.most < len(made):
             return made
-        numbers = random.Random(self.options.seed).sample(range(len(made)), self.options.most)  # noqa: S311
-        return [made[number] for number in sorted(numbers)]
+        return random.Random(self.options.seed).sample(made, self.options.most)  # noqa: S311
 
     def _is_killed(self, mutant: Mutant, tests: list[Timed]) -> bool:
         child = os.fork()
@@ -356,7 +355,7 @@ def main() -> int:
     parser.add_argument("modules", nargs="*", default=[*TARGETS], help=f"some of: {', '.join(TARGETS)}")
     parser.add_argument("--slowest", type=float, default=3, help="seconds that a test may take to take part")
     parser.add_argument("--only", type=int, help="run this mutant alone")
-    parser.add_argument("--minutes", type=float, default=0, help="stop after this time; the mutants are in file order")
+    parser.add_argument("--minutes", type=float, default=0, help="stop each module after this time")
     parser.add_argument("--most", type=int, default=0, help="run a random sample of so many mutants of each module")
     parser.add_argument("--seed", type=int, default=0, help="of the random sample")
     options = parser.parse_args()
