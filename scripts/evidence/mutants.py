@@ -7,8 +7,8 @@
 Each mutant has one change in one function: another comparison or operator, a negated condition, another constant, a
 statement or `return` value left out. The tests are collected and run once, which records the functions that each calls.
 Then, for each mutant, a forked process gets the changed function and runs the tests that call it, until one fails.
-A mutant is killed if a test fails, or does not end. All mutants of a large module take an hour; `--most` takes a random
-sample of them, for somebody who has an evening.
+A mutant is killed if a test fails, or does not end. `--most` takes a random sample of a module's
+mutants, for somebody who has an evening and not a night.
 
 Not mutated: code outside functions, default values, docstrings, annotations, and the texts of messages. Tests that take
 longer than `--slowest` seconds, and those that start processes of their own, do not take part, so the figures are lower
