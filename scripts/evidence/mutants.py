@@ -291,7 +291,7 @@ class Runner:
             sys.settrace(trace)
             passed = self._passes(item)
             sys.settrace(None)
-            threading.settrace(None)  # type: ignore[arg-type]  # as its documentation says
+            threading.settrace(None)
             seconds = time.process_time() - begin
             if passed and called and seconds < self.options.slowest:
                 self.tests += 1
