@@ -333,3 +333,13 @@ def test_the_name_of_a_broken_block_file_is_shown_as_text(monkeypatch: pytest.Mo
         failures = discover()
     assert failures[0].startswith("'bad.py' (of GAM_YOLO_BLOCKS) could not be imported (ValueError: \\x1b[31mred)")
     assert failures[1].startswith("'\\x1b[31m.py' (of GAM_YOLO_BLOCKS) could not be imported")
+
+
+@pytest.mark.usefixtures("mark")
+def test_a_split_is_not_searched_for_in_the_whole_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("d.yaml").write_text("path: .\ntrain: /\nval: /\nnames: [cat]\n")
+    for name in "ab":
+        Path(f"{name}.json").write_text("[]")
+    monkeypatch.setattr(Path, "rglob", lambda *_: pytest.fail("searched"))
+    with pytest.raises(UserError, match=r"'val': is /, the whole file system\. Expected a folder of images"):
+        gam_yolo.compare(["a.json", "b.json"], data="d.yaml")

@@ -99,6 +99,8 @@ def image_files(entry: str | list[str], where: str) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, entry if isinstance(entry, list) else [entry]):
         if is_folder(path):
+            if path.resolve() == path.resolve().parent:  # a search that would take minutes
+                raise UserError(f"is {path}, the whole file system", at=where, expected="a folder of images")
             found += path.rglob("*.*")
         else:
             lines = read_text(path, "a list of images").split("\n")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gam_yolo.attention.gates import BY_CHANNEL, BY_POSITION
 from gam_yolo.attention.schema import Gate
+from gam_yolo.errors import UserError
 
 __all__ = ["GateValues", "chance_inside"]
 
@@ -62,7 +63,14 @@ class GateValues:
         """Return what the values show."""
         sample, means = np.concatenate(self.samples), np.stack(self.means)
         low, high = float(sample.min()), float(sample.max())
-        counts, edges = np.histogram(sample, _BINS, (low, high) if high - low > 1e-6 else (low - 0.05, low + 0.05))
+        if not math.isfinite(high - low):
+            raise UserError(
+                f"gate '{self.name}' has values that are not finite",
+                fix="The training has diverged: take another checkpoint",
+            )
+        unit = max(1.0, abs(low), abs(high))
+        limits = (low, high) if high - low > 1e-6 * unit else (low - 0.05 * unit, low + 0.05 * unit)
+        counts, edges = np.histogram(sample.astype(float), _BINS, limits)  # single precision may lack the edges
         dead = int((np.stack(self.largest).max(axis=0) < _NEAR).sum())
         spread = float(means.mean(axis=0).std()), float(np.mean(self.spreads)), float(means.std(axis=0).mean())
         inside = [value for value in self.inside if not math.isnan(value)]

@@ -43,7 +43,8 @@ def _as_text() -> Iterator[None]:
     except Exception as error:
         message = getattr(error, "message", None)  # of an error about the command line, from whichever click
         if isinstance(message, str):
-            error.message = printable(message)  # type: ignore[attr-defined]
+            with contextlib.suppress(AttributeError):  # another kind of error, whose message cannot be set
+                error.message = printable(message)  # type: ignore[attr-defined]
         raise
 
 

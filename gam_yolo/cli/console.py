@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.text import Text
 
-from gam_yolo.errors import EXIT_STATUS, UserError
+from gam_yolo.errors import EXIT_STATUS, UserError, reason
 from gam_yolo.report.formatting import printable
 
 __all__ = ["console", "exit_on_error", "print_file"]
@@ -22,6 +22,9 @@ __all__ = ["console", "exit_on_error", "print_file"]
 _PLAIN = str.maketrans(
     {"\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "\N{MULTIPLICATION SIGN}": "x", "\N{MIDDLE DOT}": "."}
 )
+
+# What torch says of the memory of a GPU, of its own on CPUs and that of oneDNN; and Python where a thread has no stack.
+_OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator", "could not create a primitive", "can't start new thread")
 
 
 class _Console(Console):
@@ -67,6 +70,11 @@ def exit_on_error() -> Iterator[None]:
             sys.stdout.flush()
     except UserError as error:
         _fail(str(error))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in _OUT_OF_MEMORY):
+            raise
+        fix = "Close other programs, or take smaller images, batches or numbers of replicates"
+        _fail(str(UserError(f"there is not enough memory ({reason(error)})", fix=fix)))
     except OSError as error:
         if error.filename is not None:
             _fail(f"{error.filename}: cannot be read or written ({error.strerror})")

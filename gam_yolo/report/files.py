@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -154,22 +156,33 @@ def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
 
 
 def _replace_together(folder: Path, files: Mapping[str, str | bytes]) -> None:
-    """Write files in a folder; if one cannot be replaced, those that were come back."""
+    """Write files in a folder; if one cannot be replaced, those that were come back.
+
+    Each file is there at every moment, the old one or the new one: also where the process is killed.
+    """
     with TemporaryDirectory(dir=folder, prefix=".gam-yolo-", ignore_cleanup_errors=True) as staging:
         new, old = ({name: Path(staging) / f"{age}-{i}" for i, name in enumerate(files)} for age in ("new", "before"))
         for name, content in files.items():
             new[name].write_bytes(content.encode() if isinstance(content, str) else content)
+            if (folder / name).exists():
+                _copy(folder / name, old[name])
         done: list[str] = []
         try:
             for name in files:
                 done.append(name)
-                if (folder / name).exists():
-                    (folder / name).replace(old[name])
                 new[name].replace(folder / name)
-        except OSError:
+        except BaseException:  # Ctrl-C, too
             for name in done:
                 if old[name].exists():
                     old[name].replace(folder / name)
                 elif not new[name].exists():
                     (folder / name).unlink()
             raise
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Make a second name of a file, or a copy where the file system has no such names."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -2,11 +2,13 @@
 
     python scripts/evidence/mutants.py
     python scripts/evidence/mutants.py registry arguments
+    python scripts/evidence/mutants.py transfer --most 100 --seed 1
 
 Each mutant has one change in one function: another comparison or operator, a negated condition, another constant, a
 statement or `return` value left out. The tests are collected and run once, which records the functions that each calls.
 Then, for each mutant, a forked process gets the changed function and runs the tests that call it, until one fails.
-A mutant is killed if a test fails, or does not end.
+A mutant is killed if a test fails, or does not end. `--most` takes a random sample of a module's
+mutants, for somebody who has an evening and not a night.
 
 Not mutated: code outside functions, default values, docstrings, annotations, and the texts of messages. Tests that take
 longer than `--slowest` seconds, and those that start processes of their own, do not take part, so the figures are lower
@@ -22,10 +24,12 @@ import functools
 import gc
 import itertools
 import os
+import random
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,9 +51,29 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
             "tests/plugin/test_block_training.py::test_blocks_inside_other_modules_are_found_and_counted_once",
         ),
     ),
-    "arguments": ("gam_yolo/arguments.py", ("tests/plugin/test_parse_model.py", "tests/plugin/test_build_warnings.py")),
-    "edit": ("gam_yolo/graph/edit.py", ("tests/graph/test_edit.py", "tests/graph/test_api.py")),
+    "arguments": (
+        "gam_yolo/arguments.py",
+        ("tests/plugin/test_parse_model.py", "tests/plugin/test_build_warnings.py", "tests/graph/test_places.py"),
+    ),
+    "parser": (
+        "gam_yolo/plugin/parse_model.py",
+        ("tests/plugin/test_parse_model.py", "tests/plugin/test_build_warnings.py", "tests/plugin/test_inside.py"),
+    ),
+    "edit": (
+        "gam_yolo/graph/edit.py",
+        ("tests/graph/test_edit.py", "tests/graph/test_api.py", "tests/graph/test_places.py"),
+    ),
+    "transfer": (
+        "gam_yolo/graph/transfer.py",
+        ("tests/plugin/test_load.py", "tests/plugin/test_inside.py", "tests/graph/test_same_function.py"),
+    ),
+    "matching": ("gam_yolo/evaluation/matching.py", ("tests/evaluation/test_metrics.py",)),
+    "metrics": (
+        "gam_yolo/evaluation/metrics.py",
+        ("tests/evaluation/test_metrics.py", "tests/evaluation/test_accuracy.py"),
+    ),
     "statistics": ("gam_yolo/evaluation/statistics.py", ("tests/evaluation/test_statistics.py",)),
+    "identity": ("gam_yolo/identity.py", ("tests/test_identity.py", "tests/study/test_plan.py")),
 }
 """The modules, and the tests of each; the examples in the module's docstrings are tests too."""
 # Tests that start other processes, which would not notice a change in this one.
@@ -86,13 +110,15 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass
 class Mutant:
-    """A changed function: its place, what was changed, and its code."""
+    """A changed function: its place, what was changed, and its code, with that of the functions in it.
+
+    A function that another returned earlier, such as a patch of Ultralytics, is changed too.
+    """
 
     line: int
     old: str
     new: str
-    function: tuple[str, int]
-    code: CodeType
+    codes: dict[tuple[str, int], CodeType]
 
 
 def mutants(file: Path) -> Iterator[Mutant]:
@@ -116,7 +142,8 @@ def mutants(file: Path) -> Iterator[Mutant]:
         except (SyntaxError, ValueError):  # what Python rejects at once
             continue
         if code.co_freevars == original[key].co_freevars:
-            yield Mutant(*changer.changed, key, code)
+            inner = {_key(c): c for c in _codes(code) if not c.co_name.startswith("<")}
+            yield Mutant(*changer.changed, {key: code, **inner})
 
 
 def _functions(tree: ast.Module | ast.ClassDef) -> Iterator[Function]:
@@ -234,8 +261,9 @@ def _is_none(node: ast.AST) -> bool:
 class Runner:
     """A pytest plug-in that runs the collected tests once, and then those of each mutant in a forked process."""
 
-    def __init__(self, file: Path, slowest: float, only: int | None, minutes: float) -> None:
-        self.file, self.slowest, self.only, self.minutes = file, slowest, only, minutes
+    def __init__(self, file: Path, options: argparse.Namespace) -> None:
+        self.file, self.options = file, options
+        self.all = 0
         self.killed: list[Mutant] = []
         self.survived: list[Mutant] = []
         self.tests = 0
@@ -258,12 +286,14 @@ class Runner:
                 if frame.f_code.co_filename == str(self.file):
                     called.add(_key(frame.f_code))
 
-            begin = time.perf_counter()
+            begin = time.process_time()  # as other work may run beside it
+            threading.settrace(trace)
             sys.settrace(trace)
             passed = self._passes(item)
             sys.settrace(None)
-            seconds = time.perf_counter() - begin
-            if passed and called and seconds < self.slowest:
+            threading.settrace(None)
+            seconds = time.process_time() - begin
+            if passed and called and seconds < self.options.slowest:
                 self.tests += 1
                 for key in called:
                     users.setdefault(key, []).append((seconds, item))
@@ -271,12 +301,13 @@ class Runner:
             if found.__code__.co_filename == str(self.file):
                 self.functions.setdefault(_key(found.__code__), []).append(found)
         begin = time.monotonic()
-        for number, mutant in enumerate(mutants(self.file)):
-            if self.only is not None and number != self.only:
-                continue
-            if self.minutes and time.monotonic() - begin > 60 * self.minutes:
+        made = [*mutants(self.file)]
+        self.all = len(made)
+        for mutant in self._chosen(made):
+            if self.options.minutes and time.monotonic() - begin > 60 * self.options.minutes:
                 break
-            tests = sorted(users.get(mutant.function, []), key=lambda timed: timed[0])
+            own = {id(item): (s, item) for key in mutant.codes for s, item in users.get(key, [])}
+            tests = sorted(own.values(), key=lambda timed: timed[0])
             if self._is_killed(mutant, tests):
                 self.killed.append(mutant)
             else:
@@ -286,14 +317,24 @@ class Runner:
                 self.report.flush()
         return True
 
+    def _chosen(self, made: list[Mutant]) -> list[Mutant]:
+        """Return the mutants to run; a sample is in random order, so that `--minutes` leaves a random sample too."""
+        if self.options.only is not None:
+            return made[self.options.only : self.options.only + 1]
+        if not 0 < self.options.most < len(made):
+            return made
+        return random.Random(self.options.seed).sample(made, self.options.most)  # noqa: S311
+
     def _is_killed(self, mutant: Mutant, tests: list[Timed]) -> bool:
         child = os.fork()
         if not child:
             status = 1  # of an error outside a test
             try:
                 resource.setrlimit(resource.RLIMIT_DATA, (8 << 30, 8 << 30))
-                for function in self.functions[mutant.function]:
-                    function.__code__ = mutant.code
+                for key, code in mutant.codes.items():
+                    for function in self.functions.get(key, []):
+                        if function.__code__.co_freevars == code.co_freevars:
+                            function.__code__ = code
                 for seconds, item in tests:
                     signal.setitimer(signal.ITIMER_PROF, 5 + 5 * seconds)  # ends this process
                     signal.setitimer(signal.ITIMER_REAL, 100 + 100 * seconds)
@@ -317,10 +358,13 @@ def main() -> int:
     parser.add_argument("modules", nargs="*", default=[*TARGETS], help=f"some of: {', '.join(TARGETS)}")
     parser.add_argument("--slowest", type=float, default=3, help="seconds that a test may take to take part")
     parser.add_argument("--only", type=int, help="run this mutant alone")
-    parser.add_argument("--minutes", type=float, default=0, help="stop after this time; the mutants are in file order")
+    parser.add_argument("--minutes", type=float, default=0, help="stop each module after this time")
+    parser.add_argument("--most", type=int, default=0, help="run a random sample of so many mutants of each module")
+    parser.add_argument("--seed", type=int, default=0, help="of the random sample")
     options = parser.parse_args()
     if len(options.modules) > 1:  # each in a process of its own, as tests share what they import
-        again = [sys.executable, __file__, "--slowest", str(options.slowest), "--minutes", str(options.minutes)]
+        same = [f"--{key}={getattr(options, key)}" for key in ("slowest", "minutes", "most", "seed")]
+        again = [sys.executable, __file__, *same]
         return max([subprocess.run([*again, module], check=False).returncode for module in options.modules])
     from hypothesis import Phase, settings
 
@@ -332,14 +376,14 @@ def main() -> int:
     file, tests = TARGETS[name]
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))  # the checkout's package, whatever is installed
-    runner = Runner(ROOT / file, options.slowest, options.only, options.minutes)
+    runner = Runner(ROOT / file, options)
     flags = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--doctest-modules", "--no-header", "-k", ELSEWHERE]
     status = pytest.main([*flags, file, *tests], plugins=[runner])
     killed, survived = len(runner.killed), len(runner.survived)
-    table = Table("module", "tests", "mutants", "killed", "survived", "killed, %")
+    table = Table("module", "tests", "mutants", "run", "killed", "survived", "killed, %")
     share = f"{100 * killed / max(1, killed + survived):.0f}"
-    table.add_row(file, *map(str, (runner.tests, killed + survived, killed, survived)), share)
-    Console().print(table)
+    table.add_row(file, *map(str, (runner.tests, runner.all, killed + survived, killed, survived)), share)
+    Console(width=120).print(table)
     return int(status) if status not in (0, 5) else 0
 
 

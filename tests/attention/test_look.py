@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,24 @@ def test_findings_in_plain_words() -> None:
     assert finding(fixed, fixed) == "a fixed scale for each channel: the same at every position and for every image"
     half = torch.cat((sized(4, 6, 6, low=0.2), torch.zeros(1, 4, 6, 6)), 1)
     assert finding(half).endswith("4 of 8 channels are dead")
+
+
+@pytest.mark.parametrize(("middle", "width"), [(0.5, 3e-6), (0.5, 0.0), (0.0, 2e-6), (1e9, 1e3), (-1e20, 0.0)])
+def test_values_that_hardly_differ_have_a_histogram(middle: float, width: float) -> None:
+    values = GateValues("spatial", 1.0)
+    values.add(sized(8, 6, 6, low=middle - width, high=middle + width), np.zeros((0, 4)), (64, 64))
+    found = values.summary()
+    assert sum(found.shares) == pytest.approx(1)
+    assert np.all(np.diff(found.edges) > 0)
+    assert found.edges[0] <= found.mean <= found.edges[-1]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_gate_of_a_diverged_training_is_reported(value: float) -> None:
+    gate = sized(8, 6, 6)
+    gate[0, 3, 2, 1] = value
+    with pytest.raises(UserError, match=r"gate 'spatial' has values that are not finite\. The training has diverged"):
+        finding(gate)
 
 
 def test_a_raw_gate_is_never_saturated() -> None:

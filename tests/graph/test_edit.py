@@ -154,6 +154,13 @@ def test_any_layout_is_edited_in_place(layout: str) -> None:
         assert rewrite(placed, remove(placed.graph, is_gam)) == text
 
 
+def test_what_a_row_has_replaced_is_found_among_its_other_arguments() -> None:
+    row = "[-1, 1, GAM, [4, {start: zero, replaces: [2, Conv, [ 32,3, 2 ]]}]]"
+    document = Document(TINY.replace("[-1, 1, Conv, [32, 3, 2]] # 3-P5/32", f"{row} # 3-P5/32"), "x")
+    text = rewrite(document, remove(document.graph, is_gam))
+    assert text == TINY.replace("[-1, 1, Conv, [32, 3, 2]] # 3-P5/32", "[-1, 2, Conv, [ 32,3, 2 ]] # 3-P5/32")
+
+
 def test_rows_shared_by_an_alias_are_refused_rather_than_changed_together() -> None:
     text = TINY.replace("- [-1, 1, Conv, [24, 1, 1]]", "- &r [-1, 1, Conv, [24, 1, 1]]")
     text = text.replace("  - [[1, 6, 9]", "  - [&k 6, 1, Conv, [8]]\n  - [*k, 1, Conv, [8]]\n  - [[1, 6, 9]")
