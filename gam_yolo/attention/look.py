@@ -185,7 +185,7 @@ def _source(images: Any, data: str | Path | None, split: str, limit: int) -> Any
     if images is None:
         if data is None:
             raise UserError("there are no images", fix=f"Give images, a folder or a video, or {option('data')}")
-        return [str(path) for path in image_files(dataset(data, split)[split], str(data))[:limit]]
+        return [str(path) for path in sorted(image_files(dataset(data, split)[split], str(data)))[:limit]]
     if not isinstance(images, (str, Path, Sequence)):
         raise UserError(f"the images are a {type(images).__name__}", expected="a path, or a list of paths")
     if isinstance(images, (str, Path)) or len(images) == 1:

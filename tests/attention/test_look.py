@@ -166,6 +166,12 @@ def test_images_that_cannot_be_read_are_named(folder: Path, tmp_path: Path) -> N
     assert not any("could not be read" in text for text in found.notes)  # it did not come to them
 
 
+def test_the_images_of_a_dataset_are_looked_at_in_the_order_of_their_names(data: Path, folder: Path) -> None:
+    names = sorted(path.name for path in (folder / "set/images").iterdir())
+    found = gam_yolo.look(folder / "plain.pt", data=data, imgsz=64, limit=3, pictures=3)
+    assert [picture.name for picture in found.pictures] == names[:3]
+
+
 def test_a_second_look_leaves_no_drawings_of_the_first(folder: Path, tmp_path: Path) -> None:
     photos = sorted((folder / "photos").iterdir())
     (tmp_path / "pictures").mkdir()
