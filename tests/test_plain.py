@@ -15,7 +15,8 @@ from PIL import Image
 from torch import nn
 from ultralytics import YOLO
 
-from gam_yolo import GAM, UserError, export_plain, place
+from gam_yolo import BLOCKS, GAM, UserError, export_plain, place
+from gam_yolo.blocks.gam import PRESETS
 
 HIDE = """
 import sys
@@ -84,6 +85,43 @@ def test_predictions_without_the_package_are_those_with_it(folder: Path) -> None
     boxes = model.predict(folder / "image.png", conf=0.0, imgsz=64, max_det=5, verbose=False)[0].boxes.data
     # Without the plug-in, the batch norms of blocks are not folded into their convolutions.
     torch.testing.assert_close(torch.tensor(found), boxes, rtol=1e-3, atol=1e-6)
+
+
+def test_every_block_gives_the_same_bits_without_the_package(tmp_path: Path) -> None:
+    """All registered blocks and GAM's presets in one model, one after another, none of them the identity."""
+    rows = [f"  - [-1, 1, {block}, []]" for block in BLOCKS]
+    rows += [f"  - [-1, 1, GAM, [{{preset: {preset}, start: identity}}]]" for preset in PRESETS]
+    text = [
+        "nc: 2",
+        "backbone:",
+        "  - [-1, 1, Conv, [64, 3, 8]]",
+        *rows,
+        "head:",
+        f"  - [[{len(rows)}], 1, Detect, [nc]]",
+    ]
+    (tmp_path / "all.yaml").write_text("\n".join(text))
+    torch.manual_seed(0)
+    model = YOLO(tmp_path / "all.yaml")
+    for parameter in model.model.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    model.save(tmp_path / "all.pt")
+    written = export_plain(tmp_path / "all.pt")
+    assert {block.__name__ for block in BLOCKS.values()} <= {*written.blocks}
+    compute = (
+        "import torch\nfrom ultralytics import YOLO\ntorch.set_num_threads(1)\n"
+        "x = torch.randn(1, 64, 16, 16, generator=torch.Generator().manual_seed(0))\n"
+        "with torch.no_grad(): found = [block(x.clone()) for block in YOLO('all.pt').model.eval().model[1:-1]]\n"
+        "torch.save(found, 'found.pt')"
+    )
+    subprocess.run([sys.executable, "-c", compute], check=True, cwd=tmp_path)
+    (tmp_path / "found.pt").rename(tmp_path / "ours.pt")
+    done = run(tmp_path, f"import all_plain\n{compute}")
+    assert done.returncode == 0, done.stderr
+    outputs = [torch.load(tmp_path / name) for name in ("ours.pt", "found.pt")]
+    assert len(outputs[0]) == len(rows)
+    for row, ours, plain in zip(rows, *outputs, strict=True):
+        assert ours.std() > 0.01, row
+        assert torch.equal(ours, plain), row
 
 
 def test_without_the_module_ultralytics_looks_for_a_package_of_our_name(folder: Path) -> None:

@@ -69,7 +69,7 @@ def add_look(
         UserError: The images or the checkpoints cannot be looked at.
     """
     drawn = list(dict.fromkeys(picture.path for picture in comparison.pictures))
-    every = image_files(dataset(settings.data or "", settings.split)[settings.split], str(settings.data))
+    every = sorted(image_files(dataset(settings.data or "", settings.split)[settings.split], str(settings.data)))
     others = [path for path in map(str, every) if path not in drawn]
     images = drawn + others[: max(0, _IMAGES - len(drawn))]
     found = look(

@@ -30,7 +30,7 @@ from gam_yolo.errors import UserError, option, reason
 from gam_yolo.io import output_path
 from gam_yolo.report.files import output_folder
 from gam_yolo.report.formatting import printable
-from gam_yolo.report.predictions import Settings, load
+from gam_yolo.report.predictions import Settings, check_device, load
 from gam_yolo.report.schema import check_replicates
 from gam_yolo.report.variants import Paths, find_files, name_arguments
 
@@ -111,14 +111,17 @@ def look(
         raise UserError(f"--conf (in Python confidence=) is {confidence}", expected="a number from 0 to 1")
     folder = output_path(output, "the folder of the page") if output is not None else None
     files = _checkpoints(models)
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise UserError("is a file", at=folder, expected="a folder for the page")
     source = _source(images, data, split, limit)
     if data is not None:
         dataset(data, split)
+    check_device(device)
     say = progress or (lambda _: None)
     options = {"device": device or None, "conf": confidence, "vid_stride": vid_stride}
     found: list[LookedModel] = []
     drawn: list[LookedPicture] = []
-    count = 0
+    count, seen = 0, set[str]()
     with output_folder(folder, ("look.html", "look.json")) if folder is not None else contextlib.nullcontext():
         with trusting(trust):  # all of them before anything takes time
             loaded = {name: load(file) for name, file in files.items()}
@@ -128,6 +131,7 @@ def look(
             frames = reader.frames(source, {**options, "imgsz": imgsz or yolo.model.args.get("imgsz", 640)})
             for count, frame in enumerate(itertools.islice(frames, limit), 1):
                 reader.read(frame)
+                seen.add(frame.path)
                 if count <= pictures:
                     say(f"{name}: drawing {frame.name}")
                     if len(drawn) < count:
@@ -143,7 +147,8 @@ def look(
                 )
                 looked = replace(looked, AP=whole, worth=worth)
             found.append(looked)
-        result = LookResult(count, tuple(found), _notes(found, count, limit, data is not None), tuple(drawn))
+        notes = (*_notes(found, count, limit, data is not None), *(_unread(source, seen) if count < limit else ()))
+        result = LookResult(count, tuple(found), notes, tuple(drawn))
         if folder is not None:
             result.save(folder)
     return result
@@ -169,7 +174,8 @@ def _checkpoints(models: Any) -> dict[str, Path]:
     named = models if isinstance(models, Mapping) else [models] if isinstance(models, (str, Path)) else models
     named = named if isinstance(named, Mapping) else name_arguments(named)
     if not named:
-        raise UserError("there are no models to look at", expected="a checkpoint, or several")
+        expected = "a checkpoint (.pt) or a run folder; an exported model has no blocks to look at"
+        raise UserError("there are no models to look at", expected=expected)
     found = {}
     for name, paths in named.items():
         files = find_files(name, paths)
@@ -184,7 +190,9 @@ def _source(images: Any, data: str | Path | None, split: str, limit: int) -> Any
     if images is None:
         if data is None:
             raise UserError("there are no images", fix=f"Give images, a folder or a video, or {option('data')}")
-        return [str(path) for path in image_files(dataset(data, split)[split], str(data))[:limit]]
+        return [str(path) for path in sorted(image_files(dataset(data, split)[split], str(data)))[:limit]]
+    if not isinstance(images, (str, Path, Sequence)):
+        raise UserError(f"the images are a {type(images).__name__}", expected="a path, or a list of paths")
     if isinstance(images, (str, Path)) or len(images) == 1:
         return str(images if isinstance(images, (str, Path)) else images[0])
     folders = [image for image in images if Path(image).is_dir()]
@@ -205,6 +213,20 @@ def _notes(found: Sequence[LookedModel], count: int, limit: int, measured: bool)
             "block, and could learn to do without it: compare it with one that was."
         )
     return tuple(notes)
+
+
+def _unread(source: Any, seen: set[str]) -> Iterator[str]:
+    """Yield a note on the images of a list or a folder that Ultralytics skipped, if there are any."""
+    if isinstance(source, list):
+        images = [Path(path) for path in source]
+    else:
+        inside = sorted(Path(source).iterdir()) if Path(source).is_dir() else ()
+        images = [path for path in inside if path.suffix[1:].lower() in ultralytics_api.image_formats()]
+    read = {Path(path).resolve() for path in seen}
+    skipped = [path.name for path in images if path.resolve() not in read]
+    if skipped:
+        more = [f"{len(skipped) - 5} more"] if len(skipped) > 5 else []
+        yield f"{len(skipped)} of {len(images)} images could not be read: {', '.join(skipped[:5] + more)}."
 
 
 class _Reader:
@@ -238,7 +260,8 @@ class _Reader:
         except (OSError, AssertionError, ValueError) as error:
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"the images {source} cannot be read ({reason(error)})") from None
+            why = reason(error).partition(". Supported formats")[0]
+            raise UserError(f"the images {source} cannot be read ({why})") from None
         finally:
             for hook in hooks:
                 hook.remove()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from gam_yolo.attention import page
 from gam_yolo.attention.schema import SCHEMA, SCHEMA_VERSION, LookRecord
-from gam_yolo.report.files import SavedResult
+from gam_yolo.report.files import SavedResult, write_files
 
 __all__ = ["LookResult"]
 
@@ -24,6 +25,15 @@ class LookResult(LookRecord, SavedResult):
     def to_files(self) -> Mapping[str, str | bytes]:
         """Return the content of each file: the page, the JSON file, and the drawings as PNG files."""
         return {"look.html": page.page(self), "look.json": self.to_json(), **page.drawings(self)}
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the files, as `SavedResult.save` does; the drawings of an earlier look in the same folder go."""
+        before = [*Path(folder, "pictures").glob("[0-9]*.png")] if Path(folder, "look.json").is_file() else []
+        files = self.to_files()
+        write_files(Path(folder), files)
+        for drawing in {*before} - {Path(folder, name) for name in files}:
+            drawing.unlink(missing_ok=True)
+        return Path(folder, "look.html")
 
     def __str__(self) -> str:
         lines = []

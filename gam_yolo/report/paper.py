@@ -60,6 +60,7 @@ def latex(comparison: ComparisonRecord) -> str:
             "% Needs \\usepackage{booktabs} and \\usepackage{amsmath}.",
             r"\begin{table*}",
             r"\centering",
+            r"\small",
             f"\\caption{{{caption}}}",
             f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
             r"\toprule",

@@ -34,6 +34,7 @@ __all__ = [
     "Settings",
     "Validated",
     "Validation",
+    "check_device",
     "collect",
     "common_imgsz",
     "find_task",
@@ -261,7 +262,7 @@ def common_imgsz(
             fix=f"Give a {'dataset YAML' if task == 'detect' else 'folder'}: {option('data')}",
         )
     reject_broken_numpy()
-    _try_device(settings.device)
+    check_device(settings.device)
     sizes, stride = {}, _LEAST_STRIDE
     for path in checkpoints:
         model = load(path, task)
@@ -281,7 +282,12 @@ def common_imgsz(
     return rounded
 
 
-def _try_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Try a device, in Ultralytics' notation.
+
+    Raises:
+        UserError: It is not available.
+    """
     import torch
 
     before = os.environ.get("CUDA_VISIBLE_DEVICES")

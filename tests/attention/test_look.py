@@ -168,6 +168,40 @@ def test_every_image_of_a_list_is_read(folder: Path) -> None:
     assert [Path(picture.path) for picture in found.pictures] == photos
 
 
+def test_images_that_cannot_be_read_are_named(folder: Path, tmp_path: Path) -> None:
+    photo = next((folder / "photos").iterdir())
+    (tmp_path / "with blanks").mkdir()
+    for name in ("a.png", "b grey.png"):
+        Image.open(photo).convert("L" if "grey" in name else "RGB").save(tmp_path / "with blanks" / name)
+    (tmp_path / "with blanks/c torn.png").write_bytes(photo.read_bytes()[:900])
+    (tmp_path / "with blanks/d.jpg").touch()
+    (tmp_path / "with blanks/notes.txt").write_text("no image")
+    note = "2 of 4 images could not be read: c torn.png, d.jpg."
+    for given in (tmp_path / "with blanks", sorted(tmp_path.glob("with blanks/*[gj]"))):
+        found = gam_yolo.look(folder / "gam.pt", given, imgsz=64, pictures=0)
+        assert found.images == 2
+        assert note in found.notes
+    found = gam_yolo.look(folder / "gam.pt", tmp_path / "with blanks", imgsz=64, pictures=0, limit=2)
+    assert not any("could not be read" in text for text in found.notes)  # it did not come to them
+
+
+def test_the_images_of_a_dataset_are_looked_at_in_the_order_of_their_names(data: Path, folder: Path) -> None:
+    names = sorted(path.name for path in (folder / "set/images").iterdir())
+    found = gam_yolo.look(folder / "plain.pt", data=data, imgsz=64, limit=3, pictures=3)
+    assert [picture.name for picture in found.pictures] == names[:3]
+
+
+def test_a_second_look_leaves_no_drawings_of_the_first(folder: Path, tmp_path: Path) -> None:
+    photos = sorted((folder / "photos").iterdir())
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/mine.png").touch()
+    gam_yolo.look(folder / "gam.pt", photos[0], imgsz=64, output=tmp_path)
+    gam_yolo.look(folder / "plain.pt", photos[1], imgsz=64, output=tmp_path)
+    left = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert len(left) == 3
+    assert {name.partition("-")[2].partition("-")[0] for name in left - {"mine.png"}} == {photos[1].stem.split()[0]}
+
+
 def image(folder: Path) -> tuple[Any, torch.Tensor]:
     model = YOLO(folder / "gam.pt")
     pixels = Image.open(sorted((folder / "photos").iterdir())[1]).resize((160, 128))
@@ -424,10 +458,22 @@ def test_what_a_block_is_worth_is_the_map_that_is_lost_without_it(data: Path, fo
         ({"imgsz": 0}, r"--imgsz \(in Python imgsz=\) is 0. Expected 1 or more"),
         ({"batch": 0}, r"--batch \(in Python batch=\) is 0. Expected 1 or more"),
         ({"replicates": 9}, r"--replicates \(in Python replicates=\) is 9. Expected a number from 100 to 100000"),
+        ({"device": "77"}, "device '77' is not available"),
+        ({"images": Image.new("RGB", (8, 8))}, "the images are a Image. Expected a path, or a list of paths"),
+        ({"models": ["best.onnx"]}, r"best\.onnx"),
         ({"confidence": 2}, r"--conf \(in Python confidence=\) is 2. Expected a number from 0 to 1"),
     ],
 )
-def test_what_cannot_be_looked_at_is_reported(folder: Path, arguments: dict[str, Any], message: str) -> None:
-    given = {"models": folder / "gam.pt", "images": folder / "photos", **arguments}
+def test_what_cannot_be_looked_at_is_reported(
+    folder: Path, tmp_path: Path, arguments: dict[str, Any], message: str
+) -> None:
+    given = {"models": folder / "gam.pt", "images": folder / "photos", "output": tmp_path / "out", **arguments}
     with pytest.raises(UserError, match=message):
         gam_yolo.look(given.pop("models"), **given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_page_in_place_of_a_file_is_rejected_before_anything_takes_time(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file: is a file\. Expected a folder for the page"):
+        gam_yolo.look(folder / "gam.pt", folder / "photos", output=tmp_path / "file")
