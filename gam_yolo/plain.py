@@ -95,7 +95,9 @@ def export_plain(checkpoint: str | Path, output: str | Path | None = None, *, tr
         UserError: The checkpoint cannot be read, has no blocks of this package, or cannot be served by one file.
     """
     path = Path(checkpoint)
-    if path.suffix != ".pt" or not path.is_file():
+    if not path.is_file():
+        raise UserError(f"there is no file '{checkpoint}'", expected="a checkpoint")
+    if path.suffix != ".pt":
         raise UserError("is not the file of a checkpoint", at=path, expected="a file that ends in .pt")
     default = path.with_name(re.sub(r"\W", "_", path.stem) + "_plain.py")
     module = default if output is None else output_path(output, "the module", ".py")

@@ -31,6 +31,7 @@ __all__ = [
     "broken_assumptions",
     "checkpoint",
     "dataset_folder",
+    "dataset_yamls",
     "default_arguments",
     "download_checkpoint",
     "find_checkpoint",
@@ -425,8 +426,17 @@ def download_checkpoint(name: str) -> Path:
 
 def model_yamls() -> list[Path]:
     """Return the model YAMLs that Ultralytics ships."""
+    return _shipped("models")
+
+
+def dataset_yamls() -> list[Path]:
+    """Return the dataset YAMLs that Ultralytics ships."""
+    return _shipped("datasets")
+
+
+def _shipped(kind: str) -> list[Path]:
     folder = Path(str(importlib.import_module("ultralytics").__file__)).parent
-    return sorted((folder / "cfg" / "models").rglob("*.yaml"))
+    return sorted((folder / "cfg" / kind).rglob("*.yaml"))
 
 
 def find_checkpoint(name: str) -> Path | None:

@@ -149,8 +149,10 @@ def test_a_plain_checkpoint_needs_no_module(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no blocks of gam_yolo"):
         export_plain(tmp_path / "plain.pt")
     (tmp_path / "model.py").write_text("pass\n")
-    for name in ("model.py", "missing.pt", "."):
-        with pytest.raises(UserError, match=r"is not the file of a checkpoint\. Expected a file that ends in \.pt"):
+    with pytest.raises(UserError, match=r"is not the file of a checkpoint\. Expected a file that ends in \.pt"):
+        export_plain(tmp_path / "model.py")
+    for name in ("missing.pt", "."):
+        with pytest.raises(UserError, match=r"there is no file '.*'\. Expected a checkpoint"):
             export_plain(tmp_path / name)
 
 

@@ -47,6 +47,12 @@ def read_labels(files: Sequence[Path], classes: tuple[str, ...]) -> Iterator[Ann
     return (_read_image(file, Path(label), classes) for file, label in zip(files, labels, strict=True))
 
 
+def no_dataset_yaml(data: str | Path) -> UserError:
+    """Return the error for a dataset YAML that is neither here nor shipped, with the nearest name of a shipped one."""
+    known = [*shipped_names(("data",)), *(path.name for path in ultralytics_api.dataset_yamls())]
+    return UserError("no such dataset YAML", at=data, similar=similar(Path(data).name, known))
+
+
 def dataset(data: str | Path, split: str) -> dict[str, Any]:
     """Read a dataset YAML as Ultralytics does, but never download: that may run a script that the YAML names.
 
@@ -59,9 +65,7 @@ def dataset(data: str | Path, split: str) -> dict[str, Any]:
         raise
     except Exception as error:
         if ultralytics_api.find_yaml(str(data)) is None:
-            raise UserError(
-                "no such dataset YAML", at=data, similar=similar(Path(data).name, shipped_names(("data",)))
-            ) from None
+            raise no_dataset_yaml(data) from None
         reason = " ".join(str(error).split())
         if isinstance(error, FileNotFoundError):
             raise UserError(

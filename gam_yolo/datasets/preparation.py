@@ -16,14 +16,13 @@ from gam_yolo.annotations.coco import ROBOFLOW, read_coco_file, split_files, spl
 from gam_yolo.annotations.images import exists, image_files, is_file, is_folder, shared_images
 from gam_yolo.annotations.rules import Tally, apply_rules
 from gam_yolo.annotations.voc import image_lists, read_voc_file
-from gam_yolo.annotations.yolo import class_names, dataset, entries, read_labels
+from gam_yolo.annotations.yolo import class_names, dataset, entries, no_dataset_yaml, read_labels
 from gam_yolo.datasets.coco import prepare_coco
 from gam_yolo.datasets.demo import prepare_demo
 from gam_yolo.datasets.prepared import read_summary, splits_of
 from gam_yolo.datasets.voc import prepare_voc
-from gam_yolo.errors import UserError, brief, find_cause, similar
+from gam_yolo.errors import UserError, brief, find_cause
 from gam_yolo.io import read_yaml
-from gam_yolo.resources import shipped_names
 
 __all__ = ["PreparedDataset", "init_yaml", "prepare"]
 
@@ -71,7 +70,7 @@ def prepare(data: str | Path) -> PreparedDataset:
             raise UserError(
                 "is not a dataset YAML", at=data, fix="For annotations without one: gam-yolo prepare --init"
             )
-        raise UserError("no such dataset YAML", at=data, similar=similar(Path(data).name, shipped_names(("data",))))
+        raise no_dataset_yaml(data)
     content = read_yaml(file, "a dataset YAML")
     if function := _own_function(content):
         prepared = _as_training_reads(content, file)

@@ -10,7 +10,7 @@ from pathlib import Path
 from gam_yolo import ultralytics_api
 from gam_yolo.errors import UserError, brief, similar
 from gam_yolo.graph.model import Document, Graph
-from gam_yolo.resources import MODELS_AND_DATA, shipped_names, without_letter
+from gam_yolo.resources import shipped_names, without_letter
 
 __all__ = ["load", "model_files", "same_modules", "scale_letter"]
 
@@ -38,11 +38,17 @@ def load(name: str | Path) -> Document:
                 return Document.read(found)
     except OSError as error:  # such as a name of more than 255 bytes
         raise UserError(f"{brief(name)} cannot be read ({error.strerror})", expected="a model YAML") from None
-    known = {*shipped_names(MODELS_AND_DATA)}
     raise UserError(
         f"there is no file '{name}', here or among the models that Ultralytics and gam_yolo ship",
-        similar=similar(name, known),
+        similar=_nearest(Path(name).name),
     )
+
+
+def _nearest(name: str) -> str:
+    """Return the nearest name of a shipped model, with the scale letter of `name`."""
+    known = [*shipped_names(("cfg",)), *(path.name for path in ultralytics_api.model_yamls())]
+    near = similar(without_letter(name), known)
+    return near if scale_letter(near) else re.sub(r"(?<=\d)(?!\d)", scale_letter(name), near, count=1)
 
 
 def model_files(names: Iterable[str]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.images import image_files
+from gam_yolo.annotations.yolo import no_dataset_yaml
 from gam_yolo.errors import UserError, find_cause
 from gam_yolo.file_digests import FileDigests
 from gam_yolo.io import read_yaml, text_sha256
@@ -90,7 +91,7 @@ def find_yaml(data: str) -> Path:
         return Path(data)
     file = ultralytics_api.find_yaml(data) if Path(data).suffix in {".yaml", ".yml"} else None
     if file is None:
-        raise UserError(f"there is no file '{data}'", expected="a dataset YAML, here or among the shipped ones")
+        raise no_dataset_yaml(data)
     return file
 
 

@@ -201,6 +201,8 @@ def test_annotations_given_for_a_yaml_are_told_from_a_yaml(tmp_path: Path) -> No
 def test_what_is_wrong_is_reported(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
     with pytest.raises(UserError, match=r"^vox-local\.yaml: no such dataset YAML\. Did you mean 'voc-local\.yaml'\?"):
         prepare("vox-local.yaml")
+    with pytest.raises(UserError, match=r"Did you mean 'coco128\.yaml'\?"):  # Ultralytics' own
+        prepare("coco128s.yaml")
     with pytest.raises(UserError, match=r"mine\.yaml, key 'source': '.*kit' names .*where there is no folder"):
         prepare(dataset_yaml("voc", tmp_path / "kit"))
     path = tmp_path / "half.yaml"
