@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Iterable, Sequence
@@ -79,7 +80,13 @@ def same_modules(modules: Sequence[str]) -> dict[str, Graph]:
         >>> [*same_modules([layer.module for layer in load("yolov8n.yaml").graph.layers])]
         ['yolov8.yaml']
     """
-    return {path.name: Document.read(path).graph for path in _by_modules().get(tuple(modules), ())}
+    found = {}
+    for path in _by_modules().get(tuple(modules), ()):
+        with contextlib.suppress(UserError):  # a file that someone put there
+            graph = Document.read(path).graph
+            if [layer.module for layer in graph.layers] == [*modules]:
+                found[path.name] = graph
+    return found
 
 
 @functools.cache
@@ -87,7 +94,7 @@ def _by_modules() -> dict[tuple[str, ...], list[Path]]:
     """Return Ultralytics' model YAMLs by their modules, which are found without parsing: that would take a second."""
     found: dict[tuple[str, ...], list[Path]] = {}
     for path in ultralytics_api.model_yamls():
-        modules = re.findall(r"^\s*- \[.*?,\s*\d+,\s*([\w.]+),\s*\[", path.read_text("utf-8"), re.M)
+        modules = re.findall(r"^\s*- \[.*?,\s*\d+,\s*([\w.]+),\s*\[", path.read_text("utf-8", "replace"), re.M)
         found.setdefault(tuple(modules), []).append(path)
     return found
 
