@@ -10,6 +10,8 @@ import exports
 import pytest
 from PIL import Image
 
+from gam_yolo.annotations.images import image_files
+
 
 def test_the_documented_tables_are_those_of_the_figures(root: Path) -> None:
     content = json.loads((root / "docs/results/exports.json").read_text("utf-8"))
@@ -46,7 +48,7 @@ def test_a_part_of_the_images_is_at_equal_distances(root: Path, tmp_path: Path) 
     (tmp_path / "set/images").mkdir(parents=True)
     for number in range(25):
         Image.new("RGB", (8, 8)).save(tmp_path / f"set/images/{number:02}.png")
-    order = [path.stem for path in exports.image_files(str(tmp_path / "set/images"), "data.yaml")]
+    order = [path.stem for path in image_files(str(tmp_path / "set/images"), "data.yaml")]
     data = tmp_path / "data.yaml"
     data.write_text(json.dumps({"path": str(tmp_path / "set"), "train": "images", "val": "images", "names": ["thing"]}))
     for images, expected in ((10, order[0:20:2]), (99, order)):
