@@ -10,6 +10,8 @@ import exports
 import pytest
 from PIL import Image
 
+from gam_yolo.annotations.images import image_files
+
 
 def test_the_documented_tables_are_those_of_the_figures(root: Path) -> None:
     content = json.loads((root / "docs/results/exports.json").read_text("utf-8"))
@@ -21,13 +23,39 @@ def test_every_exported_block_gave_the_outputs_of_pytorch(root: Path) -> None:
     """Formats that keep single precision agree to rounding, with every model that they could export."""
     content = json.loads((root / "docs/results/exports.json").read_text("utf-8"))
     exact = ("TorchScript", "ONNX", "ONNX, dynamic", "OpenVINO in float32")
-    for name, found in (content["built"] | content["trained"]).items():
+    for name, found in (content["built"] | content["trained"] | content["tuned"]).items():
         for kind in exact:
             if kind in found:
                 assert "problem" not in found[kind], (name, kind)
                 assert found[kind]["score"] < 1e-4, (name, kind)
                 assert found[kind]["box"] < 0.1, (name, kind)
     assert set(content["built"]) == set(exports.BUILT)
+
+
+def test_tuned_models_detect_have_blocks_that_do_something_and_lose_nothing_by_export(root: Path) -> None:
+    """Without both, a difference of 0 would say nothing of the block."""
+    tuned = json.loads((root / "docs/results/exports.json").read_text("utf-8"))["tuned"]
+    assert tuned
+    for name, found in tuned.items():
+        assert found["PyTorch"]["AP"] > 0.3, name
+        assert min(found["PyTorch"]["change"]) > 0.01, name
+        for kind in {"ONNX", "OpenVINO in float32"} & {*found}:
+            assert found[kind]["AP"] == pytest.approx(found["PyTorch"]["AP"], abs=0.001), (name, kind)
+
+
+def test_a_part_of_the_images_is_at_equal_distances(root: Path, tmp_path: Path) -> None:
+    del root  # scripts/ is needed
+    (tmp_path / "set/images").mkdir(parents=True)
+    for number in range(25):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"set/images/{number:02}.png")
+    order = [path.stem for path in image_files(str(tmp_path / "set/images"), "data.yaml")]
+    data = tmp_path / "data.yaml"
+    data.write_text(json.dumps({"path": str(tmp_path / "set"), "train": "images", "val": "images", "names": ["thing"]}))
+    for images, expected in ((10, order[0:20:2]), (99, order)):
+        part = exports.part(argparse.Namespace(data=str(data), images=images), tmp_path)
+        chosen = json.loads(Path(part).read_text("utf-8"))
+        assert [Path(line).stem for line in (tmp_path / chosen["val"]).read_text().split()] == expected
+        assert list(chosen["names"].values() if isinstance(chosen["names"], dict) else chosen["names"]) == ["thing"]
 
 
 def test_a_reduced_precision_costs_few_points_of_map_and_saves_almost_half_of_the_size(root: Path) -> None:
@@ -66,7 +94,7 @@ def test_a_converter_that_ends_its_process_is_recorded(monkeypatch: pytest.Monke
         "    os.abort() if name == 'b' else print(json.dumps([name, {'box': 1}]), flush=True)\n"
     )
     monkeypatch.setattr(exports, "__file__", str(script))
-    options = argparse.Namespace(trained=[], weights="w.pt", data="d.yaml")
+    options = argparse.Namespace(trained=[], weights="w.pt", data="d.yaml", tune="", folder="f", images=1)
     found = dict(exports.measured("ONNX", ["a", "b", "c"], options))
     assert found["a"] == found["c"] == {"box": 1}
     assert "ended with status -6" in found["b"]["problem"]

@@ -4,14 +4,16 @@ r"""Export detectors with attention blocks, run each file by its own runtime, an
         "paddlepaddle<3.3" x2paddle six
     GAM_YOLO_VOC=/data/VOC2007 OMP_NUM_THREADS=1 \
         python scripts/evidence/exports.py --weights yolov8n.pt --out docs/results/exports.json \
-        --trained "gam-zero-10=runs/study/voc-starts/gam-zero-10-s0-*" "plain=runs/study/voc-starts/plain-s0-*"
+        --trained "gam-zero-10=runs/study/voc-starts/gam-zero-10-s0-*" "plain=runs/study/voc-starts/plain-s0-*" \
+        --tune plain
 
 Every shipped block is built into YOLOv8n with the pretrained COCO weights and random weights of its own, and exported.
-So are trained models. For each file:
+So are trained models. `--tune` adds one for each block and preset: placed before the head of a trained detector, and
+trained for a part of an epoch. For each file:
 
 - its raw outputs are compared with PyTorch's on photographs, before any suppression: the largest difference of a box
   (centre and size, in pixels) and of a score;
-- of trained models, mAP 50-95 by Ultralytics' own `val` on the exported file;
+- of trained models, mAP 50-95 by Ultralytics' own `val` on the exported file; of tuned ones on a part of the images;
 - the processor time of one image on one core, in turns with PyTorch in the same process.
 
 A second start goes on where the first one ended. `--table` prints the file's tables in Markdown.
@@ -23,6 +25,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -49,6 +52,7 @@ from gam_yolo.blocks.gam import PRESETS
 from gam_yolo.io import write
 from gam_yolo.report.variants import find_files
 
+OTHERS = ("BAM", "CAA", "CBAM", "CoordAtt", "ECA", "ELA", "EMA", "LSKA", "MLCA", "SCSA", "SE", "SimAM", "Triplet")
 BUILT: dict[str, dict[str, Any]] = {
     "no block": {},
     "GAM": {"block": "GAM"},
@@ -56,14 +60,22 @@ BUILT: dict[str, dict[str, Any]] = {
     "GAM, start identity": {"block": "GAM", "args": {"start": "identity"}},
     "GAM inside C2f": {"block": "GAM", "at": "inside C2f", "args": {"start": "zero"}},
     **{f"GAM, {preset}": {"block": "GAM", "args": {"preset": preset}} for preset in PRESETS if preset != "blog"},
-    **{
-        block: {"block": block}
-        for block in (
-            *("BAM", "CAA", "CBAM", "CoordAtt", "ECA", "ELA", "EMA", "LSKA", "MLCA", "SCSA", "SE", "SimAM", "Triplet"),
-        )
-    },
+    **{block: {"block": block} for block in OTHERS},
 }
 """Arguments of `gam_yolo.place`, before the head unless they say otherwise."""
+
+START = {"start": "zero", "gain": 10}  # loses nothing of the detector, and is let in within a few steps
+TUNED: dict[str, dict[str, Any]] = {
+    **{f"gam-{preset}": {"block": "GAM", "args": {"preset": preset, **START}} for preset in PRESETS},
+    **{block.lower(): {"block": block, "args": START} for block in OTHERS},
+    "simam": {"block": "SimAM", "args": {**START, "start": "identity"}},  # nothing of it could learn otherwise
+}
+"""Blocks that are placed before the head of a trained detector, and then learn alone."""
+TUNING: dict[str, Any] = {
+    "epochs": 1, "fraction": 0.1, "batch": 16, "nbs": 16, "optimizer": "AdamW", "lr0": 0.001, "warmup_epochs": 0,
+    "mosaic": 0, "val": False, "plots": False, "device": "cpu", "workers": 0, "amp": False,
+}  # fmt: skip
+LOOKED = 8  # images on which a tuned block's change of its input is measured
 
 TORCH, FLOAT32 = "PyTorch", "OpenVINO in float32"  # by itself it computes in bfloat16 where the processor can
 FORMATS: dict[str, dict[str, Any]] = {
@@ -109,6 +121,10 @@ def main() -> None:
     parser.add_argument("--weights", default="yolov8n.pt", help="pretrained weights of the built models")
     parser.add_argument("--trained", nargs="*", default=[], metavar="NAME=RUN", help="checkpoints or run folders")
     parser.add_argument("--data", default="voc-local.yaml", help="dataset of the photographs and the trained models")
+    parser.add_argument("--tune", default="", metavar="NAME", help="the model of --trained that gets each block")
+    parser.add_argument("--tuned", nargs="*", choices=TUNED, default=list(TUNED), metavar="MODEL")
+    parser.add_argument("--folder", type=Path, default=Path("runs/exports"), help="where tuned models are kept")
+    parser.add_argument("--images", type=int, default=100, help="validation images of tuned models")
     parser.add_argument("--formats", nargs="*", choices=FORMATS, default=list(FORMATS), metavar="FORMAT")
     parser.add_argument("--models", nargs="*", choices=BUILT, default=list(BUILT), metavar="MODEL")
     parser.add_argument("--out", type=Path, default=Path("exports.json"))
@@ -123,13 +139,15 @@ def main() -> None:
         for name in models:
             print(json.dumps([name, measure(name, kind, options)]), flush=True)
         return
-    content = json.loads(options.out.read_text("utf-8")) if options.out.is_file() else {"trained": {}, "built": {}}
+    content = json.loads(options.out.read_text("utf-8")) if options.out.is_file() else {}
+    content = {"trained": {}, "built": {}, "tuned": {}} | content
     asked = [("trained", name.partition("=")[0]) for name in options.trained]
     asked += [("built", name) for name in options.models]
+    asked += [("tuned", name) for name in options.tuned if options.tune]
     for kind in [] if options.table else options.formats:
         todo = {name: where for where, name in asked if kind not in content[where].setdefault(name, {})}
         if kind == TORCH:
-            todo = {name: where for name, where in todo.items() if where == "trained"}
+            todo = {name: where for name, where in todo.items() if where != "built"}
         for name, found in measured(kind, todo, options):
             print(kind, name, found, flush=True)
             content[todo[name]][name][kind] = found
@@ -154,13 +172,15 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
         processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), processor)
     return {
         "versions": versions, "imgsz": SIZE, "data": options.data, "photographs": PHOTOGRAPHS,
-        "processor": processor, "cores": 1, "turns": TURNS - 1,
+        "processor": processor, "cores": 1, "turns": TURNS - 1, "tuning": TUNING, "tuned_images": options.images,
     }  # fmt: skip
 
 
 def measured(kind: str, names: Iterable[str], options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield what each model gives in a format. Converters can end their process: it is started again then."""
-    command = [sys.executable, __file__, "--weights", options.weights, "--data", options.data]
+    command = [sys.executable, __file__]
+    for key in ("weights", "data", "tune", "folder", "images"):
+        command += [f"--{key}", str(getattr(options, key))]
     left = list(names)
     while left:
         arguments = [*command, "--trained", *options.trained, "--measure", kind, *left]
@@ -179,8 +199,9 @@ def checkpoint(name: str, options: argparse.Namespace, folder: Path) -> tuple[Pa
     """Copy or build a model in a folder, and say whether it was trained."""
     file = folder / "model.pt"
     trained = dict(pair.split("=", 1) for pair in options.trained)
-    if name in trained:
-        shutil.copy(find_files(name, trained[name])[0], file)
+    if name in trained or name in TUNED:
+        found = find_files(name, trained[name])[0] if name in trained else tuned(name, trained, options)
+        shutil.copy(found, file)
         return file, True
     if BUILT[name]:
         gam_yolo.place("yolov8n.yaml", **{"at": "neck", **BUILT[name]}).save(folder / "yolov8n-built.yaml")
@@ -195,19 +216,53 @@ def checkpoint(name: str, options: argparse.Namespace, folder: Path) -> tuple[Pa
     return file, False
 
 
+def tuned(name: str, trained: dict[str, str], options: argparse.Namespace) -> Path:
+    """Return a trained detector with a block before its head, trained for a part of an epoch more, made once."""
+    kept: Path = options.folder / f"{name}.pt"
+    if not kept.is_file():
+        detector = YOLO(find_files(options.tune, trained[options.tune])[0])
+        options.folder.mkdir(parents=True, exist_ok=True)
+        source = options.folder / f"yolov8n-{name}.yaml"
+        placed = gam_yolo.place("yolov8n.yaml", at="head-inputs", **TUNED[name]).text
+        text = re.sub(r"(?m)^nc: \d+", f"nc: {len(detector.names)}\nblock_epochs: {TUNING['epochs']}", placed)
+        source.write_text(text, "utf-8")
+        torch.manual_seed(0)
+        yolo: Any = YOLO(source).load(find_files(options.tune, trained[options.tune])[0])
+        with tempfile.TemporaryDirectory() as runs:
+            yolo.train(data=options.data, imgsz=SIZE, project=runs, name=name, **TUNING)
+            shutil.copy(Path(runs, name, "weights/last.pt"), kept)
+    return kept
+
+
+def part(options: argparse.Namespace, folder: Path) -> str:
+    """Write a dataset YAML whose validation images are some of the dataset's, at equal distances."""
+    whole = dataset(options.data, "val")
+    files = image_files(whole["val"], options.data)
+    chosen = files[:: max(1, len(files) // options.images)][: options.images]
+    (folder / "part.txt").write_text("\n".join(map(str, chosen)), "utf-8")
+    content = {"path": str(folder), "train": "part.txt", "val": "part.txt", "names": whole["names"]}
+    (folder / "part.yaml").write_text(json.dumps(content), "utf-8")
+    return str(folder / "part.yaml")
+
+
 def measure(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]:
     """Export a model in one format, run it, and return how it differs from PyTorch."""
     with tempfile.TemporaryDirectory() as folder, ultralytics_api.quiet():
-        source, trained = checkpoint(name, options, Path(folder))
         how = dict(FORMATS[kind])
-        if how.get("quantize") == 8 and how["format"] in CALIBRATED:
-            how["data"] = options.data
         try:
+            source, trained = checkpoint(name, options, Path(folder))
+            data = part(options, Path(folder)) if name in TUNED else options.data
+            if how.get("quantize") == 8 and how["format"] in CALIBRATED:
+                how["data"] = data
             exported = Path(YOLO(source).export(imgsz=SIZE, device="cpu", verbose=False, **how)) if how else source
             found: dict[str, Any] = {"bytes": size(exported)}
             found |= outputs(source, exported, DYNAMIC_SIZE if how.get("dynamic") else SIZE, options.data)
             if trained:
-                found["AP"] = accuracy(exported, options.data, folder)
+                found["AP"] = accuracy(exported, data, folder)
+            if name in TUNED and kind == TORCH:
+                images = image_files(dataset(options.data, "val")["val"], options.data)[:LOOKED]
+                (looked,) = gam_yolo.look(source, images, pictures=0).models
+                found["change"] = [block.change for block in looked.blocks]
         except Exception as error:
             return {"problem": f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]}
     return found
@@ -306,15 +361,17 @@ def accuracy(exported: Path, data: str, folder: str) -> float:
 
 
 def tables(content: dict[str, Any]) -> str:
-    """Return the Markdown table of the formats, and what did not work and why.
+    """Return the Markdown tables of the formats and of the models, and what did not work and why.
 
-    Time and size are those of the first trained model.
+    Time, size and mAP of the first table are those of the first trained model.
     """
-    trained, everything = content["trained"], content["built"] | content["trained"]
-    first: dict[str, dict[str, Any]] = next(iter(trained.values()), {})
+    trained, tuned_models = content["trained"], content.get("tuned", {})
+    everything = content["built"] | trained | tuned_models
+    title = next(iter(trained), "")
+    first: dict[str, dict[str, Any]] = trained.get(title, {})
     lines = [
-        f"| format | runs | boxes, px | scores | ms | PyTorch, ms | MB | {' | '.join(trained)} |",
-        "| --- " * (7 + len(trained)) + "|",
+        f"| format | runs | boxes, px | scores | ms | PyTorch, ms | MB | {title} |",
+        "| --- " * 8 + "|",
     ]
     problems: dict[tuple[str, str], list[str]] = {}
     for kind in FORMATS:
@@ -326,10 +383,16 @@ def tables(content: dict[str, Any]) -> str:
         cells = [kind, f"{len(ran)} of {len(found)}"]
         cells += [f"{max(one[key] for one in ran):.1g}" if ran and kind != TORCH else "" for key in ("box", "score")]
         cells += [f"{first[kind][key] / unit:.1f}" if key in first.get(kind, {}) else "" for key, unit in SHOWN]
-        cells += [points(one, kind) for one in trained.values()]
-        lines += [f"| {' | '.join(cells)} |"] if found else []
+        lines += [f"| {' | '.join([*cells, points(first, kind)])} |"] if found else []
     lines += ["" for _ in problems][:1]
     lines += [f"- {kind}, {', '.join(names)}: `{brief(text)}`" for (kind, text), names in problems.items()]
+    models = {name: one for name, one in (trained | tuned_models).items() if "AP" in one.get(TORCH, {})}
+    kinds = [kind for kind in FORMATS if sum(bool(points(one, kind)) for one in models.values()) > 1]
+    lines += ["", f"| model | changes | {' | '.join(kinds)} |", "| --- " * (2 + len(kinds)) + "|"]
+    for name, one in models.items():
+        changes = [100 * change for change in one[TORCH].get("change", ())]
+        span = f"{min(changes):.1f} to {max(changes):.1f} %" if changes else ""
+        lines.append(f"| {name} | {span} | {' | '.join(points(one, kind) for kind in kinds)} |")
     return "\n".join(lines)
 
 
