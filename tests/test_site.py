@@ -49,7 +49,7 @@ def test_the_search_works_in_pages_that_are_opened_as_files(site: Path) -> None:
         if page.name not in ("404.html", "sample-report.html"):
             shims = [page.parent / script for script in scripts if "iframe-worker" in script]
             assert len(shims) == 1, page.name
-            assert "window.Worker=" in shims[0].read_text("utf-8")
+            assert "window.Worker = " in shims[0].read_text("utf-8")
     inlined = (site / "search/search_index.js").read_text("utf-8").removeprefix("var __index = ")
     assert json.loads(inlined) == json.loads((site / "search/search_index.json").read_text("utf-8"))
 
