@@ -19,6 +19,7 @@ TABLES = {
     "cifar": "cifar10",
     "voc": "voc-small",
     "voc-starts": "voc-starts",
+    "placement": "placement-small",
     "voc-long": "voc-small-long",
     "bccd": "bccd-small",
 }
@@ -64,7 +65,7 @@ def test_the_chart_of_all_data_sets_is_that_of_the_reports(
     names = dict.fromkeys(line.split("|")[1].strip() for line in part(page, "overview")[2:])
     files = [
         root / "docs" / "results" / f"{TABLES[name]}.json"
-        for name in ("voc", "voc-starts", "voc-long", "bccd", "neu", "cifar")
+        for name in ("voc", "voc-starts", "placement", "voc-long", "bccd", "neu", "cifar")
     ]
     reports = [f"{name}={file}" for name, file in zip(names, files, strict=True)]
     out = tmp_path / "overview.svg"
