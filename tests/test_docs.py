@@ -63,7 +63,7 @@ NOT_RUN = {
     r"-m pytest": "this very test run",
     r"torchrun|--ray ": "needs more than one machine",
     r"benchmark_\w+\.py|transfer_voc\.py|dataset_coverage\.py|exports\.py|fuzz\.py|faults\.py": "takes minutes",
-    r"study (?:voc|bccd|cifar|neu)[\w-]*\.yaml": "takes from minutes to hours",
+    r"study (?:voc|bccd|cifar|neu|placement)[\w-]*\.yaml": "takes from minutes to hours",
     r"publish_overview\.py": "reads the repository's reports: test_results_page.py runs it",
     r"resnet50-gam-cifar-cls\.yaml": "takes minutes on a CPU; resnet18-gam-cls.yaml is trained",
     r"yolo track": "needs the package lap, which Ultralytics installs when it is first used",
