@@ -16,7 +16,7 @@ from gam_yolo.blocks.gam import PRESETS
 def run_of(**latencies: float) -> dict[str, Any]:
     """Plain models that take 100 ms times their width, and others."""
     times = {PLAIN.format(width): 100 * width for width in WIDTHS} | latencies
-    models = {name: {"cpu_ms": ms} for name, ms in times.items()}
+    models = {name: {"wall_ms": ms} for name, ms in times.items()}
     return {"runtime": "OpenVINO", "threads": 2, "models": models}
 
 
