@@ -222,7 +222,7 @@ def _stale(config: Mapping[str, Any], name: str, graph: Graph, blocks: set[int])
     wrong: dict[int, list[str]] = {}
     for layer, now in zip(old.layers, kept, strict=True):
         for source, stands in zip(layer.sources, graph.layers[now].sources, strict=True):
-            meant = _behind_blocks(kept[source], blocks) if source >= 0 else source
+            meant = _last_block_after(kept[source], blocks) if source >= 0 else source
             if meant != stands:
                 wrong.setdefault(now, []).append(f"{stands} -> {meant}")
     if not wrong:
@@ -252,7 +252,7 @@ def _partly_stale(graph: Graph, blocks: set[int]) -> Iterator[Finding]:
     found = []
     for name, base in same_modules([layer.module for layer in edit.graph.layers]).items():
         wrong = [
-            (graph.layers[now], stands, _behind_blocks(kept[meant], blocks))
+            (graph.layers[now], stands, _last_block_after(kept[meant], blocks))
             for own, layer, now in zip(edit.graph.layers, base.layers, kept, strict=True)
             for source, meant, stands in zip(own.sources, layer.sources, graph.layers[now].sources, strict=False)
             if source != meant == stands
@@ -266,7 +266,7 @@ def _partly_stale(graph: Graph, blocks: set[int]) -> Iterator[Finding]:
         yield Finding("warning", "stale-numbers", wrong[0][0].index, message, remedy[:1].upper() + remedy[1:])
 
 
-def _behind_blocks(row: int, blocks: set[int]) -> int:
+def _last_block_after(row: int, blocks: set[int]) -> int:
     """Return the last of the blocks right after a row, which a reader of the row then reads, or the row itself."""
     while row + 1 in blocks:
         row += 1
