@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from markupsafe import Markup
+from PIL.PngImagePlugin import PngInfo
 
 from gam_yolo.attention.schema import Gate, LookRecord
 from gam_yolo.report import formatting
@@ -14,14 +15,16 @@ from gam_yolo.report.gallery import as_url
 from gam_yolo.report.records import map_text
 from gam_yolo.report.render import environment
 
-__all__ = ["drawings", "page"]
+__all__ = ["drawings", "is_drawing", "page"]
 
+_MARK = "Software", "gam-yolo look"  # in each drawing, which tells it from a user's own image
 _WIDTH, _HEIGHT = 160, 36  # of a histogram, in pixels
 
 
 def drawings(result: LookRecord) -> dict[str, bytes]:
     """Return each drawing as a PNG file: number and name of the image, model, and what is shown."""
-    found = {}
+    found, mark = {}, PngInfo()
+    mark.add_text(*_MARK)
     for number, picture in enumerate(result.pictures, 1):
         for model, tiles in picture.models.items():
             named = [*zip(("detections", "heat-map"), tiles, strict=True)]
@@ -30,9 +33,15 @@ def drawings(result: LookRecord) -> dict[str, bytes]:
             stem = f"{number} {Path(picture.name).stem[:60]} {model}"
             for what, tile in named:
                 png, name = io.BytesIO(), re.sub(r"[^\w.-]+", "-", f"{stem} {what}")
-                tile.image.save(png, "PNG")
+                tile.image.save(png, "PNG", pnginfo=mark)
                 found[f"pictures/{name}.png"] = png.getvalue()
     return found
+
+
+def is_drawing(file: Path) -> bool:
+    """Return whether a PNG file is a drawing of `look`."""
+    with file.open("rb") as stream:
+        return "\0".join(_MARK).encode() in stream.read(200)  # after the header
 
 
 def page(result: LookRecord) -> str:

@@ -28,10 +28,10 @@ class LookResult(LookRecord, SavedResult):
 
     def save(self, folder: str | Path) -> Path:
         """Write the files, as `SavedResult.save` does; the drawings of an earlier look in the same folder go."""
-        before = [*Path(folder, "pictures").glob("[0-9]*.png")] if Path(folder, "look.json").is_file() else []
-        files = self.to_files()
+        images = filter(Path.is_file, Path(folder, "pictures").glob("*.png"))
+        earlier, files = {*filter(page.is_drawing, images)}, self.to_files()
         write_files(Path(folder), files)
-        for drawing in {*before} - {Path(folder, name) for name in files}:
+        for drawing in earlier - {Path(folder, name) for name in files}:
             drawing.unlink(missing_ok=True)
         return Path(folder, "look.html")
 

@@ -194,12 +194,12 @@ def test_the_images_of_a_dataset_are_looked_at_in_the_order_of_their_names(data:
 def test_a_second_look_leaves_no_drawings_of_the_first(folder: Path, tmp_path: Path) -> None:
     photos = sorted((folder / "photos").iterdir())
     (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures/mine.png").touch()
+    (tmp_path / "pictures/1-mine.png").write_bytes(b"my own")
     gam_yolo.look(folder / "gam.pt", photos[0], imgsz=64, output=tmp_path)
     gam_yolo.look(folder / "plain.pt", photos[1], imgsz=64, output=tmp_path)
     left = {path.name for path in (tmp_path / "pictures").iterdir()}
     assert len(left) == 3
-    assert {name.partition("-")[2].partition("-")[0] for name in left - {"mine.png"}} == {photos[1].stem.split()[0]}
+    assert {name.partition("-")[2].partition("-")[0] for name in left - {"1-mine.png"}} == {photos[1].stem.split()[0]}
 
 
 def image(folder: Path) -> tuple[Any, torch.Tensor]:
