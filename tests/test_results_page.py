@@ -98,16 +98,17 @@ def test_sentences_hold(page: str, root: Path) -> None:
     assert f"by {gained:.1f} points in the last epoch" in page
 
 
-def test_movement_is_that_of_the_report(page: str, root: Path) -> None:
-    report = json.loads((root / "docs/results/neu-finetune.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", ["neu", "voc-starts"])
+def test_movement_is_that_of_the_report(page: str, root: Path, name: str) -> None:
+    report = json.loads((root / "docs/results" / f"{TABLES[name]}.json").read_text(encoding="utf-8"))
     rows = [
         f"| {variant['name']} | "
-        + " | ".join(f"{100 * block['change']:,.0f} %" for block in variant["movement"])
+        + " | ".join(f"{100 * block['change']:,.{1 if block['change'] < 0.1 else 0}f} %" for block in variant["movement"])
         + " |"
         for variant in report["variants"]
         if variant.get("movement")
     ]
-    assert part(page, "neu movement")[2:] == rows
+    assert part(page, f"{name} movement")[2:] == rows
 
 
 def runs(report: Path) -> list[dict[str, Any]]:
