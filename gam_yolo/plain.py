@@ -96,7 +96,9 @@ def export_plain(checkpoint: str | Path, output: str | Path | None = None, *, tr
     """
     path = Path(checkpoint)
     if not path.is_file():
-        raise UserError(f"there is no file '{checkpoint}'", expected="a checkpoint")
+        raise UserError(
+            f"there is no file '{checkpoint}'", expected="a checkpoint, such as runs/detect/train/weights/best.pt"
+        )
     if path.suffix != ".pt":
         raise UserError("is not the file of a checkpoint", at=path, expected="a file that ends in .pt")
     default = path.with_name(re.sub(r"\W", "_", path.stem) + "_plain.py")

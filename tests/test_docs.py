@@ -99,14 +99,13 @@ def detection_set(path: Path) -> None:
         image(folder / "images" / f"{number}.jpg")
         label = folder / "labels" / f"{number}.txt"
         label.parent.mkdir(exist_ok=True)
-        label.write_text(f"0 {LABELS.get(path.stem, LABELS['coco8'])}\n")
+        label.write_text(f"0 {LABELS[path.stem]}\n")
     content = YAML.load(Path(ultralytics.__file__).parent / "cfg" / "datasets" / path.name)
     kept = {key: content[key] for key in ("names", "kpt_shape", "flip_idx") if key in content}
     path.write_text(json.dumps({"path": str(folder), "train": "images", "val": "images", **kept}))
 
 
 LABELS = {
-    "coco8": "0.5 0.5 0.4 0.4",
     "coco8-seg": "0.3 0.3 0.7 0.3 0.7 0.7 0.3 0.7",
     "dota8": "0.3 0.3 0.7 0.3 0.7 0.7 0.3 0.7",
     "coco8-pose": "0.5 0.5 0.4 0.4 " + 17 * "0.5 0.5 2 ",

@@ -84,12 +84,12 @@ def check(
 
 
 def transfer(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint that has the weights (.pt).")],
-    target: Annotated[str, typer.Argument(metavar="DST", help="The model that would get them (.yaml or .pt).")],
+    source: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="It has the weights (.pt).")],
+    target: Annotated[str, typer.Argument(metavar="MODEL", help="It would get them (.yaml or .pt).")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, tensor by tensor.")] = False,
     trust: Trust = False,
 ) -> None:
-    """Show which layers get which weights if DST is trained with pretrained=SRC. Nothing is written."""
+    """Show which layers get which weights if MODEL is trained with pretrained=CHECKPOINT. Nothing is written."""
     from gam_yolo.graph import transfer as transferring
 
     report = transferring.transfer(source, target, trust=trust)

@@ -268,6 +268,7 @@ def _check_keeps_shape(document: Document, row: int, shapes: Sequence[Sequence[S
                 f"does not keep the shape of its input (reads {reads}, gives {_shown(after)}), so it cannot be "
                 "replaced or removed",
                 at=f"{document.name}, {layer}",
+                expected="a row that keeps it, such as SPPF or C2PSA",
             )
 
 

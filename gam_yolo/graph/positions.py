@@ -100,6 +100,9 @@ def resolve(graph: Graph, where: str, shapes: Sequence[Shape | None]) -> dict[st
         found = re.match(rf"({'|'.join(VERBS)})(?:\s+|$)", term, re.IGNORECASE)
         if found:
             verb, term = found[1].lower(), term[found.end() :]
+        if not term:
+            problem = f"no place stands after '{verb}'" if found else f"a place is missing in '{where}'"
+            raise UserError(problem, expected="places such as p3, SPPF or 15, with commas between them")
         if recipe := RECIPES.get(term.lower()):
             if found:
                 raise UserError(f"'{verb}' stands before '{term}', which means {recipe.at}", fix=f"Write {term} alone")
@@ -135,7 +138,9 @@ def _term(graph: Graph, term: str, shapes: Sequence[Shape | None]) -> list[int]:
             stage = [x.index for x in at if x.section == "backbone" and x.module not in _AFTER_STAGES]
             return _found(stage[-1:], f"backbone row of stride {stride}")
         rows = [x.index for x in at]
-        return _found([i for i in rows if i in graph.head.sources] or rows[-1:], f"row of stride {stride}")
+        there = {shape.stride for shape in shapes if shape}
+        expected = f"one of {', '.join(f'p{n}' for n in range(10) if 2**n in there)}"
+        return _found([i for i in rows if i in graph.head.sources] or rows[-1:], f"row of stride {stride}", expected)
     if rows := [x.index for x in graph.layers if x.module.lower() == word]:
         return rows
     modules = sorted({x.module for x in graph.layers})
@@ -148,9 +153,9 @@ def _term(graph: Graph, term: str, shapes: Sequence[Shape | None]) -> list[int]:
     )
 
 
-def _found(rows: list[int], what: str) -> list[int]:
+def _found(rows: list[int], what: str, expected: str = "") -> list[int]:
     if not rows:
-        raise UserError(f"the model has no {what}")
+        raise UserError(f"the model has no {what}", expected=expected)
     return rows
 
 

@@ -202,7 +202,8 @@ def transfer(source: str | Path, target: str | Path, *, trust: bool = False) -> 
 def _checkpoint(name: str) -> nn.Module:
     """Read a checkpoint."""
     if PurePath(name).suffix != ".pt":
-        raise UserError(f"{brief(name)} is not the name of a checkpoint", expected="a name that ends in .pt")
+        expected = "a name that ends in .pt: the checkpoint, then the model"
+        raise UserError(f"{brief(name)} is not the name of a checkpoint", expected=expected)
     try:
         with ultralytics_api.quiet():
             model: nn.Module = ultralytics_api.safe_checkpoint(name)

@@ -24,6 +24,7 @@ COLUMNS = {"1col": 3.5, "2col": 7.16}
 """Widths in inches: IEEE's, which those of other publishers are close to."""
 
 _POINTS = 8  # size of the text, which the page has in 13 pixels
+_HIGHEST = 9.0  # inches, of a page; a chart of more rows than it can hold is higher
 _COLOURS = {
     "--ink": "#1c2126", "--soft": "#5d6871", "--line": "#d9dee3", "--c0": "#5d6871", "--c1": "#0072b2",
     "--c2": "#d55e00", "--c3": "#009e73", "--c4": "#cc79a7", "--c5": "#b8860b", "--c6": "#7b5ea7", "--c7": "#3b9fd6",
@@ -50,11 +51,19 @@ def latex(comparison: ComparisonRecord) -> str:
     body = [_row(variant, references, costed, main, second) for variant in comparison.variants.values()]
     lines = [" & ".join(row) + r" \\" for row in (head, *body)]
     task = "Detection" if comparison.task == "detect" else "Classification"
+    groups = f" in {comparison.data.groups.number} groups" if comparison.data.groups else ""
+    seeds = (
+        ", and the spread of the training seeds" if any(len(v.runs) > 1 for v in comparison.variants.values()) else ""
+    )
     caption = (
-        f"{task} on {comparison.data.images} images. Values are in points, with {level}\\,\\% intervals of the paired "
-        "image bootstrap in brackets. A star marks a difference that is significant at "
+        f"{task} on {comparison.data.images} images. Values are in points, with {level}\\,\\% intervals in brackets: "
+        f"paired bootstrap of the images{groups}{seeds}. A star marks a difference that is significant at "
         f"{1 - comparison.statistics.level:g} after Holm's correction."
     )
+    devices = {variant.cost.device for variant in comparison.variants.values() if variant.cost}
+    if len(devices) == 1:
+        size = f" of {comparison.protocol.imgsz} pixels" if comparison.protocol.imgsz else ""
+        caption += f" Latency: the forward pass of one image{size} ({_escaped(devices.pop())})."
     return "\n".join(
         [
             "% Needs \\usepackage{booktabs} and \\usepackage{amsmath}.",
@@ -142,6 +151,8 @@ def _save(chart: Chart, width: float, path: Path) -> None:
         figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), **key)
         rows = -(-len(handles) // columns)
         figure.set_figheight(figure.get_figheight() + 1.5 * _POINTS * rows / 72)
+    needed = 1.25 * _POINTS * (len(figure.axes[0].get_yticks()) + 4) / 72  # each row keeps its line of text
+    figure.set_figheight(min(figure.get_figheight(), max(needed, _HIGHEST)))
     # Fonts that can be edited and searched in a PDF, outlines in an SVG, which carries no fonts; no date in either.
     kept: dict[Any, Any] = STYLE | {"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": chart.title}
     with mpl.rc_context(kept):

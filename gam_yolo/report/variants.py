@@ -102,7 +102,8 @@ def _text(path: object) -> str:
 def _matches(name: str, pattern: str) -> list[Path]:
     found = [pattern] if _exists(pattern) else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  absolute patterns, too
     if not found:
-        raise UserError(f"variant '{name}': no file or folder matches '{pattern}'")
+        expected = "a path such as runs/detect/train or best.pt"
+        raise UserError(f"variant '{name}': no file or folder matches '{pattern}'", expected=expected)
     return [Path(path) for path in found]
 
 

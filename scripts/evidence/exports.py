@@ -52,7 +52,10 @@ from gam_yolo.blocks.gam import PRESETS
 from gam_yolo.io import write
 from gam_yolo.report.variants import find_files
 
-OTHERS = ("BAM", "CAA", "CBAM", "CoordAtt", "ECA", "ELA", "EMA", "LSKA", "MLCA", "SCSA", "SE", "SimAM", "Triplet")
+OTHERS = (
+    "BAM", "CAA", "CBAM", "CoordAtt", "ECA", "ELA", "EMA", "LSKA", "MLCA", "SCSA", "SE", "SimAM", "Triplet",
+    "UltralyticsCBAM",
+)  # fmt: skip
 BUILT: dict[str, dict[str, Any]] = {
     "no block": {},
     "GAM": {"block": "GAM"},
@@ -68,7 +71,10 @@ START = {"start": "zero", "gain": 10}  # loses nothing of the detector, and is l
 TUNED: dict[str, dict[str, Any]] = {
     **{f"gam-{preset}": {"block": "GAM", "args": {"preset": preset, **START}} for preset in PRESETS},
     **{block.lower(): {"block": block, "args": START} for block in OTHERS},
-    "simam": {"block": "SimAM", "args": {**START, "start": "identity"}},  # nothing of it could learn otherwise
+    # Seven steps move some blocks little, and LSKA's raw gate much.
+    **{name.lower(): {"block": name, "args": {**START, "gain": 100}} for name in ("CAA", "ECA", "Triplet")},
+    "lska": {"block": "LSKA", "args": {**START, "gain": 1}},
+    "simam": {"block": "SimAM", "args": {"start": "identity", "gain": 100}},  # without parameters in any other start
 }
 """Blocks that are placed before the head of a trained detector, and then learn alone."""
 TUNING: dict[str, Any] = {
@@ -229,20 +235,25 @@ def tuned(name: str, trained: dict[str, str], options: argparse.Namespace) -> Pa
         torch.manual_seed(0)
         yolo: Any = YOLO(source).load(find_files(options.tune, trained[options.tune])[0])
         with tempfile.TemporaryDirectory() as runs:
-            yolo.train(data=options.data, imgsz=SIZE, project=runs, name=name, **TUNING)
+            few = part(argparse.Namespace(data=options.data, images=LOOKED), Path(runs))  # it is validated at its end
+            yolo.train(data=few, imgsz=SIZE, project=runs, name=name, **TUNING)
             shutil.copy(Path(runs, name, "weights/last.pt"), kept)
     return kept
 
 
 def part(options: argparse.Namespace, folder: Path) -> str:
     """Write a dataset YAML whose validation images are some of the dataset's, at equal distances."""
-    whole = dataset(options.data, "val")
-    files = image_files(whole["val"], options.data)
+    whole, files = dataset(options.data, "val"), photographs(options.data)
     chosen = files[:: max(1, len(files) // options.images)][: options.images]
     (folder / "part.txt").write_text("\n".join(map(str, chosen)), "utf-8")
-    content = {"path": str(folder), "train": "part.txt", "val": "part.txt", "names": whole["names"]}
+    content = {"path": str(folder), "train": whole["train"], "val": "part.txt", "names": whole["names"]}
     (folder / "part.yaml").write_text(json.dumps(content), "utf-8")
     return str(folder / "part.yaml")
+
+
+def photographs(data: str) -> list[Path]:
+    """Return the validation images by name, so that a part of them is the same in every file system."""
+    return sorted(image_files(dataset(data, "val")["val"], data))
 
 
 def measure(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -260,8 +271,7 @@ def measure(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]
             if trained:
                 found["AP"] = accuracy(exported, data, folder)
             if name in TUNED and kind == TORCH:
-                images = image_files(dataset(options.data, "val")["val"], options.data)[:LOOKED]
-                (looked,) = gam_yolo.look(source, images, pictures=0).models
+                (looked,) = gam_yolo.look(source, photographs(options.data)[:LOOKED], pictures=0).models
                 found["change"] = [block.change for block in looked.blocks]
         except Exception as error:
             return {"problem": f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]}
@@ -314,7 +324,7 @@ def size(exported: Path) -> int:
 
 def outputs(source: Path, exported: Path, pixels: int, data: str) -> dict[str, float]:
     """Compare the raw outputs on the first photographs of the validation split, and the time."""
-    files = image_files(dataset(data, "val")["val"], data)[:PHOTOGRAPHS]
+    files = photographs(data)[:PHOTOGRAPHS]
     expected = AutoBackend(str(source), device=torch.device("cpu"), fp16=False, verbose=False)
     actual = AutoBackend(str(exported), device=torch.device("cpu"), fp16=False, verbose=False)
     boxes, scores, x = [], [], torch.empty(0)
@@ -406,7 +416,9 @@ def points(found: dict[str, dict[str, Any]], kind: str) -> str:
     one = found.get(kind, {})
     if "AP" not in one:
         return "fails" if "problem" in one else ""
-    return f"{100 * one['AP']:.1f}" if kind == TORCH else f"{100 * (one['AP'] - found[TORCH]['AP']):+.2f}"
+    if kind == TORCH:
+        return f"{100 * one['AP']:.1f}"
+    return f"{round(100 * (one['AP'] - found[TORCH]['AP']), 2) + 0.0:+.2f}"  # no negative zero
 
 
 if __name__ == "__main__":

@@ -43,16 +43,16 @@ def test_names_of_places(models: dict[str, Path], name: str) -> None:
     [
         ("after SPFP", "no place 'SPFP'.*Did you mean 'SPPF'"),
         ("bakcbone", "Did you mean 'backbone'"),
-        ("p7", "no row of stride 128"),
+        ("p7", "no row of stride 128. Expected one of p1, p2, p3, p4, p5.$"),
         ("neck", "no neck"),
-        ("", "no place ''"),
+        ("", "a place is missing in ''"),
         ("befor SPPF", "no place 'befor SPPF'.*Did you mean 'before SPPF'"),
         ("inside C2F, replace C3PSA", "no place 'C3PSA'"),
-        ("before", "no place ''"),
+        ("before", "no place stands after 'before'. Expected places such as p3"),
         ("yolov8-an", "Did you mean 'yolov8-am'"),
         ("inside ema", "'inside' stands before 'ema'.*Write ema alone"),
         ("backbone-p6", "no backbone row of stride 64"),
-        ("3,,4", "no place ''"),
+        ("3,,4", "a place is missing in '3,,4'"),
     ],
 )
 def test_a_place_that_is_not_there(models: dict[str, Path], where: str, told: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gam_yolo.errors import UserError
+from gam_yolo.report import charts
 from gam_yolo.report.charts import VARIABLES
 from gam_yolo.report.result import Comparison
 
@@ -93,6 +94,27 @@ def test_figures_have_the_widths_of_columns_and_colours_for_paper(found: Compari
             assert float(re.findall(r'width="([\d.]+)pt"', text)[0]) == pytest.approx(width, abs=0.1)
             assert not set(VARIABLES) & set(re.findall(r"#[0-9a-f]{6}", text))
             assert "<text" not in text  # outlines: an SVG has no fonts
+
+
+@pytest.mark.parametrize(("rows", "inches"), [(10, (1, 4)), (60, (8.9, 9.001)), (130, (14, 21))])
+def test_a_figure_fits_on_a_page_unless_its_rows_need_more(
+    found: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, inches: tuple[float, float]
+) -> None:
+    drawn = charts.forest("many", [charts.Interval(f"row {i}", i, i - 1, i + 1, 1) for i in range(rows)], "points")
+    monkeypatch.setattr("gam_yolo.report.paper.plan_charts", lambda _: {"many": lambda: drawn})
+    for path in found.save_figures(tmp_path):
+        if path.suffix == ".svg":
+            height = float(re.findall(r'height="([\d.]+)pt"', path.read_text())[0]) / 72
+            assert inches[0] < height < inches[1]
+            assert height > rows * 8 / 72  # a line of text for each row
+
+
+def test_the_caption_says_what_the_intervals_are_over(root: Path) -> None:
+    studied = Comparison.load(root / "docs/results/voc-starts.json")
+    assert "bootstrap of the images, and the spread of the training seeds." in studied.to_latex()
+    assert "one image of 224 pixels (cpu, threads: 1)." in studied.to_latex()
+    single = {name: replace(variant, runs=variant.runs[:1]) for name, variant in studied.variants.items()}
+    assert "paired bootstrap of the images. A star" in replace(studied, variants=single).to_latex()
 
 
 def test_figures_that_cannot_be_written_are_a_user_error(found: Comparison, tmp_path: Path) -> None:
