@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gam_yolo.annotations.data import Array, Detections, GroundTruth
-from gam_yolo.annotations.images import base_name, image_id_of
+from gam_yolo.annotations.images import base_name, composed, image_id_of
 from gam_yolo.annotations.records import box_of, number_of, shown
 from gam_yolo.annotations.rules import BEYOND, MIN_OBJECTS
 from gam_yolo.errors import UserError
@@ -176,8 +176,9 @@ def _images(records: _Columns, truth: GroundTruth) -> list[int]:
     """Return the index of each record's image."""
     source = records.source
     by_path = _unique_index([file.replace("\\", "/") for file in truth.files])
-    by_name = _unique_index([base_name(file) for file in truth.files])
-    by_stem = _unique_index([Path(base_name(file)).stem for file in truth.files])
+    names = [composed(base_name(file)) for file in truth.files]  # an accent may be apart from its letter, as on a Mac
+    by_name = _unique_index(names)
+    by_stem = _unique_index([Path(name).stem for name in names])
     by_id = {image_id: i for i, image_id in enumerate(truth.ids)}
     by_number = _unique_index([image_id_of(base_name(file)) for file in truth.files])
     named: dict[str, int] = {}  # the names that were looked up already
@@ -187,7 +188,7 @@ def _images(records: _Columns, truth: GroundTruth) -> list[int]:
         index = -1
         if isinstance(name, str):
             if name not in named:
-                base = base_name(name)
+                base = composed(base_name(name))
                 named[name] = by_name[base] if base in by_name else by_stem.get(Path(base).stem, -1)
             index = named[name]
         elif name is None:

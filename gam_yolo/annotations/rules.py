@@ -10,6 +10,7 @@
 | pixel origin | VOC counts pixels from 1 and includes the last; with `first_pixel: 0`, coordinates are edges from 0 |
 | image size | the file's as displayed (after EXIF rotation); boxes are scaled where the annotated size is a multiple |
 | wrong frame | an image whose size differs otherwise (EXIF rotation, swapped sides, another image) is rejected |
+| unknown frame | an image with an EXIF rotation is counted where its annotation has no size or one that fits both |
 | missing image | left out and counted, where the folder of images is known |
 | truncated image | counted, where a JPEG or PNG file lacks its end |
 | repeated image | a name that a list repeats counts once |
@@ -116,7 +117,7 @@ class Tally:
     missing: int = _count("images whose file is missing")
     scaled: int = _count("images saved at another size than annotated, their boxes scaled")
     unproven: int = _count(
-        "images whose EXIF rotation leaves their size as it is, so that the annotated frame is unknown"
+        "images with an EXIF rotation, whose annotation does not show whether it was made on the rotated image"
     )
     off_grid: int = _count("boxes with coordinates of 0 or fractions, as tools that count from 0 write")
     repeated: int = _count("repeated image names, counted once")
@@ -229,6 +230,7 @@ def _real_frame(image: AnnotatedImage, file: Path, tally: Tally) -> tuple[float,
     frame = read_frame(file)
     real, (width, height) = (frame.width, frame.height), image.size
     if math.isnan(width) or math.isnan(height):
+        tally.unproven += frame.rotated
         return *real, 1, 1
     if _one_factor((width, height), real):
         tally.scaled += (width, height) != real

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,12 @@ from gam_yolo import ultralytics_api
 from gam_yolo.annotations.coco import read_coco
 from gam_yolo.annotations.data import GroundTruth
 from gam_yolo.annotations.images import image_files, is_folder, shared_images
+from gam_yolo.annotations.provenance import first_pixel
 from gam_yolo.annotations.voc import read_voc
 from gam_yolo.annotations.yolo import class_names, dataset, read_yolo
 from gam_yolo.errors import UserError
 
-__all__ = ["first_pixel", "read_truth"]
+__all__ = ["read_truth"]
 
 
 def read_truth(data: str | None, gt: Path | None, split: str = "val", *, log: bool = True) -> GroundTruth:
@@ -89,15 +89,3 @@ def _original_annotations(content: dict[str, Any], data: str, split: str) -> Pat
         )
     name = Path(entries[0]).stem
     return Path(content["path"]) / "annotations" / (name if protocol == "voc" else f"instances_{name}.json")
-
-
-def first_pixel(content: Mapping[str, Any], data: str) -> int:
-    """Return the dataset YAML's `first_pixel`: the number of the first pixel in VOC's XML, 1 if not given.
-
-    Raises:
-        UserError: It is neither 0 nor 1.
-    """
-    value = content.get("first_pixel", 1)
-    if type(value) is not int or value not in (0, 1):
-        raise UserError(f"key 'first_pixel' is {value!r:.80}", at=data, expected="0 or 1")
-    return value

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gam_yolo import ultralytics_api
-from gam_yolo.annotations.images import ImageFinder, base_name, image_files
+from gam_yolo.annotations.images import ImageFinder, base_name, image_files, images_unused
 from gam_yolo.annotations.yolo import dataset
 from gam_yolo.errors import UserError, similar
 from gam_yolo.evaluation import Detections, GroundTruth, parse_detections, read_detections, read_truth
@@ -71,7 +71,7 @@ class DetectorValidation(Validation[Detections]):
             )
 
     def validate(self, model: Any, path: Path, imgsz: int) -> Validated[Detections]:
-        """Run Ultralytics' validation with all detections, whatever time their suppression takes."""
+        """Run Ultralytics' validation of all images with all detections, whatever time their suppression takes."""
         truth, alike = self.truth, Counter(base_name(file) for file in self.truth.files)
 
         def in_folders(file: Path) -> str | None:
@@ -80,10 +80,16 @@ class DetectorValidation(Validation[Detections]):
                 return None
             return next((name for name in truth.files if file.parts[-len(p := Path(name).parts) :] == p), None)
 
-        base = model._smart_load("validator")
+        base, images, data = model._smart_load("validator"), self.images(), str(self.settings.data)
 
         class Validator(base):  # type: ignore[misc, valid-type]
             """Ultralytics' validator without its own COCO evaluation, which needs another package."""
+
+            def get_dataloader(self, *args: Any, **options: Any) -> Any:
+                loader = super().get_dataloader(*args, **options)
+                if unused := images_unused(images, loader.dataset.im_files):
+                    raise UserError(unused, at=data, fix="Correct these files, or take the images out of the split")
+                return loader
 
             def pred_to_json(self, predn: Any, pbatch: Any) -> None:
                 known = len(self.jdict)
@@ -96,9 +102,7 @@ class DetectorValidation(Validation[Detections]):
                 return stats
 
         with ultralytics_api.unlimited_nms():
-            done, own = run_validator(
-                model, Validator, self.settings, str(self.settings.data), imgsz, save_json=True, **self.thresholds
-            )
+            done, own = run_validator(model, Validator, self.settings, data, imgsz, save_json=True, **self.thresholds)
         class_of = {category: index for index, category in enumerate(done.class_map)}
         label_of = dict(zip(truth.classes, truth.category_ids, strict=True))
         records = [

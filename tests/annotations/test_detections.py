@@ -56,6 +56,16 @@ def test_ids_of_old_ultralytics_are_file_names(tmp_path: Path) -> None:
         assert ap50(truth, read_detections(write(tmp_path, content), truth)) == pytest.approx(1)
 
 
+def test_a_name_of_another_system_is_found(tmp_path: Path) -> None:
+    """As after `yolo val` on a Mac, which takes an accent apart, or on Windows."""
+    images = [{"id": i, "file_name": f"caf\u00e9 {i}.jpg", "width": 100, "height": 80} for i in range(N)]
+    boxes = [{"image_id": i, "category_id": 1, "bbox": [5 * i, 5, 10, 10 + i]} for i in range(N)]
+    truth = read_truth(None, coco_file(tmp_path / "truth.json", images, boxes))
+    for name in ("cafe\u0301 {}.jpg", "val\\caf\u00e9 {}.JPG"):
+        content = [{**box, "file_name": name.format(box["image_id"])} for box in records(boxes)]
+        assert ap50(truth, read_detections(write(tmp_path, content), truth)) == pytest.approx(1)
+
+
 def test_ids_that_may_be_either_are_rejected(tmp_path: Path) -> None:
     """No detection on the first and the last image: the numbers fit both readings."""
     file, boxes = numbered(tmp_path, range(1, N - 1))

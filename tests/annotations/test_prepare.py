@@ -225,3 +225,22 @@ def test_what_is_wrong_is_reported(tmp_path: Path, dataset_yaml: WriteYaml) -> N
     path.write_text(f"path: {tmp_path}\ntrain: images/trian\nval: images/val\nnames: [a]\n")
     with pytest.raises(UserError, match=r"half\.yaml, key 'train': there is no .*images/trian"):
         prepare(path)
+
+
+@pytest.mark.parametrize(
+    ("splits", "key"),
+    [("train: images\nval: nowhere", "val"), ("train: images\nval: [images, nowhere]", "val"),
+     ("train: nowhere\nval: images", "train")],
+)  # fmt: skip
+def test_a_path_that_leads_nowhere_is_reported_with_its_key(splits: str, key: str, tmp_path: Path) -> None:
+    photograph(tmp_path / "images/a.jpg")
+    yaml = tmp_path / "mine.yaml"
+    yaml.write_text(f"path: {tmp_path}\n{splits}\nnames: [cat]\n")
+    message = rf"mine.yaml, key '{key}': there is no {tmp_path}/nowhere"
+    with pytest.raises(UserError, match=message):
+        prepare(yaml)
+    if key == "val":
+        with pytest.raises(UserError, match=rf"{message}\. Prepare it with: gam-yolo prepare"):
+            read_truth(str(yaml), None)
+    else:  # who only evaluates may not have the training images
+        assert len(read_truth(str(yaml), None).ids) == 1

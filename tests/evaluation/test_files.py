@@ -203,9 +203,8 @@ def yolo(tmp_path: Path) -> Path:
         (tmp_path / folder).mkdir(parents=True)
     for name in ("10", "9", "x"):
         Image.new("RGB", (200, 100)).save(tmp_path / "images/val" / f"{name}.jpg")
-    (tmp_path / "labels/val/10.txt").write_text(
-        "0 0.5 0.5 0.2 0.4\n0 0.5 0.5 0.2 0.4\n\n1 0.1 0.1 0.3 0.1 0.3 0.5 0.1 0.5\n"
-    )
+    (tmp_path / "labels/val/10.txt").write_text("0 0.5 0.5 0.2 0.4\n0 0.5 0.5 0.2 0.4\n\n")
+    (tmp_path / "labels/val/x.txt").write_text("1 0.1 0.1 0.3 0.1 0.3 0.5 0.1 0.5\n")
     (tmp_path / "labels/val/9.txt").write_text("")
     path = tmp_path / "data.yaml"
     path.write_text(f"path: {tmp_path}\ntrain: images/val\nval: images/val\nnames: [cat, dog]\n")
@@ -219,7 +218,7 @@ def test_yolo_labels_become_pixels(yolo: Path) -> None:
     np.testing.assert_allclose(
         truth.box, [[80, 30, 40, 40], [20, 10, 40, 40]]
     )  # the second row once, the polygon's box
-    assert truth.image.tolist() == [1, 1]
+    assert truth.image.tolist() == [1, 2]
     np.testing.assert_allclose(truth.area, [1600, 1600])
 
 
