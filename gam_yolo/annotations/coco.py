@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gam_yolo.annotations.data import GroundTruth, ImageId
-from gam_yolo.annotations.images import ImageFinder, is_file, is_safe_name
+from gam_yolo.annotations.images import ImageFinder, base_name, is_file, is_safe_name
 from gam_yolo.annotations.records import box_of, is_id, number_of, reject_repeats, shown
 from gam_yolo.annotations.rules import AnnotatedImage, Object, Tally, ground_truth
 from gam_yolo.errors import UserError, similar
@@ -146,12 +146,13 @@ def read_coco(
 
 def _located(content: CocoFile, finder: ImageFinder | None, leave_out: bool, tally: Tally) -> Iterator[AnnotatedImage]:
     """Yield the images with their files, where known."""
+    stems = Counter(Path(base_name(image.name)).stem for image in content.images)
     for image in content.images:
         if finder is None:
             places = image_places(content.path, split_of(content.path), image.name)
             yield replace(image, file=next(filter(is_file, places), None))
             continue
-        file = finder.find(image.name)
+        file = finder.find(image.name, exactly=stems[Path(base_name(image.name)).stem] > 1)
         tally.missing += file is None
         if file or not leave_out:
             yield replace(image, file=file)

@@ -233,29 +233,30 @@ def _test(test: Callable[[], bool]) -> bool:
 class ImageFinder:
     """Finds the file of an annotation's image among the files of a split.
 
-    A file fits by its name without folders. Where several files have that name, its folders decide. An accent may be
-    one character in one name and two in the other, as on a Mac, and an ending upper case in one, as on Windows.
+    A file fits by its name without folders. Where several files have that name, its folders decide. Where none has, it
+    fits by its stem, if only one has that: images may have been saved in another format. An accent may be one character
+    in one name and two in the other, as on a Mac.
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
         self._by_name: dict[str, list[Path]] = {}
+        self._by_stem: dict[str, list[Path]] = {}
         for file in files:
-            self._by_name.setdefault(_alike(file.name), []).append(file)
+            self._by_name.setdefault(composed(file.name), []).append(file)
+            self._by_stem.setdefault(composed(file.stem), []).append(file)
 
-    def find(self, name: str) -> Path | None:
-        """Return the file of an image, or None."""
-        known: Sequence[Path] = self._by_name.get(_alike(base_name(name)), ())
+    def find(self, name: str, *, exactly: bool = False) -> Path | None:
+        """Return the file of an image, or None; `exactly` to look for nothing but its name."""
+        base = composed(base_name(name))
+        known: Sequence[Path] = self._by_name.get(base, ())
         if len(known) > 1:
             parts = tuple(re.split(r"[\\/]", name))
             known = [file for file in known if file.parts[-len(parts) :] == parts]
+        elif not known and not exactly:
+            known = self._by_stem.get(Path(base).stem, ())
         return known[0] if len(known) == 1 else None
 
 
 def composed(name: str) -> str:
     """Return a name with each accent and its letter as one character, as another system may write them as two."""
     return unicodedata.normalize("NFC", name)
-
-
-def _alike(name: str) -> str:
-    stem, dot, ending = composed(name).rpartition(".")
-    return f"{stem}{dot}{ending.lower()}"

@@ -132,7 +132,9 @@ class DetectorEvaluation(TaskEvaluation[Detections]):
         settings = request.settings
         # The notes are the report's. Without a dataset YAML nothing needs Ultralytics and its two seconds of imports.
         with ultralytics_api.quiet() if settings.data else contextlib.nullcontext():
-            truth = read_truth(settings.data, request.gt, settings.split, log=False)
+            # Ultralytics validates a checkpoint on the images of the YAML alone.
+            validated = any(path.suffix == ".pt" for variant in request.variants for path in variant.paths)
+            truth = read_truth(settings.data, request.gt, settings.split, log=False, leave_out=validated)
         problems: list[str] = []
         files = or_note(problems, "No image could be drawn", partial(_image_files, truth, settings)) or {}
         declared, groups = declared_groups(settings, truth, files)
@@ -252,14 +254,9 @@ def _nms_stops(weights: Path) -> int:
 
 
 def _image_files(truth: GroundTruth, settings: Settings) -> dict[int, Path]:
-    """Find the images of the ground truth among those of the dataset YAML; none without one.
-
-    A file fits by its name, with its folders where several have that name; else by its stem, if only one has it.
-    """
+    """Find the images of the ground truth among those of the dataset YAML; none without one."""
     if settings.data is None:
         return {}
-    paths = image_files(dataset(settings.data, settings.split)[settings.split], settings.data)
-    finder, alike = ImageFinder(paths), Counter(path.stem for path in paths)
-    by_stem = {path.stem: path for path in paths if alike[path.stem] == 1}
-    found = {i: finder.find(file) or by_stem.get(Path(base_name(file)).stem) for i, file in enumerate(truth.files)}
+    finder = ImageFinder(image_files(dataset(settings.data, settings.split)[settings.split], settings.data))
+    found = {i: finder.find(file) for i, file in enumerate(truth.files)}
     return {index: path for index, path in found.items() if path is not None}

@@ -345,6 +345,19 @@ def test_coco_images_are_found_however_their_names_are_written(
         assert truth.box.tolist() == [[5, 10, 10, 20]]  # the image was saved at half its size
 
 
+def test_images_saved_in_another_format_are_those_of_the_annotation(tmp_path: Path) -> None:
+    boxes = [{"image_id": i, "category_id": 1, "bbox": [10, 20, 20, 40]} for i in (1, 2, 3)]
+    names = ["a.jpg", "b.jpg", "b.gif"]
+    images = [{"id": i, "file_name": name, "width": 100, "height": 80} for i, name in enumerate(names, 1)]
+    path = coco_file(tmp_path / "truth.json", images, boxes)
+    for name in "ab":
+        photograph(tmp_path / f"images/val/{name}.png", (50, 40))
+    yaml = label_set(tmp_path, {})
+    truth = read_truth(str(yaml), path, leave_out=True)
+    assert truth.ids == (1,)  # b.png may be either of two
+    assert truth.box.tolist() == [[5, 10, 10, 20]]
+
+
 def test_a_voc_folder_without_any_image_says_where_they_should_be(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
     folder = voc_folder(tmp_path / "kit", "val", {"a": xml(thing("cat", 1, 1, 9, 9))})
     photograph(folder / "images/a.jpg")
