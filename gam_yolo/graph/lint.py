@@ -353,9 +353,12 @@ def _arguments(config: Mapping[str, Any], graph: Graph, channels: Mapping[int, i
                 f"Write [{{kernel: {written}}}] for the paper's block, or UltralyticsCBAM, [{written}]",
             )
         parameter = [*inspect.signature(block).parameters.values()][1:2]
-        if type(written) is not int or not parameter or written < FEWEST_CHANNELS:
+        if type(written) is not int or not parameter:
             continue
         key, default = parameter[0].name, parameter[0].default
+        least = 1 if isinstance(default, float) and default < 1 else FEWEST_CHANNELS
+        if written < least:
+            continue
         nominal = _nominal(graph, index if held else layer.sources[0])
         if key == "c2":
             if not held and _scaled(config, written) != c:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -244,3 +245,14 @@ def test_a_path_that_leads_nowhere_is_reported_with_its_key(splits: str, key: st
             read_truth(str(yaml), None)
     else:  # who only evaluates may not have the training images
         assert len(read_truth(str(yaml), None).ids) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_file_name_in_a_warning_cannot_move_the_cursor(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        photograph(tmp_path / split / "\x1b[2Ja.jpg")
+    yaml = tmp_path / "mine.yaml"
+    yaml.write_text(f"path: {tmp_path}\ntrain: train\nval: val\nnames: [cat]\n")
+    said = command(str(yaml))
+    assert "\x1b" not in said
+    assert "is also in 'val': \\x1b[2Ja.jpg" in said

@@ -48,6 +48,7 @@ def build(path: Path) -> None:
 
 CASES = {
     "a channel count as SimAM's lambda": (with_row("SimAM, [1024]"), "misbound-argument"),
+    "few channels as SimAM's lambda": (with_row("SimAM, [16]"), "misbound-argument"),
     "the same after a Concat": (with_row("SimAM, [768]", "17"), "misbound-argument"),
     "the same in quotes": (with_row("SimAM, ['1024']"), "misbound-argument"),
     "the same inside a row": (with_row("C2f, [1024, {inside: [SimAM, 1024]}]"), "misbound-argument"),
