@@ -353,7 +353,7 @@ def _arguments(config: Mapping[str, Any], graph: Graph, channels: Mapping[int, i
                 f"Write [{{kernel: {written}}}] for the paper's block, or UltralyticsCBAM, [{written}]",
             )
         parameter = [*inspect.signature(block).parameters.values()][1:2]
-        if type(written) is not int or not parameter:
+        if type(written) not in (int, float) or not parameter:
             continue
         key, default = parameter[0].name, parameter[0].default
         least = 1 if isinstance(default, float) and default < 1 else FEWEST_CHANNELS
