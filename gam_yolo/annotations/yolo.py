@@ -143,8 +143,9 @@ def _read_image(file: Path, label: Path, classes: tuple[str, ...]) -> AnnotatedI
     for row, (index, x, y, w, h) in enumerate(_read_labels(label, len(classes))):
         box = ((x - w / 2) * width, (y - h / 2) * height, w * width, h * height)
         objects.append(Object(row, classes[int(index)], box))
-    # Labels are relative, so they do not say which size was annotated.
-    return AnnotatedImage(image_id_of(file), str(file), (math.nan, math.nan), objects, f"{label}, row", file)
+    # Labels are relative: they do not say whether the image was rotated when it was annotated.
+    size = (math.nan, math.nan) if frame.rotated else (width, height)
+    return AnnotatedImage(image_id_of(file), str(file), size, objects, f"{label}, row", file)
 
 
 def _read_labels(path: Path, n_classes: int) -> list[tuple[float, float, float, float, float]]:

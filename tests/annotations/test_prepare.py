@@ -120,7 +120,7 @@ def test_other_download_entries_are_left_to_ultralytics(tmp_path: Path) -> None:
     yaml.write_text(f"path: other\ntrain: images/train\nval: images/val\nnames: [cat]\ndownload: |\n{script}\n")
     found = prepare(yaml)
     assert (found.splits["train"].boxes, found.splits["val"].boxes) == (0, 1)
-    assert found.warnings == ("1 image of 'train' is also in 'val': photo.jpg",)
+    assert found.warnings == ("train: no image has an object", "1 image of 'train' is also in 'val': photo.jpg")
 
 
 def test_repeats_in_a_list_are_counted(tmp_path: Path) -> None:
@@ -131,7 +131,8 @@ def test_repeats_in_a_list_are_counted(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_text(f"path: {tmp_path}\ntrain: train.txt\nval: val.txt\nnames: [cat]\n")
     found = prepare(tmp_path / "data.yaml")
     assert (found.splits["train"].images, found.splits["train"].repeated) == (1, 1)
-    assert found.warnings == ("train: 1 repeated image names, counted once",)
+    nothing = [f"{split}: no image has an object" for split in ("train", "val")]
+    assert found.warnings == ("train: 1 repeated image names, counted once", *nothing)
 
 
 def test_a_test_split_that_is_not_there_is_a_warning_as_training_does_without(tmp_path: Path) -> None:
@@ -141,7 +142,8 @@ def test_a_test_split_that_is_not_there_is_a_warning_as_training_does_without(tm
     (tmp_path / "data.yaml").write_text(f"path: {tmp_path}\n{keys}")
     found = prepare(tmp_path / "data.yaml")
     assert list(found.splits) == ["train", "val"]
-    assert found.warnings == (f"the 'test' images are missing at {tmp_path}/images/test",)
+    nothing = [f"{split}: no image has an object" for split in ("train", "val")]
+    assert found.warnings == (f"the 'test' images are missing at {tmp_path}/images/test", *nothing)
 
 
 def test_compare_names_the_command_for_a_set_that_is_not_ready(tmp_path: Path, dataset_yaml: WriteYaml) -> None:

@@ -391,6 +391,13 @@ def test_a_label_file_that_training_does_not_find_is_warned_of(name: str, tmp_pa
     assert expected in read_truth(str(yaml), None).notes
 
 
+def test_a_set_without_any_object_is_warned_of(tmp_path: Path) -> None:
+    """As where the folders are called Images and Labels, and Ultralytics looks for labels beside the images."""
+    yaml = label_set(tmp_path, {})
+    assert "val: no image has an object" in prepare(yaml).warnings
+    assert "no image has an object" in read_truth(str(yaml), None).notes
+
+
 def test_a_folder_of_xml_files_loses_none_by_its_ending(tmp_path: Path) -> None:
     for name in ("a.xml", "b.XML", "c.Xml"):
         (tmp_path / name).write_text(xml(thing("cat", 11, 21, 30, 60)))
@@ -682,6 +689,9 @@ def test_voc_without_size_takes_the_files(tmp_path: Path, dataset_yaml: WriteYam
     )
     truth = read_truth(yaml, None)
     assert (truth.sizes.tolist(), truth.box.tolist()) == ([[100, 80]], [[10, 20, 20, 60]])
+    warning = "1 images without a size in their annotation, so boxes are taken for pixels of the files"
+    assert warning in truth.notes
+    assert f"val: {warning}" in prepare(yaml).warnings
 
 
 def test_listed_names_with_a_suffix_are_rejected(tmp_path: Path) -> None:
