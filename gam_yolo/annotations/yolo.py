@@ -37,22 +37,32 @@ def read_yolo(data: str | Path, split: str = "val") -> GroundTruth:
     files = image_files(content[split], at)
     reject_repeats((image_id_of(path) for path in files), at, "image name (without folder and ending)")
     files.sort(key=lambda path: (isinstance(image_id_of(path), str), image_id_of(path)))
-    truth = ground_truth(read_labels(files, classes), classes, str(data), tally=Tally(), names=classes)
+    shape = content.get("kpt_shape")
+    keypoints = math.prod(shape) if isinstance(shape, list) and all(type(n) is int for n in shape) else 0
+    truth = ground_truth(read_labels(files, classes, keypoints), classes, str(data), tally=Tally(), names=classes)
     return replace(truth, notes=(*truth.notes, *unread_labels(files)))
 
 
-def read_labels(files: Sequence[Path], classes: tuple[str, ...]) -> Iterator[AnnotatedImage]:
+def read_labels(files: Sequence[Path], classes: tuple[str, ...], keypoints: int = 0) -> Iterator[AnnotatedImage]:
     """Yield images with the objects in their label files.
+
+    Args:
+        files: The images.
+        classes: Class names.
+        keypoints: How many numbers of keypoints follow the box in a row; they are not read.
 
     Raises:
         UserError: An image or a label file is broken.
     """
     labels = ultralytics_api.label_files([str(file) for file in files])
-    return (_read_image(file, Path(label), classes) for file, label in zip(files, labels, strict=True))
+    return (_read_image(file, Path(label), classes, keypoints) for file, label in zip(files, labels, strict=True))
 
 
 def unread_labels(files: Sequence[Path]) -> list[str]:
-    """Return a warning if label files are not found, as case, accents or blanks in their names are not the images'."""
+    """Return a warning if label files are not found.
+
+    Case, accents or blanks in their names are then not the images', or they are links to files that are not there.
+    """
     labels = [Path(label) for label in ultralytics_api.label_files([str(file) for file in files])]
     missing = [label for label in labels if not is_file(label)]
     folders = {label.parent for label in missing if is_folder(label.parent)}
@@ -62,6 +72,8 @@ def unread_labels(files: Sequence[Path]) -> list[str]:
         return []
     found, label = unread[0]
     number = "1 label file is" if len(unread) == 1 else f"{len(unread)} label files are"
+    if found == label.name:
+        return [f"{number} not read, as the link {label} leads nowhere"]
     return [f"{number} not read, as Ultralytics expects another spelling: {label.name!r:.80}, not {found!r:.80}"]
 
 
@@ -135,12 +147,12 @@ def class_names(content: dict[str, Any], data: str | Path) -> tuple[str, ...]:
     return unique_names((name for _, name in sorted(content["names"].items())), f"{data}, key 'names'")
 
 
-def _read_image(file: Path, label: Path, classes: tuple[str, ...]) -> AnnotatedImage:
+def _read_image(file: Path, label: Path, classes: tuple[str, ...], keypoints: int) -> AnnotatedImage:
     """Read an image's size and its label file."""
     frame = read_frame(file)
     width, height = frame.width, frame.height
     objects = []
-    for row, (index, x, y, w, h) in enumerate(_read_labels(label, len(classes))):
+    for row, (index, x, y, w, h) in enumerate(_read_labels(label, len(classes), keypoints)):
         box = ((x - w / 2) * width, (y - h / 2) * height, w * width, h * height)
         objects.append(Object(row, classes[int(index)], box))
     # Labels are relative: they do not say whether the image was rotated when it was annotated.
@@ -148,7 +160,7 @@ def _read_image(file: Path, label: Path, classes: tuple[str, ...]) -> AnnotatedI
     return AnnotatedImage(image_id_of(file), str(file), size, objects, f"{label}, row", file)
 
 
-def _read_labels(path: Path, n_classes: int) -> list[tuple[float, float, float, float, float]]:
+def _read_labels(path: Path, n_classes: int, keypoints: int) -> list[tuple[float, float, float, float, float]]:
     """Read the distinct rows of a label file: class, then centre and size relative to the image."""
     rows: dict[tuple[float, float, float, float, float], None] = {}
     boxes = polygons = False
@@ -163,6 +175,8 @@ def _read_labels(path: Path, n_classes: int) -> list[tuple[float, float, float, 
             raise UserError(
                 f"reads {line.strip()!r:.120}", at=at, expected="a class and the box's four numbers"
             ) from None
+        if keypoints and len(values) == 4 + keypoints:
+            values = values[:4]
         boxes, polygons = boxes or len(values) == 4, polygons or len(values) > 5
         if boxes and polygons:
             raise UserError("boxes and polygons are mixed", at=at, expected="one of them in a file")

@@ -391,6 +391,16 @@ def test_a_label_file_that_training_does_not_find_is_warned_of(name: str, tmp_pa
     assert expected in read_truth(str(yaml), None).notes
 
 
+def test_a_label_file_that_is_a_link_to_nowhere_is_warned_of(tmp_path: Path) -> None:
+    """As after `git clone` without the files of DVC or git-annex."""
+    yaml = label_set(tmp_path, {})
+    link = tmp_path / "labels/val/a b\u00e9.txt"
+    link.symlink_to("../../.dvc/cache/0123")
+    expected = f"1 label file is not read, as the link {link} leads nowhere"
+    assert f"val: {expected}" in prepare(yaml).warnings
+    assert expected in read_truth(str(yaml), None).notes
+
+
 def test_a_set_without_any_object_is_warned_of(tmp_path: Path) -> None:
     """As where the folders are called Images and Labels, and Ultralytics looks for labels beside the images."""
     yaml = label_set(tmp_path, {})
