@@ -40,11 +40,11 @@ def provenance(data: Mapping[str, Any], at: str | Path = "") -> str:
 
     Examples:
         >>> provenance({"names": {0: "cat"}})
-        'prepared with: {"names": ["cat"], "first_pixel": 1, "scenes": null, "seed": null}'
+        'prepared with: {"names": ["cat"], "first_pixel": 1}'
     """
     names = [str(name).strip() for _, name in sorted(data["names"].items())]
-    keys = {"names": names, "first_pixel": first_pixel(data, str(at)), **{k: data.get(k) for k in ("scenes", "seed")}}
-    return _MARK + json.dumps(keys, ensure_ascii=False, default=str)
+    keys = {"names": names, "first_pixel": first_pixel(data, str(at))}
+    return _MARK + json.dumps(keys, ensure_ascii=False)
 
 
 def is_provenance(line: str) -> bool:
@@ -54,6 +54,8 @@ def is_provenance(line: str) -> bool:
 
 def reject_other_keys(content: Mapping[str, Any], data: str | Path) -> None:
     """Reject a folder that was prepared before its YAML was edited: an edit does not change what is prepared.
+
+    A class may be renamed, but not get another index. `first_pixel` matters where VOC's annotations are read again.
 
     Args:
         content: The dataset YAML, with absolute paths and names by index.
@@ -68,9 +70,10 @@ def reject_other_keys(content: Mapping[str, Any], data: str | Path) -> None:
     for line in read_text(summary, "the summary of a prepared dataset").splitlines():
         if is_provenance(line):
             now = json.loads(provenance(content, data).removeprefix(_MARK))
+            keys = now if content.get("protocol") == "voc" else ["names"]
             try:
                 before = json.loads(line.removeprefix(_MARK))
-                key = next((key for key in now if before[key] != now[key]), None)
+                key = next((key for key in keys if _other(before[key], now[key])), None)
             except (ValueError, LookupError, TypeError):  # written by another version or hand
                 return
             if key:
@@ -79,3 +82,10 @@ def reject_other_keys(content: Mapping[str, Any], data: str | Path) -> None:
                     at=f"{data}, key '{key}'",
                     fix=f"Move that folder away and prepare it again: gam-yolo prepare {data}",
                 )
+
+
+def _other(before: Any, now: Any) -> bool:
+    """Return whether a value changes the labels: of class names, whether one has another place. A new name does not."""
+    if isinstance(before, list):
+        return any(name in now and now.index(name) != place for place, name in enumerate(before))
+    return bool(before != now)

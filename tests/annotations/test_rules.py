@@ -256,6 +256,9 @@ def test_a_key_that_was_edited_after_the_preparation_is_reported(
     for read in (lambda: prepare(yaml), lambda: read_truth(yaml, None)):
         with pytest.raises(UserError, match=rf"mine.yaml, key '{key}': has changed since .*mine was prepared, .* Move"):
             read()
+    Path(yaml).write_text(text.replace("[cat, dog]", "[cat, hound]"))  # a new name moves no class
+    assert prepare(yaml).splits == before.splits
+    Path(yaml).write_text(text.replace("[cat, dog]", "[dog, cat]"))
     before.folder.rename(tmp_path / "away")
     assert prepare(yaml).splits["val"].boxes == len(read_truth(yaml, None).image) == 1
 
