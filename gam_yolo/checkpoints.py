@@ -99,6 +99,10 @@ def reject_code(path: Path) -> None:
     if trusted():
         return
     try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError("has a path that is not UTF-8, which torch cannot open", at=path, fix="Rename it") from None
+    try:
         _Reader(io.BytesIO(_pickle(path))).load()
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror or error})", at=path) from None

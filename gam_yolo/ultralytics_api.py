@@ -376,7 +376,8 @@ def load_dataset_yaml(data: str, download: bool = False) -> dict[str, Any]:
         key = "names" if "names" in content else "nc"
         if (value := content.get(key)) in ([], {}) or (type(value) is int and value < 1):
             raise UserError(f"is {value}", at=f"{file}, key '{key}'", expected="one class at least")
-    found: dict[str, Any] = get("check_det_dataset")(data, autodownload=download)
+    with contextlib.nullcontext() if download else quiet():  # it logs an empty line before its error
+        found: dict[str, Any] = get("check_det_dataset")(data, autodownload=download)
     return found
 
 

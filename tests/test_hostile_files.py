@@ -178,6 +178,17 @@ def test_what_is_no_checkpoint_is_one_line(content: bytes) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.usefixtures("mark")
+def test_a_checkpoint_whose_path_torch_cannot_open_is_not_called_damaged() -> None:
+    folder = Path(os.fsdecode(b"caf\xe9"))  # as a disk that was written with Latin-1 has it
+    folder.mkdir()
+    torch.save({"model": None}, Path("good.pt"))
+    Path("good.pt").rename(folder / "good.pt")
+    with pytest.raises(UserError, match=r"good\.pt: has a path that is not UTF-8, which torch cannot open\. Rename it"):
+        reject_code(folder / "good.pt")
+
+
 @pytest.mark.usefixtures("mark")
 def test_old_formats_and_torchscript_need_trust() -> None:
     buffer = io.BytesIO()

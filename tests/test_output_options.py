@@ -100,6 +100,7 @@ def test_a_name_of_another_kind_of_file_is_an_error_before_anything_is_written(c
         ([*COMPARE, "-o", "."], "report.md"),
         ([*COMPARE, "-o", "."], "report.csv"),
         ([*COMPARE, "-o", "."], "report.json"),
+        ([*COMPARE, "--latex", "-o", "."], "report.tex"),
         (["look", "a.pt", "image.jpg", "-o", "."], "look.html"),
         (["look", "a.pt", "image.jpg", "-o", "."], "look.json"),
         (["export-plain", "a.pt"], "a_plain.py"),
@@ -123,7 +124,7 @@ def test_a_report_is_replaced_by_the_next_one() -> None:
     Path("a.json").write_text(f"[{box}9}}]")
     Path("b.json").write_text(f"[{box}8}}]")
     for _ in range(2):
-        done = CliRunner().invoke(app, [*COMPARE, "-o", "."])
+        done = CliRunner().invoke(app, [*COMPARE, "--latex", "-o", "."])
         assert done.exit_code == 0, done.output
         Path("report.md").write_text("of an earlier comparison")
     assert CliRunner().invoke(app, [*COMPARE, "-o", "."]).exit_code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gam_yolo.annotations.data import GroundTruth, ImageId
-from gam_yolo.annotations.images import ImageFinder, is_file, is_safe_name
+from gam_yolo.annotations.images import ImageFinder, base_name, is_file, is_safe_name
 from gam_yolo.annotations.records import box_of, is_id, number_of, reject_repeats, shown
 from gam_yolo.annotations.rules import AnnotatedImage, Object, Tally, ground_truth
 from gam_yolo.errors import UserError, similar
@@ -29,6 +30,8 @@ __all__ = [
 ROBOFLOW = "_annotations.coco.json"
 
 Json = dict[str, Any]
+
+_CROWD = {"": False, "0": False, "0.0": False, "false": False, "none": False, "1": True, "1.0": True, "true": True}
 
 
 @dataclass(frozen=True)
@@ -85,10 +88,18 @@ def annotation_file(source: Path, split: str) -> Path:
 
 
 def image_places(file: Path, split: str, name: str) -> list[Path]:
-    """Return where an image of a split may lie: the images of COCO's, Ultralytics' and Roboflow's layouts."""
+    """Return where an image of a split may lie: the images of COCO's, Ultralytics' and Roboflow's layouts.
+
+    The name as it is written comes first, in each folder. Then come those that other systems take for the same: with
+    slashes, with accents composed or not, and with the ending in another case.
+    """
     root = file.parent.parent if file.parent.name == "annotations" or file.name == ROBOFLOW else file.parent
     folders = (root / split, root / "images" / split, root, root / "images")
-    return [folder / name for folder in folders] if is_safe_name(name) else []
+    slashed = name.replace("\\", "/")
+    stem, dot, ending = slashed.rpartition(".")
+    endings = [slashed, *(f"{stem}{dot}{e}" for e in (ending.lower(), ending.upper()))]
+    alike = [name, *(unicodedata.normalize(form, n) for n in endings for form in ("NFC", "NFD"))]
+    return [folder / n for n in dict.fromkeys(alike) for folder in folders] if is_safe_name(name) else []
 
 
 def read_coco(
@@ -135,12 +146,13 @@ def read_coco(
 
 def _located(content: CocoFile, finder: ImageFinder | None, leave_out: bool, tally: Tally) -> Iterator[AnnotatedImage]:
     """Yield the images with their files, where known."""
+    stems = Counter(Path(base_name(image.name)).stem for image in content.images)
     for image in content.images:
         if finder is None:
             places = image_places(content.path, split_of(content.path), image.name)
             yield replace(image, file=next(filter(is_file, places), None))
             continue
-        file = finder.find(image.name)
+        file = finder.find(image.name, exactly=stems[Path(base_name(image.name)).stem] > 1)
         tally.missing += file is None
         if file or not leave_out:
             yield replace(image, file=file)
@@ -174,7 +186,7 @@ def read_coco_file(path: Path) -> CocoFile:
                 box_of(annotation, at, inverted=True),
                 # As in pycocotools, the size of an object is that of its mask; a file of boxes alone may leave it out.
                 area=number_of(annotation, "area", at) if "area" in annotation else None,
-                crowd=bool(annotation.get("iscrowd", 0)),
+                crowd=_is_crowd(annotation.get("iscrowd", 0), at),
             )
         )
     where = f"{path}, annotations"
@@ -225,6 +237,14 @@ def _file_name(image: Json, at: str) -> str:
     if not is_id(name):
         raise UserError(f"'file_name' is {name!r:.80}", at=at, expected="a file name")
     return str(name)
+
+
+def _is_crowd(value: object, at: str) -> bool:
+    """Read `iscrowd`; some tools write it as text, and the text "0" is no 0."""
+    text = str(value).strip().lower()
+    if text not in _CROWD:
+        raise UserError(f"'iscrowd' is {value!r:.80}", at=at, expected="0 or 1")
+    return _CROWD[text]
 
 
 def _size(image: Json, at: str) -> tuple[float, float]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gam_yolo.annotations.data import Array, Detections, GroundTruth
-from gam_yolo.annotations.images import base_name, image_id_of
+from gam_yolo.annotations.images import base_name, composed, image_id_of
 from gam_yolo.annotations.records import box_of, number_of, shown
 from gam_yolo.annotations.rules import BEYOND, MIN_OBJECTS
 from gam_yolo.errors import UserError
@@ -129,6 +129,7 @@ def _parse(records: _Columns, truth: GroundTruth, proven: bool) -> Detections:
     if found is not None:
         _reject_annotated_size(unlabelled, truth, found)
         _reject_other_unit(unlabelled, truth, found)
+        _reject_repeats(unlabelled, records.category_id)
     label = _labels(records, truth, unlabelled, found)
     detections = Detections(source, image, label, unlabelled.box, unlabelled.score)
     _reject_beside(detections, truth)
@@ -176,8 +177,9 @@ def _images(records: _Columns, truth: GroundTruth) -> list[int]:
     """Return the index of each record's image."""
     source = records.source
     by_path = _unique_index([file.replace("\\", "/") for file in truth.files])
-    by_name = _unique_index([base_name(file) for file in truth.files])
-    by_stem = _unique_index([Path(base_name(file)).stem for file in truth.files])
+    names = [composed(base_name(file)) for file in truth.files]  # an accent may be apart from its letter, as on a Mac
+    by_name = _unique_index(names)
+    by_stem = _unique_index([Path(name).stem for name in names])
     by_id = {image_id: i for i, image_id in enumerate(truth.ids)}
     by_number = _unique_index([image_id_of(base_name(file)) for file in truth.files])
     named: dict[str, int] = {}  # the names that were looked up already
@@ -187,7 +189,7 @@ def _images(records: _Columns, truth: GroundTruth) -> list[int]:
         index = -1
         if isinstance(name, str):
             if name not in named:
-                base = base_name(name)
+                base = composed(base_name(name))
                 named[name] = by_name[base] if base in by_name else by_stem.get(Path(base).stem, -1)
             index = named[name]
         elif name is None:
@@ -228,6 +230,8 @@ def _images(records: _Columns, truth: GroundTruth) -> list[int]:
 
 
 _SEVERAL = -2
+_MOST_BEYOND = 0.2  # of the boxes; detectors that do not clip have a few
+_MOST_TWICE = 0.05  # of the records; a detector's scores and boxes have too many digits to agree by chance
 _FEWEST = 3  # objects that tell in which pixels boxes are
 
 
@@ -405,7 +409,7 @@ def _reject_other_unit(detections: Detections, truth: GroundTruth, found: NDArra
     wrong = ""
     if total and (detections.box[:, :2] + detections.box[:, 2:] <= 1 + BEYOND).all():
         wrong = f"all {total} boxes lie within one pixel, as numbers relative to the image do"
-    elif total >= MIN_OBJECTS and 2 * beyond > total:
+    elif total >= MIN_OBJECTS and _MOST_BEYOND * total < beyond:
         wrong = f"{beyond} of {total} boxes extend well beyond their image, as in another unit or order"
     elif total >= objects >= MIN_OBJECTS and (found < 0).all():
         wrong = f"none of its {total} boxes overlaps any of {objects} objects with an IoU of 0.5, whatever its class"
@@ -415,6 +419,18 @@ def _reject_other_unit(detections: Detections, truth: GroundTruth, found: NDArra
             at=detections.source,
             expected="boxes [x, y, width, height] in pixels of the original image",
             fix="If the boxes are right and the detector finds nothing, compare its checkpoint",
+        )
+
+
+def _reject_repeats(detections: Detections, categories: Sequence[Any]) -> None:
+    """Reject a file in which records occur twice, as when files of several runs were joined."""
+    order = np.lexsort((detections.box[:, 0], detections.score, detections.image))
+    rows = np.column_stack((detections.image, detections.score, detections.box))[order]
+    again = np.flatnonzero((rows[1:] == rows[:-1]).all(axis=1))
+    repeats = sum(categories[order[i]] == categories[order[i + 1]] for i in again)
+    if repeats >= MIN_OBJECTS and repeats > _MOST_TWICE * len(rows):
+        raise UserError(
+            f"{repeats} of {len(rows)} records repeat another one", at=detections.source, expected="each detection once"
         )
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "image_files",
     "image_id_of",
     "images_shared",
+    "images_unused",
     "is_file",
     "is_folder",
     "is_safe_name",
@@ -139,6 +140,26 @@ def images_shared(files: Iterable[Path], split: str, other: str) -> str:
     return f"{number} of '{split}' {verb} also in '{other}': {listed}"
 
 
+def images_unused(files: Iterable[Path], used: Iterable[str | Path]) -> str:
+    """Say that Ultralytics leaves images of a split out, as it cannot read them or their labels; empty if it does not.
+
+    Args:
+        files: The images of the split.
+        used: The images in Ultralytics' dataset of the split.
+
+    Examples:
+        >>> images_unused([Path("a.jpg"), Path("b.jpg")], ["a.jpg"])
+        'Ultralytics leaves out 1 of the 2 images, as it cannot use the image or its labels; the first is b.jpg'
+    """
+    files, known = {*files}, {Path(file) for file in used}
+    if len(known) >= len(files):
+        return ""
+    return (
+        f"Ultralytics leaves out {len(files) - len(known)} of the {len(files)} images, as it cannot use the image or "
+        f"its labels; the first is {min(files - known)}"
+    )
+
+
 def shared_images(splits: Mapping[str, Iterable[Path]]) -> list[str]:
     """Return a warning for each pair of splits that have images in common, by content.
 
@@ -212,21 +233,27 @@ def _test(test: Callable[[], bool]) -> bool:
 class ImageFinder:
     """Finds the file of an annotation's image among the files of a split.
 
-    A file fits by its name without folders. Where several files have that name, its folders decide. An accent may be
-    one character in one name and two in the other, as on a Mac.
+    A file fits by its name without folders. Where several files have that name, its folders decide. Where none has, it
+    fits by its stem, if only one has that: images may have been saved in another format. An accent may be one character
+    in one name and two in the other, as on a Mac.
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
         self._by_name: dict[str, list[Path]] = {}
+        self._by_stem: dict[str, list[Path]] = {}
         for file in files:
             self._by_name.setdefault(composed(file.name), []).append(file)
+            self._by_stem.setdefault(composed(file.stem), []).append(file)
 
-    def find(self, name: str) -> Path | None:
-        """Return the file of an image, or None."""
-        known: Sequence[Path] = self._by_name.get(composed(base_name(name)), ())
+    def find(self, name: str, *, exactly: bool = False) -> Path | None:
+        """Return the file of an image, or None; `exactly` to look for nothing but its name."""
+        base = composed(base_name(name))
+        known: Sequence[Path] = self._by_name.get(base, ())
         if len(known) > 1:
             parts = tuple(re.split(r"[\\/]", name))
             known = [file for file in known if file.parts[-len(parts) :] == parts]
+        elif not known and not exactly:
+            known = self._by_stem.get(Path(base).stem, ())
         return known[0] if len(known) == 1 else None
 
 

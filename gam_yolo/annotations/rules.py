@@ -10,6 +10,7 @@
 | pixel origin | VOC counts pixels from 1 and includes the last; with `first_pixel: 0`, coordinates are edges from 0 |
 | image size | the file's as displayed (after EXIF rotation); boxes are scaled where the annotated size is a multiple |
 | wrong frame | an image whose size differs otherwise (EXIF rotation, swapped sides, another image) is rejected |
+| unknown frame | counted: images annotated without a size, and with an EXIF rotation if the size fits both ways |
 | missing image | left out and counted, where the folder of images is known |
 | truncated image | counted, where a JPEG or PNG file lacks its end |
 | repeated image | a name that a list repeats counts once |
@@ -116,8 +117,9 @@ class Tally:
     missing: int = _count("images whose file is missing")
     scaled: int = _count("images saved at another size than annotated, their boxes scaled")
     unproven: int = _count(
-        "images whose EXIF rotation leaves their size as it is, so that the annotated frame is unknown"
+        "images with an EXIF rotation, whose annotation does not show whether it was made on the rotated image"
     )
+    unsized: int = _count("images without a size in their annotation, so boxes are taken for pixels of the files")
     off_grid: int = _count("boxes with coordinates of 0 or fractions, as tools that count from 0 write")
     repeated: int = _count("repeated image names, counted once")
     truncated: int = _count("images are truncated: the end of their file is missing")
@@ -155,9 +157,11 @@ class Tally:
         found = [
             f"{getattr(self, f.name)} {f.metadata['text']}{hints.get(f.name, '')}"
             for f in fields(self)
-            if f.name in ("missing", "scaled", "unproven", "off_grid", "repeated", "truncated")
+            if f.name in ("missing", "scaled", "unproven", "unsized", "off_grid", "repeated", "truncated")
             and getattr(self, f.name)
         ]
+        if self.images and not self.objects:
+            found.append("no image has an object")
         if 2 * self.degenerate > self.objects:
             found.append(f"{self.degenerate} of {self.objects} objects have no extent or lie outside their image")
         return found
@@ -229,6 +233,8 @@ def _real_frame(image: AnnotatedImage, file: Path, tally: Tally) -> tuple[float,
     frame = read_frame(file)
     real, (width, height) = (frame.width, frame.height), image.size
     if math.isnan(width) or math.isnan(height):
+        tally.unproven += frame.rotated
+        tally.unsized += not frame.rotated
         return *real, 1, 1
     if _one_factor((width, height), real):
         tally.scaled += (width, height) != real

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,31 +10,35 @@ from gam_yolo import ultralytics_api
 from gam_yolo.annotations.coco import read_coco
 from gam_yolo.annotations.data import GroundTruth
 from gam_yolo.annotations.images import image_files, is_folder, shared_images
+from gam_yolo.annotations.provenance import first_pixel
 from gam_yolo.annotations.voc import read_voc
 from gam_yolo.annotations.yolo import class_names, dataset, read_yolo
 from gam_yolo.errors import UserError
 
-__all__ = ["first_pixel", "read_truth"]
+__all__ = ["read_truth"]
 
 
-def read_truth(data: str | None, gt: Path | None, split: str = "val", *, log: bool = True) -> GroundTruth:
+def read_truth(
+    data: str | None, gt: Path | None, split: str = "val", *, log: bool = True, leave_out: bool = False
+) -> GroundTruth:
     """Read the ground truth from the best source there is.
 
     Original annotations know crowds, difficult objects and mask areas, which label files do not. So they are read where
     they are named, or where a dataset YAML says by `protocol: coco` or `protocol: voc` that they are in `annotations/`.
-    With a dataset YAML, boxes are in the frame of its images, and images that it does not have are left out unless `gt`
-    names the annotations.
+    With a dataset YAML, boxes are in the frame of its images, and images that it does not have are left out. If `gt`
+    names the annotations, they are left out only if asked: a prediction file may be of them all.
 
     Args:
         data: Dataset YAML.
         gt: A COCO annotation file, a VOC folder, or a folder of VOC's XML files. Takes precedence over `data`.
         split: Split of the dataset.
         log: Whether to log its notes.
+        leave_out: Whether images that the dataset YAML does not have are left out where `gt` has them.
 
     Raises:
         UserError: Neither is given, or what is given cannot be read.
     """
-    truth = _read(data, gt, split)
+    truth = _read(data, gt, split, leave_out)
     if data is not None and (shared := _shared_with_training(dataset(data, split), split)):
         truth = replace(truth, notes=(*truth.notes, *shared))
     for note in truth.notes if log else ():
@@ -43,7 +46,7 @@ def read_truth(data: str | None, gt: Path | None, split: str = "val", *, log: bo
     return truth
 
 
-def _read(data: str | None, gt: Path | None, split: str) -> GroundTruth:
+def _read(data: str | None, gt: Path | None, split: str, leave_out: bool) -> GroundTruth:
     if data is None and gt is None:
         raise UserError(
             "no ground truth", fix="Name a dataset YAML with --data, or a COCO annotation file or VOC folder with --gt"
@@ -57,7 +60,7 @@ def _read(data: str | None, gt: Path | None, split: str) -> GroundTruth:
         return read_yolo(str(data), split)
     names = class_names(content, str(data))
     images = image_files(content[split], f"{data}, split '{split}'")
-    leave_out = found is original
+    leave_out = leave_out or found is original
     if is_folder(found):
         origin = first_pixel(content, str(data))
         return read_voc(found, split, names, images=images, first_pixel=origin, leave_out=leave_out)
@@ -89,15 +92,3 @@ def _original_annotations(content: dict[str, Any], data: str, split: str) -> Pat
         )
     name = Path(entries[0]).stem
     return Path(content["path"]) / "annotations" / (name if protocol == "voc" else f"instances_{name}.json")
-
-
-def first_pixel(content: Mapping[str, Any], data: str) -> int:
-    """Return the dataset YAML's `first_pixel`: the number of the first pixel in VOC's XML, 1 if not given.
-
-    Raises:
-        UserError: It is neither 0 nor 1.
-    """
-    value = content.get("first_pixel", 1)
-    if type(value) is not int or value not in (0, 1):
-        raise UserError(f"key 'first_pixel' is {value!r:.80}", at=data, expected="0 or 1")
-    return value

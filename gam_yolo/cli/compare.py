@@ -66,6 +66,8 @@ def compare(
     from gam_yolo.comparing import compare as compare_variants
 
     out = console()
+    if latex:
+        _check_table(output)
     found = compare_variants(
         variants,
         data=data,
@@ -94,11 +96,20 @@ def compare(
     out.print(f"Report: {folder / 'report.html'}")
 
 
+def _check_table(output: str) -> None:
+    """Find a file of the user's own in the table's place before anything takes time."""
+    from gam_yolo.report.paper import TABLE, reject_other_table
+
+    if output.strip():
+        reject_other_table(Path(output) / TABLE)
+
+
 def _write_for_paper(found: Comparison, folder: Path) -> None:
     """Write the LaTeX table and the figures."""
     from gam_yolo.io import write
+    from gam_yolo.report.paper import TABLE
 
-    write(folder / "report.tex", found.to_latex())
+    write(folder / TABLE, found.to_latex())
     found.save_figures(folder / "figures")
 
 

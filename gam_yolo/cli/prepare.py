@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gam_yolo.cli.console import print_file
+from gam_yolo.cli.console import console, print_file
 
 __all__ = ["prepare"]
 
@@ -28,8 +28,8 @@ def prepare(
         print_file(datasets.init_yaml(data))
         return
     found = datasets.prepare(data)
-    typer.echo(f"{found.yaml.name}: ready in {found.folder}")
+    console().print(f"{found.yaml.name}: ready in {found.folder}")
     for split, tally in found.splits.items():
-        typer.echo(f"{split}: {tally}")
+        console().print(f"{split}: {tally}")
     for warning in found.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        console(stderr=True).print(f"warning: {warning}")

@@ -56,10 +56,10 @@ def pictures(source: Path, split: Split) -> Iterator[Picture]:
             raise UserError(f"file_name {image.name!r:.120} leaves the image folder", at=at, expected="a name below it")
         places = image_places(file, split.name, image.name)
         if found := next(filter(is_file, places), None):
-            yield split.picture(replace(image, file=found))
+            yield split.picture(replace(image, file=found, name=image.name.replace("\\", "/")))
         else:
             split.tally.missing += 1
-            looked = looked or places
+            looked = looked or places[:4]  # under the name as it is written
     if looked and not split.tally.images:
         raise UserError(
             f"has none of the {split.tally.missing} images of {file}: the first is neither at "

@@ -14,9 +14,19 @@ import yaml
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.coco import ROBOFLOW, read_coco_file, split_files, split_of
 from gam_yolo.annotations.images import exists, image_files, is_file, is_folder, shared_images
+from gam_yolo.annotations.provenance import SUMMARY
+from gam_yolo.annotations.records import shown
 from gam_yolo.annotations.rules import Tally, apply_rules
 from gam_yolo.annotations.voc import image_lists, read_voc_file
-from gam_yolo.annotations.yolo import class_names, dataset, entries, no_dataset_yaml, read_labels
+from gam_yolo.annotations.yolo import (
+    class_names,
+    dataset,
+    entries,
+    missing_images,
+    no_dataset_yaml,
+    read_labels,
+    unread_labels,
+)
 from gam_yolo.datasets.coco import prepare_coco
 from gam_yolo.datasets.demo import prepare_demo
 from gam_yolo.datasets.prepared import read_summary, splits_of
@@ -91,6 +101,8 @@ def prepare(data: str | Path) -> PreparedDataset:
                     expected=f"download: from gam_yolo.datasets import prepare_{kind}; prepare_{kind}(yaml)",
                     fix="See what `gam-yolo prepare --init` prints for the source",
                 ) from None
+            if missing := missing_images(file):
+                raise UserError(missing, expected="images or a list of them") from None
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"cannot be prepared ({reason})", at=file) from None
     return _count(file)
@@ -120,6 +132,10 @@ def _as_training_reads(content: dict[str, Any], file: Path) -> dict[str, Any]:
     named = dict(enumerate(names)) if isinstance(names, list) else names
     if not isinstance(named, dict) or not all(isinstance(index, int) for index in named):
         raise UserError(f"is {brief(names)}", at=f"{file}, key 'names'", expected="a list of class names")
+    if sorted(named) != [*range(len(named))]:
+        raise UserError(
+            f"has the indices {shown(sorted(named))}", at=f"{file}, key 'names'", expected="all from 0 on, each once"
+        )
     return {**content, **splits, "path": folder, "names": named, "yaml_file": str(file)}
 
 
@@ -137,7 +153,7 @@ def _count(file: Path) -> PreparedDataset:
             raise UserError(f"there is no {missing[0]}", at=f"{file}, key '{key}'", expected="images or a list of them")
     folder = Path(content["path"]).resolve()
     wanted = splits_of(path for value in found.values() for path in entries(value))
-    if (folder / "summary.txt").is_file():
+    if (folder / SUMMARY).is_file():
         tallies, noted = read_summary(folder)
         if set(wanted) <= set(tallies):
             return PreparedDataset(file, folder, tallies, (*warnings, *noted))
@@ -152,7 +168,7 @@ def _count(file: Path) -> PreparedDataset:
             continue
         for image in read_labels(files[key], classes):
             apply_rules(image, tallies[key])
-        warnings += [f"{key}: {warning}" for warning in tallies[key].warnings()]
+        warnings += [f"{key}: {warning}" for warning in (*tallies[key].warnings(), *unread_labels(files[key]))]
     return PreparedDataset(file, folder, tallies, (*warnings, *shared_images(files)))
 
 

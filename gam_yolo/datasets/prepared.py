@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.images import is_folder, is_safe_name, shared_images
+from gam_yolo.annotations.provenance import SUMMARY, is_provenance, provenance
 from gam_yolo.annotations.rules import AnnotatedImage, Box, Tally, apply_rules, class_index, unique_names
 from gam_yolo.errors import UserError
 
@@ -126,8 +127,8 @@ def write_dataset(data: Mapping[str, Any], read: Reader, origin: str) -> None:
             lines.append(f"{split}: {job.tally}")
             warnings += [f"{split}: {warning}" for warning in job.tally.warnings()]
         warnings += shared_images({s: sorted((folder / "images" / s).rglob("*.*")) for s in splits_of(entries)})
-        (folder / "summary.txt").write_text(
-            "\n".join([f"source: {origin}", *lines, *warnings]) + "\n", encoding="utf-8"
+        (folder / SUMMARY).write_text(
+            "\n".join([f"source: {origin}", *lines, *warnings, provenance(data, yaml)]) + "\n", encoding="utf-8"
         )
     for line in lines:
         ultralytics_api.info(f"{yaml}: {line}")
@@ -143,7 +144,9 @@ def splits_of(entries: Iterable[Path]) -> list[str]:
 def read_summary(folder: Path) -> tuple[dict[str, Tally], list[str]]:
     """Return the counts of each split of a prepared folder, and the warnings, from its summary."""
     tallies, warnings = {}, []
-    for line in (folder / "summary.txt").read_text(encoding="utf-8").splitlines()[1:]:
+    for line in (folder / SUMMARY).read_text(encoding="utf-8").splitlines()[1:]:
+        if is_provenance(line):
+            continue
         split, _, text = line.partition(": ")
         if split not in tallies and " images, " in text and "boxes written" in text:
             tallies[split] = Tally.parse(text)

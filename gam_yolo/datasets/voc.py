@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gam_yolo.annotations.truth import first_pixel
+from gam_yolo.annotations.provenance import first_pixel
 from gam_yolo.annotations.voc import annotation_file, image_names, image_sets, images_by_stem, one_file, read_voc_file
 from gam_yolo.datasets.prepared import Picture, Split, link, source_folder, write_dataset, yaml_name
+from gam_yolo.errors import UserError
 
 __all__ = ["pictures", "prepare_voc"]
 
@@ -39,6 +40,7 @@ def pictures(source: Path, split: Split, first_pixel: int = 1) -> Iterator[Pictu
     Raises:
         UserError: The split, an annotation or a class is missing or is not what it should be.
     """
+    looked = ""
     for image_set in image_sets(source, split.name):
         folder = image_set.parents[2]
         images = images_by_stem(folder / "JPEGImages")
@@ -46,8 +48,15 @@ def pictures(source: Path, split: Split, first_pixel: int = 1) -> Iterator[Pictu
             file = one_file(images, name)
             if file is None:
                 split.tally.missing += 1
+                looked = looked or f"{folder / 'JPEGImages' / name}.jpg"
                 continue
             annotation = annotation_file(folder / "Annotations", name)
             image = read_voc_file(annotation, file, first_pixel, split.tally)
             link(annotation, split.annotations / split.name / annotation.name)
             yield split.picture(image)
+    if looked and not split.tally.images:
+        raise UserError(
+            f"has none of the {split.tally.missing} images of split '{split.name}'; the first would be {looked}, "
+            "or with another ending",
+            at=source,
+        )

@@ -353,9 +353,12 @@ def _arguments(config: Mapping[str, Any], graph: Graph, channels: Mapping[int, i
                 f"Write [{{kernel: {written}}}] for the paper's block, or UltralyticsCBAM, [{written}]",
             )
         parameter = [*inspect.signature(block).parameters.values()][1:2]
-        if type(written) is not int or not parameter or written < FEWEST_CHANNELS:
+        if isinstance(written, bool) or not isinstance(written, (int, float)) or not parameter:
             continue
         key, default = parameter[0].name, parameter[0].default
+        least = 1 if isinstance(default, float) and default < 1 else FEWEST_CHANNELS
+        if written < least:
+            continue
         nominal = _nominal(graph, index if held else layer.sources[0])
         if key == "c2":
             if not held and _scaled(config, written) != c:
@@ -402,7 +405,7 @@ def _nominal(graph: Graph, index: int) -> int | None:
     return first if type(first) is int else None
 
 
-def _scaled(config: Mapping[str, Any], channels: int) -> int:
+def _scaled(config: Mapping[str, Any], channels: float) -> int:
     """Return a row's channels after width scaling, as Ultralytics' parser computes them."""
     width: float = config.get("width_multiple", 1.0)
     most: float = math.inf

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -124,7 +125,9 @@ class Chart:
         for kind, width in _WIDTHS.items():
             out = io.StringIO()
             # The salt keeps what one chart names apart from another's on the page, and the same from run to run.
-            with mpl.rc_context(STYLE | {"svg.hashsalt": f"{self.title} {kind}"}):
+            with mpl.rc_context(STYLE | {"svg.hashsalt": f"{self.title} {kind}"}), warnings.catch_warnings():
+                # The page has the browser's fonts, which have more characters than the one that text is measured with.
+                warnings.filterwarnings("ignore", "Glyph .* missing")
                 self.figure(width).savefig(out, format="svg", transparent=True, metadata={"Date": None})
             opening = (
                 f'<svg class="chart {kind}" viewBox="0 0 {width} {self.height:.0f}" role="img" aria-label="{said}">'

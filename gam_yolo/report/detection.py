@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gam_yolo import ultralytics_api
-from gam_yolo.annotations.images import ImageFinder, base_name, image_files
+from gam_yolo.annotations.images import ImageFinder, base_name, image_files, images_unused
 from gam_yolo.annotations.yolo import dataset
 from gam_yolo.errors import UserError, similar
 from gam_yolo.evaluation import Detections, GroundTruth, parse_detections, read_detections, read_truth
@@ -71,7 +71,7 @@ class DetectorValidation(Validation[Detections]):
             )
 
     def validate(self, model: Any, path: Path, imgsz: int) -> Validated[Detections]:
-        """Run Ultralytics' validation with all detections, whatever time their suppression takes."""
+        """Run Ultralytics' validation of all images with all detections, whatever time their suppression takes."""
         truth, alike = self.truth, Counter(base_name(file) for file in self.truth.files)
 
         def in_folders(file: Path) -> str | None:
@@ -80,10 +80,16 @@ class DetectorValidation(Validation[Detections]):
                 return None
             return next((name for name in truth.files if file.parts[-len(p := Path(name).parts) :] == p), None)
 
-        base = model._smart_load("validator")
+        base, images, data = model._smart_load("validator"), self.images(), str(self.settings.data)
 
         class Validator(base):  # type: ignore[misc, valid-type]
             """Ultralytics' validator without its own COCO evaluation, which needs another package."""
+
+            def get_dataloader(self, *args: Any, **options: Any) -> Any:
+                loader = super().get_dataloader(*args, **options)
+                if unused := images_unused(images, loader.dataset.im_files):
+                    raise UserError(unused, at=data, fix="Correct these files, or take the images out of the split")
+                return loader
 
             def pred_to_json(self, predn: Any, pbatch: Any) -> None:
                 known = len(self.jdict)
@@ -96,9 +102,7 @@ class DetectorValidation(Validation[Detections]):
                 return stats
 
         with ultralytics_api.unlimited_nms():
-            done, own = run_validator(
-                model, Validator, self.settings, str(self.settings.data), imgsz, save_json=True, **self.thresholds
-            )
+            done, own = run_validator(model, Validator, self.settings, data, imgsz, save_json=True, **self.thresholds)
         class_of = {category: index for index, category in enumerate(done.class_map)}
         label_of = dict(zip(truth.classes, truth.category_ids, strict=True))
         records = [
@@ -128,7 +132,9 @@ class DetectorEvaluation(TaskEvaluation[Detections]):
         settings = request.settings
         # The notes are the report's. Without a dataset YAML nothing needs Ultralytics and its two seconds of imports.
         with ultralytics_api.quiet() if settings.data else contextlib.nullcontext():
-            truth = read_truth(settings.data, request.gt, settings.split, log=False)
+            # Ultralytics validates a checkpoint on the images of the YAML alone.
+            validated = any(path.suffix == ".pt" for variant in request.variants for path in variant.paths)
+            truth = read_truth(settings.data, request.gt, settings.split, log=False, leave_out=validated)
         problems: list[str] = []
         files = or_note(problems, "No image could be drawn", partial(_image_files, truth, settings)) or {}
         declared, groups = declared_groups(settings, truth, files)
@@ -248,14 +254,9 @@ def _nms_stops(weights: Path) -> int:
 
 
 def _image_files(truth: GroundTruth, settings: Settings) -> dict[int, Path]:
-    """Find the images of the ground truth among those of the dataset YAML; none without one.
-
-    A file fits by its name, with its folders where several have that name; else by its stem, if only one has it.
-    """
+    """Find the images of the ground truth among those of the dataset YAML; none without one."""
     if settings.data is None:
         return {}
-    paths = image_files(dataset(settings.data, settings.split)[settings.split], settings.data)
-    finder, alike = ImageFinder(paths), Counter(path.stem for path in paths)
-    by_stem = {path.stem: path for path in paths if alike[path.stem] == 1}
-    found = {i: finder.find(file) or by_stem.get(Path(base_name(file)).stem) for i, file in enumerate(truth.files)}
+    finder = ImageFinder(image_files(dataset(settings.data, settings.split)[settings.split], settings.data))
+    found = {i: finder.find(file) for i, file in enumerate(truth.files)}
     return {index: path for index, path in found.items() if path is not None}

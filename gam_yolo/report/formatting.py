@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "METRIC_NAMES",
     "MINUS",
+    "cell",
     "gflops",
     "in_full",
     "markdown",
@@ -131,3 +132,13 @@ def short_path(path: str) -> str:
 
 def _bracketed(value: str, interval: str) -> str:
     return f"{value} ({interval})" if interval else value
+
+
+def cell(value: object) -> object:
+    """Return the value of a spreadsheet's cell; text that the program would run as a formula gets an apostrophe.
+
+    Examples:
+        >>> cell("=1+1"), cell("gam"), cell(-1.5)
+        ("'=1+1", 'gam', -1.5)
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value

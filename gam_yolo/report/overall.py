@@ -91,11 +91,11 @@ class StudyResult(SavedResult):
         writer = csv.DictWriter(out, _COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         for variant, reference, overall in self.rows():
-            for dataset in self.datasets:
-                if found := self.difference(variant, reference, dataset):
-                    row = {"variant": variant, "minus": reference, "dataset": dataset}
-                    writer.writerow({**row, **asdict(found)})
-            writer.writerow({"variant": variant, "minus": reference, "dataset": "", **asdict(overall)})
+            names = {"variant": variant, "minus": reference}
+            found = {dataset: self.difference(variant, reference, dataset) for dataset in self.datasets}
+            rows = [{"dataset": dataset, **asdict(one)} for dataset, one in found.items() if one]
+            for row in (*rows, {"dataset": "", **asdict(overall)}):
+                writer.writerow({key: formatting.cell(value) for key, value in (names | row).items()})
         return out.getvalue()
 
     def to_html(self) -> str:

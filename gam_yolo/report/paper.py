@@ -12,17 +12,21 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.text import Annotation, Text
 
-from gam_yolo.errors import UserError
+from gam_yolo.errors import UserError, option
 from gam_yolo.report import formatting
 from gam_yolo.report.charts import STYLE, VARIABLES, Chart, stand_in
 from gam_yolo.report.render import plan_charts
 from gam_yolo.report.schema import ComparisonRecord, Difference, Value, VariantResult
 
-__all__ = ["COLUMNS", "latex", "save_figures"]
+__all__ = ["COLUMNS", "TABLE", "latex", "reject_other_table", "save_figures"]
 
 COLUMNS = {"1col": 3.5, "2col": 7.16}
 """Widths in inches: IEEE's, which those of other publishers are close to."""
 
+TABLE = "report.tex"
+"""The table's file in the folder of a report."""
+
+_FIRST_WORDS = r"% Needs \usepackage{booktabs}"
 _POINTS = 8  # size of the text, which the page has in 13 pixels
 _HIGHEST = 9.0  # inches, of a page; a chart of more rows than it can hold is higher
 _COLOURS = {
@@ -35,6 +39,13 @@ _SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}",
 }  # fmt: skip
+
+
+def reject_other_table(path: Path) -> None:
+    """Raise a UserError if a file is there that `latex` did not write."""
+    if path.is_file() and not path.read_bytes().startswith(_FIRST_WORDS.encode()):
+        fix = f"Give another folder: {option('output')}"
+        raise UserError("already exists and was not written by gam-yolo", at=path, fix=fix)
 
 
 def latex(comparison: ComparisonRecord) -> str:
@@ -66,7 +77,7 @@ def latex(comparison: ComparisonRecord) -> str:
         caption += f" Latency: the forward pass of one image{size} ({_escaped(devices.pop())})."
     return "\n".join(
         [
-            "% Needs \\usepackage{booktabs} and \\usepackage{amsmath}.",
+            f"{_FIRST_WORDS} and \\usepackage{{amsmath}}.",
             r"\begin{table*}",
             r"\centering",
             r"\small",

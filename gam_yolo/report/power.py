@@ -296,6 +296,12 @@ def _noise(report: Comparison, others: list[VariantResult], metric: str, at: str
     """Pool the variances of all differences to the baseline; return them and the number of seeds."""
     base = report.variants[report.baseline]
     found = [(variant, variant.differences[report.baseline][metric]) for variant in others]
+    if all(difference.low is None for _, difference in found):
+        raise UserError(
+            "its differences have no interval, so their noise is not known",
+            at=at,
+            fix="Take a pilot with more images, or one that finds objects",
+        )
     if not any(difference.image_variance is not None for _, difference in found):
         raise UserError(
             "the report does not record the variances of its differences",

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Mapping
 from html import escape
 
-from gam_yolo.report.formatting import METRIC_NAMES, MINUS, gflops, points, signed, signed_span, span
+from gam_yolo.report.formatting import METRIC_NAMES, MINUS, cell, gflops, points, signed, signed_span, span
 from gam_yolo.report.schema import ComparisonRecord, Cost, Difference, Value
 
 __all__ = ["COLUMNS", "csv_text", "html", "main_table", "rows", "text"]
@@ -68,13 +68,8 @@ def csv_text(comparison: ComparisonRecord) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(map(_as_cell, row) for row in rows(comparison))
+    writer.writerows(map(cell, row) for row in rows(comparison))
     return out.getvalue()
-
-
-def _as_cell(value: str | float | None) -> str | float | None:
-    """Mark a name as text that a spreadsheet would run as a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
 
 
 def _rows(

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from gam_yolo import ultralytics_api
-from gam_yolo.annotations.images import image_files
-from gam_yolo.annotations.yolo import no_dataset_yaml
+from gam_yolo.annotations.images import image_files, images_unused
+from gam_yolo.annotations.truth import read_truth
+from gam_yolo.annotations.yolo import missing_images, no_dataset_yaml
 from gam_yolo.errors import UserError, find_cause
 from gam_yolo.file_digests import FileDigests
 from gam_yolo.io import read_yaml, text_sha256
@@ -56,8 +57,9 @@ def read_data(data: str | Path, study: StudyFolder, *, prepare: bool) -> Data:
     try:
         content = ultralytics_api.load_dataset_yaml(str(data), download=prepare)
     except Exception as error:
-        fix = f"Try: gam-yolo prepare {data}" if isinstance(error, FileNotFoundError) else ""
-        raise find_cause(error, UserError) or UserError(" ".join(str(error).split()), fix=fix) from None
+        missing = missing_images(data)
+        fix = f"Prepare it with: gam-yolo prepare {data}" if missing else ""
+        raise find_cause(error, UserError) or UserError(missing or " ".join(str(error).split()), fix=fix) from None
     yaml = Path(content["yaml_file"]).resolve()
     digests = FileDigests(study.digests)
     names = {int(key): str(name) for key, name in content["names"].items()}
@@ -77,6 +79,7 @@ def read_data(data: str | Path, study: StudyFolder, *, prepare: bool) -> Data:
         parts[f"{split} images"] = text_sha256(list(named))
         parts[f"{split} labels"] = text_sha256(digests.of(labels))
     if prepare:
+        read_truth(str(yaml), None, log=False)  # every run is evaluated against it
         digests.save()
     return Data(yaml, int(content["nc"]), parts)
 
@@ -142,6 +145,10 @@ def _cache_labels(content: dict[str, Any], split: str, images: list[Path], label
             cache.unlink()
     build: Any = ultralytics_api.get("build_yolo_dataset")
     try:
-        build(ultralytics_api.validated_arguments(), content[split], 1, content, mode="val")
+        dataset = build(ultralytics_api.validated_arguments(), content[split], 1, content, mode="val")
     except Exception as error:
         raise find_cause(error, UserError) or UserError(" ".join(str(error).split())[:300], at=where) from error
+    if unused := images_unused(images, dataset.im_files):
+        if split == "val":  # no result would count all images
+            raise UserError(unused, at=where, fix="Correct these files, or take the images out of the split")
+        ultralytics_api.warn(f"{where}: {unused}")

@@ -56,6 +56,16 @@ def test_ids_of_old_ultralytics_are_file_names(tmp_path: Path) -> None:
         assert ap50(truth, read_detections(write(tmp_path, content), truth)) == pytest.approx(1)
 
 
+def test_a_name_of_another_system_is_found(tmp_path: Path) -> None:
+    """As after `yolo val` on a Mac, which takes an accent apart, or on Windows."""
+    images = [{"id": i, "file_name": f"caf\u00e9 {i}.jpg", "width": 100, "height": 80} for i in range(N)]
+    boxes = [{"image_id": i, "category_id": 1, "bbox": [5 * i, 5, 10, 10 + i]} for i in range(N)]
+    truth = read_truth(None, coco_file(tmp_path / "truth.json", images, boxes))
+    for name in ("cafe\u0301 {}.jpg", "val\\caf\u00e9 {}.JPG"):
+        content = [{**box, "file_name": name.format(box["image_id"])} for box in records(boxes)]
+        assert ap50(truth, read_detections(write(tmp_path, content), truth)) == pytest.approx(1)
+
+
 def test_ids_that_may_be_either_are_rejected(tmp_path: Path) -> None:
     """No detection on the first and the last image: the numbers fit both readings."""
     file, boxes = numbered(tmp_path, range(1, N - 1))
@@ -309,3 +319,30 @@ def test_an_error_in_a_later_part_names_its_record(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("gam_yolo.annotations.detections.read_json_parts", lambda path: read_json_parts(path, 90))
     with pytest.raises(UserError, match=r"record 9: 'score' is True"):
         read_detections(write(tmp_path, found), read_truth(None, file))
+
+
+def test_records_that_occur_twice_are_rejected(tmp_path: Path) -> None:
+    """As where the files of several runs were joined; each second detection would count as a false alarm."""
+    file, boxes = numbered(tmp_path)
+    truth = read_truth(None, file)
+    once = [
+        {**record, "score": 0.5 + i / 100}
+        for i, record in enumerate(records(boxes, file_name=lambda b: f"{b['image_id'] + 1}.jpg"))
+    ]
+    with pytest.raises(UserError, match=r"12 of 24 records repeat another one\. Expected each detection once"):
+        read_detections(write(tmp_path, once + once), truth)
+    both = [*once, *({**record, "category_id": 3 - record["category_id"]} for record in once)]
+    assert len(read_detections(write(tmp_path, both), truth).score) == 24  # one box may be of two classes
+
+
+def test_corners_are_rejected_also_where_most_lie_inside_the_image(tmp_path: Path) -> None:
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": 100, "height": 80} for i in range(N)]
+    boxes = [{"image_id": i, "category_id": 1, "bbox": [60 if i < 4 else 5, 5, 30, 20 + i]} for i in range(N)]
+    truth = read_truth(None, coco_file(tmp_path / "truth.json", images, boxes))
+
+    def corners(box: dict[str, Any]) -> list[int]:
+        x, y, w, h = box["bbox"]
+        return [x, y, x + w, y + h]
+
+    with pytest.raises(UserError, match=r"4 of 12 boxes extend well beyond their image"):
+        read_detections(write(tmp_path, records(boxes, bbox=corners)), truth)

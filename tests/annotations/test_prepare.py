@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,7 +120,7 @@ def test_other_download_entries_are_left_to_ultralytics(tmp_path: Path) -> None:
     yaml.write_text(f"path: other\ntrain: images/train\nval: images/val\nnames: [cat]\ndownload: |\n{script}\n")
     found = prepare(yaml)
     assert (found.splits["train"].boxes, found.splits["val"].boxes) == (0, 1)
-    assert found.warnings == ("1 image of 'train' is also in 'val': photo.jpg",)
+    assert found.warnings == ("train: no image has an object", "1 image of 'train' is also in 'val': photo.jpg")
 
 
 def test_repeats_in_a_list_are_counted(tmp_path: Path) -> None:
@@ -130,7 +131,8 @@ def test_repeats_in_a_list_are_counted(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_text(f"path: {tmp_path}\ntrain: train.txt\nval: val.txt\nnames: [cat]\n")
     found = prepare(tmp_path / "data.yaml")
     assert (found.splits["train"].images, found.splits["train"].repeated) == (1, 1)
-    assert found.warnings == ("train: 1 repeated image names, counted once",)
+    nothing = [f"{split}: no image has an object" for split in ("train", "val")]
+    assert found.warnings == ("train: 1 repeated image names, counted once", *nothing)
 
 
 def test_a_test_split_that_is_not_there_is_a_warning_as_training_does_without(tmp_path: Path) -> None:
@@ -140,7 +142,8 @@ def test_a_test_split_that_is_not_there_is_a_warning_as_training_does_without(tm
     (tmp_path / "data.yaml").write_text(f"path: {tmp_path}\n{keys}")
     found = prepare(tmp_path / "data.yaml")
     assert list(found.splits) == ["train", "val"]
-    assert found.warnings == (f"the 'test' images are missing at {tmp_path}/images/test",)
+    nothing = [f"{split}: no image has an object" for split in ("train", "val")]
+    assert found.warnings == (f"the 'test' images are missing at {tmp_path}/images/test", *nothing)
 
 
 def test_compare_names_the_command_for_a_set_that_is_not_ready(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
@@ -225,3 +228,33 @@ def test_what_is_wrong_is_reported(tmp_path: Path, dataset_yaml: WriteYaml) -> N
     path.write_text(f"path: {tmp_path}\ntrain: images/trian\nval: images/val\nnames: [a]\n")
     with pytest.raises(UserError, match=r"half\.yaml, key 'train': there is no .*images/trian"):
         prepare(path)
+
+
+@pytest.mark.parametrize(
+    ("splits", "key"),
+    [("train: images\nval: nowhere", "val"), ("train: images\nval: [images, nowhere]", "val"),
+     ("train: nowhere\nval: images", "train")],
+)  # fmt: skip
+def test_a_path_that_leads_nowhere_is_reported_with_its_key(splits: str, key: str, tmp_path: Path) -> None:
+    photograph(tmp_path / "images/a.jpg")
+    yaml = tmp_path / "mine.yaml"
+    yaml.write_text(f"path: {tmp_path}\n{splits}\nnames: [cat]\n")
+    message = rf"mine.yaml, key '{key}': there is no {tmp_path}/nowhere"
+    with pytest.raises(UserError, match=message):
+        prepare(yaml)
+    if key == "val":
+        with pytest.raises(UserError, match=rf"{message}\. Prepare it with: gam-yolo prepare"):
+            read_truth(str(yaml), None)
+    else:  # who only evaluates may not have the training images
+        assert len(read_truth(str(yaml), None).ids) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_file_name_in_a_warning_cannot_move_the_cursor(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        photograph(tmp_path / split / "\x1b[2Ja.jpg")
+    yaml = tmp_path / "mine.yaml"
+    yaml.write_text(f"path: {tmp_path}\ntrain: train\nval: val\nnames: [cat]\n")
+    said = command(str(yaml))
+    assert "\x1b" not in said
+    assert "is also in 'val': \\x1b[2Ja.jpg" in said

@@ -199,6 +199,28 @@ def test_a_rotation_that_the_size_does_not_show_is_a_warning(tmp_path: Path, dat
     assert "EXIF" in found.warnings[0]
 
 
+@pytest.mark.parametrize("kind", ["voc", "coco", "labels"])
+def test_a_rotation_without_an_annotated_size_is_a_warning(kind: str, tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    if kind == "voc":
+        text = re.sub("<size>.*</size>", "", xml(thing("cat", 1, 1, 9, 9)))
+        image = voc_folder(tmp_path / "src", "val", {"a": text}) / "JPEGImages/a.jpg"
+        yaml = dataset_yaml("voc", tmp_path / "src", train="images/val")
+    elif kind == "coco":
+        boxes = [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9]}]
+        coco_file(tmp_path / "src/annotations/instances_val.json", [{"id": 1, "file_name": "a.jpg"}], boxes)
+        yaml, image = dataset_yaml("coco", tmp_path / "src", train="images/val"), tmp_path / "src/val/a.jpg"
+    else:
+        (tmp_path / "set/labels/val").mkdir(parents=True)
+        (tmp_path / "set/labels/val/a.txt").write_text("0 .5 .5 .1 .1\n")
+        yaml, image = str(tmp_path / "mine.yaml"), tmp_path / "set/images/val/a.jpg"
+        Path(yaml).write_text(f"path: {tmp_path / 'set'}\ntrain: images/val\nval: images/val\nnames: [cat, dog]\n")
+    photograph(image, (100, 80), EXIF_ROTATED)
+    found = prepare(yaml)
+    assert found.splits["val"].unproven == 1
+    assert any("1 images with an EXIF rotation" in warning for warning in found.warnings)
+    assert any("1 images with an EXIF rotation" in note for note in read_truth(yaml, None).notes)
+
+
 @pytest.mark.parametrize("boxes", [[(0, 5, 10, 20)], [(1.5, 5, 10, 20)]])
 def test_voc_that_counts_from_0_is_warned_of_and_read_by_a_key(
     boxes: list[tuple[float, float, float, float]], tmp_path: Path, dataset_yaml: WriteYaml
@@ -217,6 +239,38 @@ def test_voc_that_counts_from_0_is_warned_of_and_read_by_a_key(
     assert read_truth(yaml, None).box.tolist() == expected
     with pytest.raises(UserError, match=r"key 'first_pixel': is 2|key 'first_pixel' is 2"):
         read_truth(dataset_yaml("voc", folder, train="images/val", more="first_pixel: 2\n"), None)
+
+
+@pytest.mark.parametrize("key", ["names", "first_pixel"])
+def test_a_key_that_was_edited_after_the_preparation_is_reported(
+    key: str, tmp_path: Path, dataset_yaml: WriteYaml
+) -> None:
+    """What is prepared does not change with the YAML: training and evaluation would read different labels."""
+    folder = voc_folder(tmp_path / "kit", "val", {"a": xml(thing("cat", 0, 5, 10, 20))})
+    photograph(folder / "JPEGImages/a.jpg")
+    yaml = dataset_yaml("voc", folder, train="images/val")
+    before = prepare(yaml)
+    assert prepare(yaml) == before
+    text = Path(yaml).read_text()
+    Path(yaml).write_text(text.replace("[cat, dog]", "[dog, cat]") if key == "names" else f"{text}first_pixel: 0\n")
+    for read in (lambda: prepare(yaml), lambda: read_truth(yaml, None)):
+        with pytest.raises(UserError, match=rf"mine.yaml, key '{key}': has changed since .*mine was prepared, .* Move"):
+            read()
+    Path(yaml).write_text(text.replace("[cat, dog]", "[cat, hound]"))  # a new name moves no class
+    assert prepare(yaml).splits == before.splits
+    Path(yaml).write_text(text.replace("[cat, dog]", "[dog, cat]"))
+    before.folder.rename(tmp_path / "away")
+    assert prepare(yaml).splits["val"].boxes == len(read_truth(yaml, None).image) == 1
+
+
+def test_class_indices_that_do_not_start_at_0_prepare_nothing(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    folder = voc_folder(tmp_path / "kit", "val", {"a": xml(thing("cat", 1, 5, 10, 20))})
+    photograph(folder / "JPEGImages/a.jpg")
+    yaml = Path(dataset_yaml("voc", folder, train="images/val"))
+    yaml.write_text(yaml.read_text().replace("[cat, dog]", "{1: cat, 2: dog}"))
+    with pytest.raises(UserError, match=r"key 'names': has the indices 1, 2\. Expected all from 0 on"):
+        prepare(yaml)
+    assert not (tmp_path / "datasets").exists()
 
 
 def test_images_without_a_file_are_left_out_by_both(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
@@ -269,6 +323,92 @@ def test_voc_files_match_however_accents_and_endings_are_written(
     ):  # fmt: skip
         assert truth.sizes.tolist() == [[50, 40]]
         assert truth.box.tolist() == [[5, 10, 10, 20]]  # the image was saved at half its size
+
+
+@pytest.mark.parametrize(
+    ("written", "file"),
+    [("val\\a.jpg", "a.jpg"), ("caf\u00e9.jpg", "cafe\u0301.jpg"), ("cafe\u0301.jpg", "caf\u00e9.jpg"),
+     ("a.jpg", "a.JPG"), ("a.JPG", "a.jpg")],
+)  # fmt: skip
+def test_coco_images_are_found_however_their_names_are_written(
+    written: str, file: str, tmp_path: Path, dataset_yaml: WriteYaml
+) -> None:
+    """As on Windows or a Mac."""
+    path = coco_file(
+        tmp_path / "src/annotations/instances_val.json",
+        [{"id": 1, "file_name": written, "width": 100, "height": 80}],
+        [{"image_id": 1, "category_id": 1, "bbox": [10, 20, 20, 40]}],
+    )
+    photograph(tmp_path / "src/val" / file, (50, 40))
+    found = prepare(dataset_yaml("coco", tmp_path / "src", train="images/val"))
+    assert (found.splits["val"].images, found.splits["val"].missing, found.splits["val"].boxes) == (1, 0, 1)
+    plain = tmp_path / "plain.yaml"
+    plain.write_text(f"path: {tmp_path}\ntrain: src/val\nval: src/val\nnames: [cat, dog]\n")
+    for truth in (read_truth(str(found.yaml), None), read_truth(None, path), read_truth(str(plain), path)):
+        assert truth.box.tolist() == [[5, 10, 10, 20]]  # the image was saved at half its size
+
+
+def test_images_saved_in_another_format_are_those_of_the_annotation(tmp_path: Path) -> None:
+    boxes = [{"image_id": i, "category_id": 1, "bbox": [10, 20, 20, 40]} for i in (1, 2, 3)]
+    names = ["a.jpg", "b.jpg", "b.gif"]
+    images = [{"id": i, "file_name": name, "width": 100, "height": 80} for i, name in enumerate(names, 1)]
+    path = coco_file(tmp_path / "truth.json", images, boxes)
+    for name in "ab":
+        photograph(tmp_path / f"images/val/{name}.png", (50, 40))
+    yaml = label_set(tmp_path, {})
+    truth = read_truth(str(yaml), path, leave_out=True)
+    assert truth.ids == (1,)  # b.png may be either of two
+    assert truth.box.tolist() == [[5, 10, 10, 20]]
+
+
+def test_a_voc_folder_without_any_image_says_where_they_should_be(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    folder = voc_folder(tmp_path / "kit", "val", {"a": xml(thing("cat", 1, 1, 9, 9))})
+    photograph(folder / "images/a.jpg")
+    with pytest.raises(UserError, match=r"none of the 1 images of split 'val'; the first would be .*JPEGImages/a\.jpg"):
+        prepare(dataset_yaml("voc", folder, train="images/val"))
+
+
+def label_set(folder: Path, labels: dict[str, str]) -> Path:
+    """Write a dataset of plain label files, with one image `a.jpg`; return its YAML."""
+    photograph(folder / "images/val/a b\u00e9.jpg")
+    (folder / "labels/val").mkdir(parents=True)
+    for name, text in labels.items():
+        (folder / "labels/val" / name).write_text(text)
+    yaml = folder / "set.yaml"
+    yaml.write_text(f"path: {folder}\ntrain: images/val\nval: images/val\nnames: [cat, dog]\n")
+    return yaml
+
+
+def test_a_label_file_of_boxes_and_polygons_is_rejected_as_training_leaves_its_image_out(tmp_path: Path) -> None:
+    yaml = label_set(tmp_path, {"a b\u00e9.txt": "0 .5 .5 .1 .1\n1 .1 .1 .5 .1 .5 .5\n"})
+    for read in (lambda: prepare(yaml), lambda: read_truth(str(yaml), None)):
+        with pytest.raises(UserError, match=r"\.txt, line 2: boxes and polygons are mixed\. Expected one of them"):
+            read()
+
+
+@pytest.mark.parametrize("name", ["a b\u00e9.TXT", "A B\u00e9.txt", "a be\u0301.txt", "a b\u00e9 .txt", "ab\u00e9.txt"])
+def test_a_label_file_that_training_does_not_find_is_warned_of(name: str, tmp_path: Path) -> None:
+    yaml = label_set(tmp_path, {name: "0 .5 .5 .1 .1\n", "of-no-image.txt": "0 .5 .5 .1 .1\n"})
+    expected = f"1 label file is not read, as Ultralytics expects another spelling: 'a b\u00e9.txt', not {name!r}"
+    assert f"val: {expected}" in prepare(yaml).warnings
+    assert expected in read_truth(str(yaml), None).notes
+
+
+def test_a_label_file_that_is_a_link_to_nowhere_is_warned_of(tmp_path: Path) -> None:
+    """As after `git clone` without the files of DVC or git-annex."""
+    yaml = label_set(tmp_path, {})
+    link = tmp_path / "labels/val/a b\u00e9.txt"
+    link.symlink_to("../../.dvc/cache/0123")
+    expected = f"1 label file is not read, as the link {link} leads nowhere"
+    assert f"val: {expected}" in prepare(yaml).warnings
+    assert expected in read_truth(str(yaml), None).notes
+
+
+def test_a_set_without_any_object_is_warned_of(tmp_path: Path) -> None:
+    """As where the folders are called Images and Labels, and Ultralytics looks for labels beside the images."""
+    yaml = label_set(tmp_path, {})
+    assert "val: no image has an object" in prepare(yaml).warnings
+    assert "no image has an object" in read_truth(str(yaml), None).notes
 
 
 def test_a_folder_of_xml_files_loses_none_by_its_ending(tmp_path: Path) -> None:
@@ -390,6 +530,24 @@ def test_file_names_with_the_folder_of_the_images_are_found(tmp_path: Path, data
     yaml = dataset_yaml("coco", tmp_path / "src", train="images/val")
     assert prepare(yaml).splits["val"].images == 1
     assert len(read_truth(yaml, None).ids) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "crowd"),
+    [("0", False), ("false", False), (None, False), ("", False), (0.0, False), ("1", True), (True, True), (1, True)],
+)
+def test_iscrowd_may_be_written_as_text(value: object, crowd: bool, tmp_path: Path) -> None:
+    images = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}]
+    boxes = [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9], "iscrowd": value}]
+    assert read_coco(coco_file(tmp_path / "a.json", images, boxes)).crowd.tolist() == [crowd]
+
+
+@pytest.mark.parametrize("value", ["maybe", [], {}, 2, -1, "0.5"])
+def test_iscrowd_of_another_value_is_reported(value: object, tmp_path: Path) -> None:
+    images = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}]
+    boxes = [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9], "iscrowd": value}]
+    with pytest.raises(UserError, match=r"annotations\[0\]: 'iscrowd' is .*\. Expected 0 or 1"):
+        read_coco(coco_file(tmp_path / "a.json", images, boxes))
 
 
 @pytest.mark.parametrize("what", ["images", "annotations"])
@@ -544,6 +702,9 @@ def test_voc_without_size_takes_the_files(tmp_path: Path, dataset_yaml: WriteYam
     )
     truth = read_truth(yaml, None)
     assert (truth.sizes.tolist(), truth.box.tolist()) == ([[100, 80]], [[10, 20, 20, 60]])
+    warning = "1 images without a size in their annotation, so boxes are taken for pixels of the files"
+    assert warning in truth.notes
+    assert f"val: {warning}" in prepare(yaml).warnings
 
 
 def test_listed_names_with_a_suffix_are_rejected(tmp_path: Path) -> None:

@@ -203,9 +203,8 @@ def yolo(tmp_path: Path) -> Path:
         (tmp_path / folder).mkdir(parents=True)
     for name in ("10", "9", "x"):
         Image.new("RGB", (200, 100)).save(tmp_path / "images/val" / f"{name}.jpg")
-    (tmp_path / "labels/val/10.txt").write_text(
-        "0 0.5 0.5 0.2 0.4\n0 0.5 0.5 0.2 0.4\n\n1 0.1 0.1 0.3 0.1 0.3 0.5 0.1 0.5\n"
-    )
+    (tmp_path / "labels/val/10.txt").write_text("0 0.5 0.5 0.2 0.4\n0 0.5 0.5 0.2 0.4\n\n")
+    (tmp_path / "labels/val/x.txt").write_text("1 0.1 0.1 0.3 0.1 0.3 0.5 0.1 0.5\n")
     (tmp_path / "labels/val/9.txt").write_text("")
     path = tmp_path / "data.yaml"
     path.write_text(f"path: {tmp_path}\ntrain: images/val\nval: images/val\nnames: [cat, dog]\n")
@@ -219,8 +218,18 @@ def test_yolo_labels_become_pixels(yolo: Path) -> None:
     np.testing.assert_allclose(
         truth.box, [[80, 30, 40, 40], [20, 10, 40, 40]]
     )  # the second row once, the polygon's box
-    assert truth.image.tolist() == [1, 1]
+    assert truth.image.tolist() == [1, 2]
     np.testing.assert_allclose(truth.area, [1600, 1600])
+
+
+@pytest.mark.parametrize("shape", [[2, 2], [3, 3]])
+def test_keypoints_after_a_box_are_no_polygon(yolo: Path, shape: list[int]) -> None:
+    """An even count of numbers would pass for one. Detectors are trained on the box alone."""
+    yolo.write_text(f"{yolo.read_text()}kpt_shape: {shape}\n")
+    points = " 0.9 0.9" * 2 if shape == [2, 2] else " 0.9 0.9 2" * 3
+    (yolo.parent / "labels/val/10.txt").write_text(f"0 0.5 0.5 0.2 0.4{points}\n")
+    (yolo.parent / "labels/val/x.txt").unlink()
+    np.testing.assert_allclose(read_yolo(yolo).box, [[80, 30, 40, 40]])
 
 
 def test_bad_yolo_data_is_reported_on_one_line(yolo: Path) -> None:

@@ -48,6 +48,8 @@ def build(path: Path) -> None:
 
 CASES = {
     "a channel count as SimAM's lambda": (with_row("SimAM, [1024]"), "misbound-argument"),
+    "few channels as SimAM's lambda": (with_row("SimAM, [16]"), "misbound-argument"),
+    "channels as a fraction": (with_row("SimAM, [1024.0]"), "misbound-argument"),
     "the same after a Concat": (with_row("SimAM, [768]", "17"), "misbound-argument"),
     "the same in quotes": (with_row("SimAM, ['1024']"), "misbound-argument"),
     "the same inside a row": (with_row("C2f, [1024, {inside: [SimAM, 1024]}]"), "misbound-argument"),
@@ -364,6 +366,7 @@ def test_the_plain_rows_that_the_log_gives_build_what_it_says(row: str, lines: l
     ("old", "new", "says"),
     [
         ("- [-1, 1, GAM, []]", "- [-1, GAM, []]", "row 22 [-1, GAM, []]: a row has 4 parts, not 3"),
+        ("- [-1, 1, GAM, []]", "- [-1, 1, [GAM], []]", "row 22 [-1, 1, [GAM], []]: the module is ['GAM']. Expec"),
         ("- [-1, 1, GAM, []]", "- [GAM, -1, 1, []]", "row 22 [GAM, -1, 1, []]: 'from' is 'GAM'"),
         ("C2f, [1024]", "C2f, [1024, {inside: []}]", "'inside' is []. Expected a block, such as GAM, or [GAM, {start"),
         ("C2f, [1024]", "C2f, [1024, {inside: {GAM: []}}]", "'inside' is {'GAM': []}. Expected a block"),

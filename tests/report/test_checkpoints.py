@@ -309,6 +309,45 @@ def test_annotations_in_another_layout_are_warned_of(
     )
 
 
+def test_images_that_ultralytics_leaves_out_are_no_images_without_detections(
+    shared: Path, coco: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """It validates without images whose label file it rejects, though the objects are read from elsewhere."""
+    shutil.copytree(coco[0].parent, tmp_path / "set", ignore=shutil.ignore_patterns("*.cache"))
+    (tmp_path / "data.yaml").write_text(coco[0].read_text().replace(str(coco[0].parent), str(tmp_path / "set")))
+    broken = sorted((tmp_path / "set/labels").iterdir())[3]
+    broken.write_text("99 .5 .5 .1 .1\n")
+    weights = {name: shared / f"weights/{name}.pt" for name in ("yolov8n", "yolov5nu")}
+    with pytest.raises(
+        UserError, match=rf"leaves out 1 of the {N} images, .*; the first is .*{broken.stem}.jpg. Correct"
+    ):
+        compare(weights, data=tmp_path / "data.yaml", gt=coco[1], imgsz=64, device="cpu", replicates=100)
+
+
+def test_annotated_images_that_are_not_validated_do_not_count(
+    shared: Path, coco: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A dataset YAML may have a part of the images that `--gt` has: a detector cannot find what it does not see."""
+    content = json.loads(coco[1].read_text())
+    used = content["images"][: N // 2]
+    files = "".join(f"{coco[0].parent}/images/{image['file_name']}\n" for image in used)
+    (tmp_path / "val.txt").write_text(files)
+    yaml = tmp_path / "data.yaml"
+    yaml.write_text(coco[0].read_text().replace("val: images", f"val: {tmp_path}/val.txt"))
+    part = tmp_path / "part.json"
+    ids = {image["id"] for image in used}
+    content |= {"images": used, "annotations": [a for a in content["annotations"] if a["image_id"] in ids]}
+    part.write_text(json.dumps(content))
+    weights = {name: shared / f"weights/{name}.pt" for name in ("yolov8n", "yolov5nu")}
+    whole, expected = (
+        compare(weights, data=yaml, gt=gt, imgsz=160, device="cpu", replicates=100, output=tmp_path / "out")
+        for gt in (coco[1], part)
+    )
+    assert (whole.data.images, expected.data.images) == (N // 2, N // 2)
+    assert whole.variants["yolov8n"].metrics["AP"].value == expected.variants["yolov8n"].metrics["AP"].value
+    assert f"{N // 2} images whose file is missing" in whole.notes
+
+
 @pytest.mark.parametrize("device", ["7", "foo", "cuda:9", "cpu:1", "0,99"])
 def test_a_device_that_is_not_there_is_a_one_line_error(
     shared: Path, coco: tuple[Path, Path], device: str, monkeypatch: pytest.MonkeyPatch

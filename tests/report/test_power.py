@@ -117,6 +117,16 @@ def test_what_a_report_lacks_is_said(data_set: DataSet, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(json.dumps(old))
     with pytest.raises(UserError, match=r"report\.json: .* not record the variances of its differences\. Run compare"):
         power(tmp_path)
+    few: dict[str, Any] = json.loads(found.to_json())
+    for variant in few["variants"]:
+        for tree in variant["differences"].values():
+            for cell in tree["metrics"].values():
+                cell.update(low=None, high=None, image_variance=None, verdict="too few images")
+    (tmp_path / "report.json").write_text(json.dumps(few))
+    with pytest.raises(
+        UserError, match=r"differences have no interval, so their noise is not known\. Take a pilot with"
+    ):
+        power(tmp_path)
     single = compare(
         {n: data_set.predictions(f"single-{n}", s, 5) for n, s in (("a", 0.5), ("b", 0.9))}, gt=data_set.truth
     )

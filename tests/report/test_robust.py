@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from gam_yolo.errors import UserError
 from gam_yolo.evaluation import Detections, GroundTruth, read_coco
 from gam_yolo.report import charts, detection, render
 from gam_yolo.report.gallery import Box, _place_labels, differing_images, match_confident
+from gam_yolo.report.overall import summarize
 from gam_yolo.report.predictions import folder_name
 from gam_yolo.report.protocol import Protocol, write_protocol
 
@@ -407,6 +409,10 @@ def test_a_name_that_a_spreadsheet_would_run_is_text(pair: dict[str, Path], data
     numbers = [row[column] for row in rows for column in ("value", "low") if row[column]]
     assert any(number.startswith("-") for number in map(str, numbers))  # a number stays a number
     assert found.variants["+plain"].minus("=gam")["AP"].value is not None
+    over_datasets = list(csv.DictReader(io.StringIO(summarize("two", {"@one": found, "two": found}).to_csv())))
+    assert {row["variant"] for row in over_datasets} == {"'+plain"}
+    assert {row["dataset"] for row in over_datasets} == {"", "'@one", "two"}
+    assert float(over_datasets[0]["value"]) == found.variants["+plain"].minus("=gam")["AP"].value
 
 
 def test_a_name_is_no_markdown(pair: dict[str, Path], data_set: DataSet, tmp_path: Path) -> None:
@@ -443,6 +449,7 @@ def test_a_terminal_that_lacks_a_character_gets_the_nearest(
     )
     printed = done.stdout.decode(encoding)
     assert done.returncode == 0, done.stderr
+    assert b"Warning" not in done.stderr  # of a glyph that a font lacks, which the page's font has
     assert re.search(r"plain is worse than \\u732b: .* \(-\d+\.\d points, 95 % interval -\d", printed)
     assert "Report: " in printed
     assert {path.name for path in tmp_path.iterdir()} >= FILES

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from gam_yolo.errors import UserError
 from gam_yolo.study.config import Study
@@ -211,6 +212,27 @@ def test_an_error_in_a_split_names_the_dataset_and_the_key(
         assert f"'{key}'" in str(error.value) or "nowhere" in str(error.value)
         assert "None)" not in str(error.value)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("uncounted")
+@pytest.mark.parametrize(("split", "line"), [("val", "0 9 9 9 9"), ("train", "0 9 9 9 9"), ("val", "tiny")])
+def test_images_that_no_training_can_use_are_found_before_it(
+    split: str, line: str, own: dict[str, Any], study_of: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("gam_yolo.ultralytics_api.warn", said.append)
+    image = min((tmp_path / "set/images" / split).iterdir())
+    if line == "tiny":  # fewer pixels than Ultralytics takes
+        Image.new("RGB", (9, 9)).save(image)
+    else:
+        (tmp_path / f"set/labels/{split}/{image.stem}.txt").write_text(f"{line}\n")
+    study = study_of(own)
+    if split == "train":
+        plan(study, StudyFolder(tmp_path / "study"))
+        assert any("key 'train': Ultralytics leaves out 1 of the 8 images" in line for line in said)
+        return
+    with pytest.raises(UserError, match=f"leaves out 1 of the 4 .*{image.name}" if line == "tiny" else image.stem):
+        plan(study, StudyFolder(tmp_path / "study"))
 
 
 @pytest.mark.usefixtures("uncounted")
