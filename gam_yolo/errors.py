@@ -18,7 +18,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["EXIT_STATUS", "UserError", "brief", "find_cause", "nearest", "option", "reason", "similar"]
+__all__ = ["EXIT_STATUS", "UserError", "brief", "find_cause", "option", "reason", "similar"]
 
 E = TypeVar("E", bound=BaseException)
 
@@ -81,12 +81,6 @@ def option(name: str) -> str:
         '--vid-stride (in Python vid_stride=)'
     """
     return f"--{name.replace('_', '-')} (in Python {name}=)"
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `"; did you mean 'X'?"` for the known name closest to `name`, or an empty string where none is close."""
-    found = similar(name, known)
-    return f"; did you mean '{found}'?" if found else ""
 
 
 def find_cause(error: BaseException | None, kind: type[E]) -> E | None:
