@@ -12,13 +12,14 @@ Every message has one form: `FILE, row N: what is wrong. Expected X. What to do.
 
 from __future__ import annotations
 
+import contextlib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["EXIT_STATUS", "UserError", "brief", "find_cause", "option", "reason", "similar"]
+__all__ = ["EXIT_STATUS", "UserError", "brief", "find_cause", "noting", "one_line", "option", "reason", "similar"]
 
 E = TypeVar("E", bound=BaseException)
 
@@ -101,6 +102,37 @@ def brief(value: Any) -> str:
         return " ".join(shorten.repr(value).split())
     except ValueError:  # a whole number of more digits than Python prints
         return f"an enormous {type(value).__name__}"
+
+
+def one_line(error: BaseException, most: int = 1000) -> str:
+    r"""Return an exception's message on one line, cut after `most` characters; its type where it has no message.
+
+    Examples:
+        >>> one_line(ValueError("too small\nsee the manual")), one_line(ValueError())
+        ('too small see the manual', 'ValueError')
+    """
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
+@contextlib.contextmanager
+def noting(notes: list[str], failure: str) -> Iterator[None]:
+    """Let what only decorates a result fail: add a note with the reason, and continue after the block.
+
+    Args:
+        notes: Where the note goes.
+        failure: What did not work, the begin of the note.
+
+    Examples:
+        >>> notes = []
+        >>> with noting(notes, "The ratio is missing"):
+        ...     1 / 0
+        >>> notes
+        ['The ratio is missing (division by zero).']
+    """
+    try:
+        yield
+    except Exception as error:
+        notes.append(f"{failure} ({one_line(error, 200)}).")
 
 
 def reason(error: Exception) -> str:

@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element
 
 import yaml
 
-from gam_yolo.errors import UserError
+from gam_yolo.errors import UserError, one_line
 
 __all__ = [
     "file_sha256",
@@ -161,8 +161,7 @@ def yaml_error(error: Exception, name: str, expected: str) -> UserError:
     if isinstance(error, yaml.MarkedYAMLError):
         at = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         reason = error.problem or ""
-    reason = reason or " ".join(str(error).split())[:80] or type(error).__name__
-    return UserError(f"{name}{at}: is not valid YAML ({reason}). Expected {expected}.")
+    return UserError(f"is not valid YAML ({reason or one_line(error, 80)})", at=f"{name}{at}", expected=expected)
 
 
 def output_path(path: str | Path, what: str, *endings: str) -> Path:

@@ -11,7 +11,7 @@ from gam_yolo.annotations.data import GroundTruth
 from gam_yolo.annotations.images import exists, image_files, image_id_of, is_file, read_frame
 from gam_yolo.annotations.records import reject_repeats
 from gam_yolo.annotations.rules import AnnotatedImage, Object, Tally, ground_truth, unique_names
-from gam_yolo.errors import UserError, similar
+from gam_yolo.errors import UserError, one_line, similar
 from gam_yolo.io import read_text
 from gam_yolo.resources import shipped_names
 
@@ -66,12 +66,12 @@ def dataset(data: str | Path, split: str) -> dict[str, Any]:
     except Exception as error:
         if ultralytics_api.find_yaml(str(data)) is None:
             raise no_dataset_yaml(data) from None
-        reason = " ".join(str(error).split())
         if isinstance(error, FileNotFoundError):
-            raise UserError(
-                f"its images are missing ({reason})", at=data, fix=f"Prepare it with: gam-yolo prepare {data}"
-            ) from None
-        raise UserError(f"cannot be read ({reason})", at=data, expected="a dataset YAML of Ultralytics") from None
+            fix = f"Prepare it with: gam-yolo prepare {data}"
+            raise UserError(f"its images are missing ({one_line(error)})", at=data, fix=fix) from None
+        raise UserError(
+            f"cannot be read ({one_line(error)})", at=data, expected="a dataset YAML of Ultralytics"
+        ) from None
     if not content.get(split):
         known = [key for key in ("train", "val", "test") if content.get(key)]
         raise UserError(f"has no split '{split}'", at=data, expected=f"one of {', '.join(known)}")

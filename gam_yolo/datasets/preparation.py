@@ -21,7 +21,7 @@ from gam_yolo.datasets.coco import prepare_coco
 from gam_yolo.datasets.demo import prepare_demo
 from gam_yolo.datasets.prepared import read_summary, splits_of
 from gam_yolo.datasets.voc import prepare_voc
-from gam_yolo.errors import UserError, brief, find_cause
+from gam_yolo.errors import UserError, brief, find_cause, one_line
 from gam_yolo.io import read_yaml
 
 __all__ = ["PreparedDataset", "init_yaml", "prepare"]
@@ -91,8 +91,7 @@ def prepare(data: str | Path) -> PreparedDataset:
                     expected=f"download: from gam_yolo.datasets import prepare_{kind}; prepare_{kind}(yaml)",
                     fix="See what `gam-yolo prepare --init` prints for the source",
                 ) from None
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"cannot be prepared ({reason})", at=file) from None
+            raise UserError(f"cannot be prepared ({one_line(error)})", at=file) from None
     return _count(file)
 
 

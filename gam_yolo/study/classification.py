@@ -9,7 +9,7 @@ from typing import Any
 
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.classes import read_labelled_images, resolve_folder, split_folder
-from gam_yolo.errors import UserError, brief
+from gam_yolo.errors import UserError, brief, one_line
 from gam_yolo.file_digests import FileDigests
 from gam_yolo.io import text_sha256
 from gam_yolo.report.tasks import TaskName
@@ -103,7 +103,7 @@ def read_classes(data: str, study: StudyFolder, *, prepare: bool) -> tuple[Path,
         try:
             ultralytics_api.get("check_cls_dataset")(data)
         except Exception as error:
-            raise UserError(f"cannot be downloaded ({' '.join(str(error).split())[:200]})", at=f"data {data}") from None
+            raise UserError(f"cannot be downloaded ({one_line(error, 200)})", at=f"data {data}") from None
     folder = resolve_folder(data)
     classes = sorted(path.name for path in (folder / "train").iterdir() if path.is_dir())
     digests, endings = FileDigests(study.digests), ultralytics_api.image_formats()
