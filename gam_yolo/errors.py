@@ -120,7 +120,7 @@ def noting(notes: list[str], failure: str) -> Iterator[None]:
 
     Args:
         notes: Where the note goes.
-        failure: What did not work, the begin of the note.
+        failure: What did not work; the note begins with it.
 
     Examples:
         >>> notes = []
