@@ -9,7 +9,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
 from xml.etree.ElementTree import Element
@@ -19,7 +19,10 @@ import yaml
 from gam_yolo.errors import UserError, one_line
 
 __all__ = [
+    "exists",
     "file_sha256",
+    "is_file",
+    "is_folder",
     "is_number",
     "output_path",
     "parse_yaml",
@@ -27,9 +30,11 @@ __all__ = [
     "read_json_parts",
     "read_text",
     "read_yaml",
+    "tail",
     "text_sha256",
     "write",
     "xml_number",
+    "yaml_error",
 ]
 
 
@@ -54,10 +59,9 @@ def read_text(path: Path, expected: str) -> str:
         if len(text) > _MOST_OF_A_DEVICE and not path.is_file():
             raise UserError("does not end", at=path, expected=expected)
         return text
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}). Expected {expected}.") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text. Expected {expected}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        problem = f"cannot be read ({error.strerror})" if isinstance(error, OSError) else "is not UTF-8 text"
+        raise UserError(problem, at=path, expected=expected) from None
 
 
 def read_json(path: Path) -> Any:
@@ -70,10 +74,8 @@ def read_json(path: Path) -> Any:
     try:
         return _decode(text)
     except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}, line {error.lineno}, column {error.colno}: is not valid JSON ({error.msg}). "
-            "Was the file cut off while it was written?"
-        ) from None
+        at, fix = f"{path}, line {error.lineno}, column {error.colno}", "Was the file cut off while it was written?"
+        raise UserError(f"is not valid JSON ({error.msg})", at=at, fix=fix) from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists nested without end
         raise UserError(f"{path}: cannot be read as JSON ({error}).") from None
 
@@ -226,6 +228,35 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path leads to a file. A path that no system can hold leads nowhere."""
+    return _test(path.is_file)
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path leads to a folder."""
+    return _test(path.is_dir)
+
+
+def exists(path: Path) -> bool:
+    """Return whether a path leads to anything."""
+    return _test(path.exists)
+
+
+def _test(test: Callable[[], bool]) -> bool:
+    try:
+        return test()
+    except (OSError, ValueError):
+        return False
+
+
+def tail(file: Path, size: int) -> bytes:
+    """Return the last bytes of a file, at most `size`."""
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - size))
+        return stream.read()
 
 
 def file_sha256(path: Path) -> str:

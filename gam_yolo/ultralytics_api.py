@@ -504,7 +504,7 @@ def is_quiet() -> bool:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drop what Ultralytics logs from this thread; other threads are not affected, and no setting is left behind."""
+    """Drop what Ultralytics logs from this thread; other threads are not affected, and no setting stays changed."""
     logger: logging.Logger = get("LOGGER")
     thread = threading.get_ident()
     with _lock:

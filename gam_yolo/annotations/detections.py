@@ -69,7 +69,7 @@ class _Columns:
         """Return the boxes, shape (records, 4), and the scores, shape (records,).
 
         Raises:
-            UserError: A score or a box is none.
+            UserError: A value is no score or no box.
         """
         if self.error:
             raise self.error
@@ -327,7 +327,7 @@ def _evidence(label: NDArray[np.intp], truth: GroundTruth, found: NDArray[np.int
 
     Of each class with five objects found or more, the winner is the class that most of their detections have. A weak
     detector confuses classes, but takes several for one that it knows. Wrong numbers swap or shift: each class has
-    another winner, which is none that is its own.
+    another winner, and none wins its own class.
     """
     winner = {}
     for own in np.unique(truth.label[found >= 0]):

@@ -8,14 +8,14 @@ from typing import Any
 
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.data import GroundTruth
-from gam_yolo.annotations.images import exists, image_files, image_id_of, is_file, read_frame
+from gam_yolo.annotations.images import entries, image_files, image_id_of, read_frame
 from gam_yolo.annotations.records import reject_repeats
 from gam_yolo.annotations.rules import AnnotatedImage, Object, Tally, ground_truth, unique_names
 from gam_yolo.errors import UserError, one_line, similar
-from gam_yolo.io import read_text
+from gam_yolo.io import exists, is_file, read_text
 from gam_yolo.resources import shipped_names
 
-__all__ = ["class_names", "dataset", "entries", "read_labels", "read_yolo"]
+__all__ = ["class_names", "dataset", "no_dataset_yaml", "read_labels", "read_yolo"]
 
 
 def read_yolo(data: str | Path, split: str = "val") -> GroundTruth:
@@ -32,7 +32,7 @@ def read_yolo(data: str | Path, split: str = "val") -> GroundTruth:
     classes = class_names(content, data)
     at = f"{data}, split '{split}'"
     files = image_files(content[split], at)
-    reject_repeats((image_id_of(path) for path in files), at, "image name (without folder and ending)")
+    reject_repeats([image_id_of(path) for path in files], at, "image name (without folder and ending)")
     files.sort(key=lambda path: (isinstance(image_id_of(path), str), image_id_of(path)))
     return ground_truth(read_labels(files, classes), classes, str(data), tally=Tally(), names=classes)
 
@@ -83,11 +83,6 @@ def dataset(data: str | Path, split: str) -> dict[str, Any]:
             fix=f"Prepare it with: gam-yolo prepare {data}",
         )
     return content
-
-
-def entries(value: str | list[str]) -> list[Path]:
-    """Return the paths of a split: folders of images and lists of images."""
-    return [Path(entry) for entry in ([value] if isinstance(value, str) else value)]
 
 
 def class_names(content: dict[str, Any], data: str | Path) -> tuple[str, ...]:
