@@ -139,9 +139,9 @@ def sweep_positions(path: Path, folder: Path) -> dict[str, int]:
     for at in (at for kind in kinds.values() for at in kind):
         with mock.patch.object(place, "measure", return_value=shapes):  # only the text and the graph
             placed = restored(document, at, scale)
-        gone = int(at.split()[1]) if at.startswith(("remove", "replace")) else None
+        taken = int(at.split()[1]) if at.startswith(("remove", "replace")) else None
         pairs = counterparts(document.graph, placed.graph, BLOCKS.get)
-        if pairs.mismatch or {*pairs.base.values()} != {*range(len(layers))} - {gone}:
+        if pairs.mismatch or {*pairs.base.values()} != {*range(len(layers))} - {taken}:
             raise SystemExit(f"{path.name}: {at} loses base rows: {pairs.mismatch}")
     plain = findings(document, folder, scale)
     for at in [*(", ".join(kinds[kind]) for kind in kinds if kind != "named"), *kinds["named"]]:

@@ -513,7 +513,7 @@ def test_truncated_images_are_counted_by_both(protocol: str, tmp_path: Path, dat
         image.write_bytes(image.read_bytes()[:-20])
         photograph(tmp_path / f"images/val/{folder.parent.name}.{suffix}", shade=9).open("ab").write(
             b"\0\0"
-        )  # whole, with bytes behind
+        )  # complete, with more bytes after it
     yaml = dataset_yaml(protocol, voc if protocol == "voc" else coco, train="images/val")
     if protocol == "yolo":
         (tmp_path / "mine.yaml").write_text(f"path: {tmp_path}\ntrain: images/val\nval: images/val\nnames: [cat]\n")

@@ -135,7 +135,7 @@ def test_years_of_a_devkit(tmp_path: Path) -> None:
 
 
 def broken(tmp_path: Path, text: str | bytes) -> str:
-    """Return what is said of a train split whose only annotation has this content; nothing may be left behind."""
+    """Return the error about a train split whose only annotation has this content; nothing may be left on disk."""
     devkit(tmp_path / "kit", "train", {"a": ""})
     (tmp_path / "kit/Annotations/a.xml").write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(UserError) as caught:
