@@ -21,8 +21,8 @@ __all__ = ["class_names", "dataset", "no_dataset_yaml", "read_labels", "read_yol
 def read_yolo(data: str | Path, split: str = "val") -> GroundTruth:
     """Read one split of a dataset YAML.
 
-    As in Ultralytics, an image without a label file has no objects, a row of more than five numbers is a polygon of
-    which the enclosing box counts, and a row that occurs twice counts once. An object's area is its box's, since the
+    As in Ultralytics, an image without a label file has no objects. A row of more than five numbers is a polygon, of
+    which the enclosing box counts. A row that occurs twice counts once. An object's area is its box's, since the
     format has no masks; it has neither crowds nor difficult objects.
 
     Raises:

@@ -2,9 +2,9 @@
 
 Ultralytics' parser looks a name up in its module's globals, and passes channels only to the classes that it knows.
 Its one built-in whose row gets exactly the channels of its input is `nn.BatchNorm2d`. So a model with blocks is parsed
-twice. First on the meta device with a batch norm in each block's place, which gives the channels for every family,
-scale and `from` by the parser's own rules (about 50 ms, no memory, no random numbers, so seeds give what they gave).
-Then for good, with these channels written before the rows' own arguments.
+twice. First on the meta device with a batch norm in each block's place. This gives the channels for every family, scale
+and `from` by the parser's own rules. It takes about 50 ms, no memory and no random numbers, so seeds give what they
+gave. Then the model itself is built, with these channels written before the rows' own arguments.
 
 A row `[-1, 3, C2f, [128, True, {inside: GAM}]]` is built by Ultralytics without the mapping. Its bottlenecks then get
 the block, see `gam_yolo.bottleneck`.
