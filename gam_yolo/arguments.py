@@ -15,6 +15,7 @@ from gam_yolo.meta import meta_device
 
 __all__ = [
     "INSIDE",
+    "MOST_VALUES",
     "REPLACES",
     "RESNET",
     "RowError",

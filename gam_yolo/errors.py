@@ -19,7 +19,18 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["EXIT_STATUS", "UserError", "brief", "find_cause", "noting", "one_line", "option", "reason", "similar"]
+__all__ = [
+    "EXIT_STATUS",
+    "UserError",
+    "brief",
+    "causes",
+    "find_cause",
+    "noting",
+    "one_line",
+    "option",
+    "reason",
+    "similar",
+]
 
 E = TypeVar("E", bound=BaseException)
 
@@ -84,14 +95,19 @@ def option(name: str) -> str:
     return f"--{name.replace('_', '-')} (in Python {name}=)"
 
 
-def find_cause(error: BaseException | None, kind: type[E]) -> E | None:
-    """Return the first exception of a kind along an exception's causes, itself included.
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception, what caused it, and so on.
 
     Ultralytics wraps what a dataset's preparation raises in an exception of its own.
     """
-    while error is not None and not isinstance(error, kind):
+    while error is not None:
+        yield error
         error = error.__cause__ or error.__context__
-    return error
+
+
+def find_cause(error: BaseException, kind: type[E]) -> E | None:
+    """Return the first exception of a kind among an exception and its causes."""
+    return next((cause for cause in causes(error) if isinstance(cause, kind)), None)
 
 
 def brief(value: Any) -> str:

@@ -96,19 +96,18 @@ def read_detections(path: str | Path, truth: GroundTruth, whole: bool = False) -
     return detections
 
 
-def parse_detections(records: Records, truth: GroundTruth, source: str, proven: bool = True) -> Detections:
-    """Turn the records of a COCO result file into `Detections`; see `read_detections`.
+def parse_detections(records: Records, truth: GroundTruth, source: str) -> Detections:
+    """Turn records whose `category_id` is known to be that of `truth` into `Detections`; see `read_detections`.
 
     Args:
         records: The records.
         truth: What the detections are compared with.
         source: Where the records are from, for messages.
-        proven: Whether `category_id` is known to be that of `truth`.
 
     Raises:
         UserError: As in `read_detections`.
     """
-    return _parse(_Columns(source, [records]), truth, proven)
+    return _parse(_Columns(source, [records]), truth, proven=True)
 
 
 def _read(path: Path) -> _Columns:
