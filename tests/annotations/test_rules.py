@@ -256,7 +256,7 @@ def test_voc_images_are_found_by_the_name_of_the_annotation(tmp_path: Path) -> N
 def test_voc_files_match_however_accents_and_endings_are_written(
     listed: str, image: str, annotation: str, ending: str, tmp_path: Path, dataset_yaml: WriteYaml
 ) -> None:
-    """As between a Mac, which takes an accent apart, and a tool for Windows."""
+    """A Mac writes an accent and its letter as two characters, a tool for Windows as one."""
     folder = voc_folder(tmp_path / "VOC", "val", {listed: xml(thing("cat", 11, 21, 30, 60))})
     (folder / f"Annotations/{listed}.xml").replace(folder / f"Annotations/{annotation}.{ending}")
     photograph(folder / f"JPEGImages/{image}.JPG", (50, 40))
@@ -483,7 +483,7 @@ def test_voc_boxes_relative_to_the_image_are_rejected(origin: int, tmp_path: Pat
 
 
 def test_a_few_large_boxes_are_clipped_not_rejected(tmp_path: Path) -> None:
-    """Nine boxes beyond the image are too few to say, and five of eleven not most."""
+    """Nine boxes beyond the image are too few for a verdict, and five of eleven are not most."""
     images = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}]
     for beyond, inside in ((9, 0), (5, 6)):
         boxes = [(50, 40, 60, 60)] * beyond + [(5, 5, 10, 10)] * inside

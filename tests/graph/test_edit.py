@@ -24,7 +24,7 @@ def is_gam(name: str) -> bool:
 def meaning(graph: Graph, block: str | None = "GAM") -> list[object]:
     """What each row computes, as a number per distinct expression; rows of `block` compute what they read.
 
-    A second way to the same truth: it follows the edges, and knows nothing of how rows are numbered.
+    A second way to the same result: it follows the edges, and knows nothing of how rows are numbered.
     """
     known: dict[object, int] = {}
     out: list[object] = []

@@ -541,7 +541,7 @@ def test_a_number_out_of_range_is_a_one_line_error(
 def test_copies_of_validation_images_among_the_training_images_are_seen(
     data_set: DataSet, pair: dict[str, Path], tmp_path: Path
 ) -> None:
-    """By content: a copy with another name, and a link. Another image of the same size in bytes is none."""
+    """By content: a copy with another name, and a link. Another image of the same size in bytes does not count."""
     train = tmp_path / "train"
     train.mkdir()
     photos = data_set.folder / "images"
