@@ -96,14 +96,9 @@ def look(
     Raises:
         UserError: A checkpoint or the images cannot be read.
     """
-    for name, value, least in (
-        ("imgsz", imgsz, 1),
-        ("batch", batch, 1),
-        ("limit", limit, 1),
-        ("pictures", pictures, 0),
-        ("vid_stride", vid_stride, 1),
-    ):
-        if value is not None and value < least:
+    settings = Settings(str(data) if data is not None else None, split, imgsz, batch, device)
+    for name, value, least in (("limit", limit, 1), ("pictures", pictures, 0), ("vid_stride", vid_stride, 1)):
+        if value < least:
             raise UserError(f"{option(name)} is {value}", expected=f"{least} or more")
     check_replicates(replicates)
     if not 0 <= confidence <= 1:
@@ -140,9 +135,8 @@ def look(
                 raise UserError(f"there is no image in {source}", expected="images, or a video")
             looked = LookedModel(name, str(files[name]), reader.blocks(), reader.faithfulness())
             if data is not None and looked.blocks:
-                how = Settings(str(data), split, imgsz, batch, device)
                 whole, worth = measure_worth(
-                    files[name], looked.blocks, how, replicates=replicates, trust=trust, progress=say
+                    files[name], looked.blocks, settings, replicates=replicates, trust=trust, progress=say
                 )
                 looked = replace(looked, AP=whole, worth=worth)
             found.append(looked)
