@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from gam_yolo.annotations.images import exists, is_file
 from gam_yolo.checkpoints import trusting
 from gam_yolo.errors import UserError, brief, option, reason, similar
 from gam_yolo.evaluation.groups import GroupSpec
-from gam_yolo.io import exists, is_file, output_path
+from gam_yolo.io import output_path
 from gam_yolo.report.predictions import Settings
 from gam_yolo.report.result import Comparison
 from gam_yolo.report.run import run

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
 from xml.etree.ElementTree import Element
@@ -19,10 +19,7 @@ import yaml
 from gam_yolo.errors import UserError, one_line
 
 __all__ = [
-    "exists",
     "file_sha256",
-    "is_file",
-    "is_folder",
     "is_number",
     "output_path",
     "parse_yaml",
@@ -30,7 +27,6 @@ __all__ = [
     "read_json_parts",
     "read_text",
     "read_yaml",
-    "tail",
     "text_sha256",
     "write",
     "xml_number",
@@ -228,35 +224,6 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def is_file(path: Path) -> bool:
-    """Return whether a path leads to a file. A path that no system can hold leads nowhere."""
-    return _test(path.is_file)
-
-
-def is_folder(path: Path) -> bool:
-    """Return whether a path leads to a folder."""
-    return _test(path.is_dir)
-
-
-def exists(path: Path) -> bool:
-    """Return whether a path leads to anything."""
-    return _test(path.exists)
-
-
-def _test(test: Callable[[], bool]) -> bool:
-    try:
-        return test()
-    except (OSError, ValueError):
-        return False
-
-
-def tail(file: Path, size: int) -> bytes:
-    """Return the last bytes of a file, at most `size`."""
-    with file.open("rb") as stream:
-        stream.seek(max(0, file.stat().st_size - size))
-        return stream.read()
 
 
 def file_sha256(path: Path) -> str:

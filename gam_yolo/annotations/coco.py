@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from gam_yolo.annotations.data import GroundTruth, ImageId
-from gam_yolo.annotations.images import ImageFinder, is_safe_name
+from gam_yolo.annotations.images import ImageFinder, is_file, is_safe_name
 from gam_yolo.annotations.records import box_of, is_id, number_of, reject_repeats, shown
 from gam_yolo.annotations.rules import AnnotatedImage, Object, Tally, ground_truth
 from gam_yolo.errors import UserError, similar
-from gam_yolo.io import is_file, read_json
+from gam_yolo.io import read_json
 
 __all__ = [
     "ROBOFLOW",
     "CocoFile",
     "annotation_file",
-    "dataset_root",
     "image_places",
     "read_coco",
     "read_coco_file",
@@ -85,14 +84,9 @@ def annotation_file(source: Path, split: str) -> Path:
     return known[split]
 
 
-def dataset_root(file: Path) -> Path:
-    """Return the folder of the dataset that an annotation file belongs to."""
-    return file.parent.parent if file.parent.name == "annotations" or file.name == ROBOFLOW else file.parent
-
-
 def image_places(file: Path, split: str, name: str) -> list[Path]:
     """Return where an image of a split may lie: the images of COCO's, Ultralytics' and Roboflow's layouts."""
-    root = dataset_root(file)
+    root = file.parent.parent if file.parent.name == "annotations" or file.name == ROBOFLOW else file.parent
     folders = (root / split, root / "images" / split, root, root / "images")
     return [folder / name for folder in folders] if is_safe_name(name) else []
 
@@ -211,7 +205,7 @@ def _records(content: Json, key: str, path: Path) -> list[Json]:
         if not is_id(record.get("id"), (int, str) if key == "images" else (int,)):
             kinds = "a whole number or a text" if key == "images" else "a whole number"
             raise UserError(f"has the id {shown([record.get('id')])}", at=f"{path}, {key}[{row}]", expected=kinds)
-    reject_repeats([record["id"] for record in records], f"{path}, {key}", "id")
+    reject_repeats((record["id"] for record in records), f"{path}, {key}", "id")
     return records
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import combinations
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -17,24 +17,24 @@ from PIL import Image
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.data import ImageId
 from gam_yolo.errors import UserError
-from gam_yolo.io import file_sha256, is_file, is_folder, read_text, tail
+from gam_yolo.io import file_sha256, read_text
 
 __all__ = [
     "Frame",
     "ImageFinder",
     "base_name",
     "composed",
-    "entries",
+    "exists",
     "image_files",
     "image_id_of",
     "images_shared",
+    "is_file",
+    "is_folder",
     "is_safe_name",
     "is_truncated",
     "read_frame",
     "shared_images",
 ]
-
-_END = 4096  # bytes at the end of a file
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,9 @@ def is_truncated(file: Path) -> bool:
     """Return whether a JPEG or PNG file lacks the marker that ends its image. Bytes may follow the marker."""
     with file.open("rb") as stream:
         start = stream.read(4)
-    end = b"\xff\xd9" if start[:3] == b"\xff\xd8\xff" else b"IEND" if start == b"\x89PNG" else b""
-    return end not in tail(file, _END)
-
-
-def entries(value: str | list[str]) -> list[Path]:
-    """Return the paths of a split: folders of images and lists of images."""
-    return [Path(entry) for entry in (value if isinstance(value, list) else [value])]
+        end = b"\xff\xd9" if start[:3] == b"\xff\xd8\xff" else b"IEND" if start == b"\x89PNG" else b""
+        stream.seek(max(0, file.stat().st_size - 4096))
+        return end not in stream.read()
 
 
 def image_files(entry: str | list[str], where: str) -> list[Path]:
@@ -101,7 +97,7 @@ def image_files(entry: str | list[str], where: str) -> list[Path]:
         UserError: There are none, or a list cannot be read.
     """
     found: list[Path] = []
-    for path in entries(entry):
+    for path in map(Path, entry if isinstance(entry, list) else [entry]):
         if is_folder(path):
             if path.resolve() == path.resolve().parent:  # a search that would take minutes
                 raise UserError(f"is {path}, the whole file system", at=where, expected="a folder of images")
@@ -153,7 +149,7 @@ def shared_images(splits: Mapping[str, Iterable[Path]]) -> list[str]:
         for file in filter(is_file, files):
             by_size.setdefault(file.stat().st_size, []).append((split, file))
     suspects = [one for group in by_size.values() if len({split for split, _ in group}) > 1 for one in group]
-    for key in (partial(tail, size=_END), file_sha256):
+    for key in (_ending, file_sha256):
         groups: dict[Any, list[tuple[str, Path]]] = {}
         for split, file in suspects:
             groups.setdefault((file.stat().st_size, key(file)), []).append((split, file))
@@ -164,6 +160,12 @@ def shared_images(splits: Mapping[str, Iterable[Path]]) -> list[str]:
         for a, b in combinations(splits, 2)
         if (shared := content[a].keys() & content[b].keys())
     ]
+
+
+def _ending(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - 4096))
+        return stream.read()
 
 
 def base_name(name: str) -> str:
@@ -183,6 +185,28 @@ def is_safe_name(name: str) -> bool:
         and name.isprintable()
         and not any(p.anchor or ".." in p.parts or not p.name for p in (PurePosixPath(name), PureWindowsPath(name)))
     )
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path leads to a file. A path that no system can hold leads nowhere."""
+    return _test(path.is_file)
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path leads to a folder."""
+    return _test(path.is_dir)
+
+
+def exists(path: Path) -> bool:
+    """Return whether a path leads to anything."""
+    return _test(path.exists)
+
+
+def _test(test: Callable[[], bool]) -> bool:
+    try:
+        return test()
+    except (OSError, ValueError):
+        return False
 
 
 class ImageFinder:

@@ -10,11 +10,10 @@ from typing import Any
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.coco import read_coco
 from gam_yolo.annotations.data import GroundTruth
-from gam_yolo.annotations.images import entries, image_files, shared_images
+from gam_yolo.annotations.images import image_files, is_folder, shared_images
 from gam_yolo.annotations.voc import read_voc
 from gam_yolo.annotations.yolo import class_names, dataset, read_yolo
 from gam_yolo.errors import UserError
-from gam_yolo.io import is_folder
 
 __all__ = ["first_pixel", "read_truth"]
 
@@ -83,11 +82,12 @@ def _original_annotations(content: dict[str, Any], data: str, split: str) -> Pat
         return None
     if protocol not in ("coco", "voc"):
         raise UserError(f"protocol is '{protocol}'", at=data, expected="'coco' or 'voc'")
-    first, *others = entries(content[split])
-    if others:
-        expected = f"one, to be scored with protocol {protocol}"
-        raise UserError(f"'{split}' has {1 + len(others)} entries", at=data, expected=expected)
-    name = first.stem
+    entries = [content[split]] if isinstance(content[split], str) else content[split]
+    if len(entries) > 1:
+        raise UserError(
+            f"'{split}' has {len(entries)} entries", at=data, expected=f"one, to be scored with protocol {protocol}"
+        )
+    name = Path(entries[0]).stem
     return Path(content["path"]) / "annotations" / (name if protocol == "voc" else f"instances_{name}.json")
 
 

@@ -12,10 +12,10 @@ from defusedxml.ElementTree import fromstring
 
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.data import GroundTruth, ImageId
-from gam_yolo.annotations.images import composed, image_id_of, is_safe_name
+from gam_yolo.annotations.images import composed, image_id_of, is_file, is_safe_name
 from gam_yolo.annotations.rules import AnnotatedImage, Object, Tally, ground_truth
 from gam_yolo.errors import UserError, similar
-from gam_yolo.io import is_file, read_text, xml_number
+from gam_yolo.io import read_text, xml_number
 
 __all__ = [
     "annotation_file",

@@ -8,21 +8,21 @@ from typing import Any
 
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.data import GroundTruth
-from gam_yolo.annotations.images import entries, image_files, image_id_of, read_frame
+from gam_yolo.annotations.images import exists, image_files, image_id_of, is_file, read_frame
 from gam_yolo.annotations.records import reject_repeats
 from gam_yolo.annotations.rules import AnnotatedImage, Object, Tally, ground_truth, unique_names
-from gam_yolo.errors import UserError, one_line, similar
-from gam_yolo.io import exists, is_file, read_text
+from gam_yolo.errors import UserError, similar
+from gam_yolo.io import read_text
 from gam_yolo.resources import shipped_names
 
-__all__ = ["class_names", "dataset", "no_dataset_yaml", "read_labels", "read_yolo"]
+__all__ = ["class_names", "dataset", "entries", "read_labels", "read_yolo"]
 
 
 def read_yolo(data: str | Path, split: str = "val") -> GroundTruth:
     """Read one split of a dataset YAML.
 
-    As in Ultralytics, an image without a label file has no objects. A row of more than five numbers is a polygon, of
-    which the enclosing box counts. A row that occurs twice counts once. An object's area is its box's, since the
+    As in Ultralytics, an image without a label file has no objects, a row of more than five numbers is a polygon of
+    which the enclosing box counts, and a row that occurs twice counts once. An object's area is its box's, since the
     format has no masks; it has neither crowds nor difficult objects.
 
     Raises:
@@ -32,7 +32,7 @@ def read_yolo(data: str | Path, split: str = "val") -> GroundTruth:
     classes = class_names(content, data)
     at = f"{data}, split '{split}'"
     files = image_files(content[split], at)
-    reject_repeats([image_id_of(path) for path in files], at, "image name (without folder and ending)")
+    reject_repeats((image_id_of(path) for path in files), at, "image name (without folder and ending)")
     files.sort(key=lambda path: (isinstance(image_id_of(path), str), image_id_of(path)))
     return ground_truth(read_labels(files, classes), classes, str(data), tally=Tally(), names=classes)
 
@@ -66,12 +66,12 @@ def dataset(data: str | Path, split: str) -> dict[str, Any]:
     except Exception as error:
         if ultralytics_api.find_yaml(str(data)) is None:
             raise no_dataset_yaml(data) from None
+        reason = " ".join(str(error).split())
         if isinstance(error, FileNotFoundError):
-            fix = f"Prepare it with: gam-yolo prepare {data}"
-            raise UserError(f"its images are missing ({one_line(error)})", at=data, fix=fix) from None
-        raise UserError(
-            f"cannot be read ({one_line(error)})", at=data, expected="a dataset YAML of Ultralytics"
-        ) from None
+            raise UserError(
+                f"its images are missing ({reason})", at=data, fix=f"Prepare it with: gam-yolo prepare {data}"
+            ) from None
+        raise UserError(f"cannot be read ({reason})", at=data, expected="a dataset YAML of Ultralytics") from None
     if not content.get(split):
         known = [key for key in ("train", "val", "test") if content.get(key)]
         raise UserError(f"has no split '{split}'", at=data, expected=f"one of {', '.join(known)}")
@@ -83,6 +83,11 @@ def dataset(data: str | Path, split: str) -> dict[str, Any]:
             fix=f"Prepare it with: gam-yolo prepare {data}",
         )
     return content
+
+
+def entries(value: str | list[str]) -> list[Path]:
+    """Return the paths of a split: folders of images and lists of images."""
+    return [Path(entry) for entry in ([value] if isinstance(value, str) else value)]
 
 
 def class_names(content: dict[str, Any], data: str | Path) -> tuple[str, ...]:

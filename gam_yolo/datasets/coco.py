@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from gam_yolo.annotations.coco import annotation_file, image_places, read_coco_file
-from gam_yolo.annotations.images import is_safe_name
+from gam_yolo.annotations.images import is_file, is_safe_name
 from gam_yolo.datasets.prepared import Picture, Split, link, source_folder, write_dataset
 from gam_yolo.errors import UserError
-from gam_yolo.io import is_file
 
 __all__ = ["pictures", "prepare_coco"]
 

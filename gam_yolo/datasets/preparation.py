@@ -12,17 +12,17 @@ from typing import Any
 import yaml
 
 from gam_yolo import ultralytics_api
-from gam_yolo.annotations.coco import ROBOFLOW, dataset_root, read_coco_file, split_files, split_of
-from gam_yolo.annotations.images import entries, image_files, shared_images
+from gam_yolo.annotations.coco import ROBOFLOW, read_coco_file, split_files, split_of
+from gam_yolo.annotations.images import exists, image_files, is_file, is_folder, shared_images
 from gam_yolo.annotations.rules import Tally, apply_rules
 from gam_yolo.annotations.voc import image_lists, read_voc_file
-from gam_yolo.annotations.yolo import class_names, dataset, no_dataset_yaml, read_labels
+from gam_yolo.annotations.yolo import class_names, dataset, entries, no_dataset_yaml, read_labels
 from gam_yolo.datasets.coco import prepare_coco
 from gam_yolo.datasets.demo import prepare_demo
 from gam_yolo.datasets.prepared import read_summary, splits_of
 from gam_yolo.datasets.voc import prepare_voc
-from gam_yolo.errors import UserError, brief, find_cause, one_line
-from gam_yolo.io import exists, is_file, is_folder, read_yaml
+from gam_yolo.errors import UserError, brief, find_cause
+from gam_yolo.io import read_yaml
 
 __all__ = ["PreparedDataset", "init_yaml", "prepare"]
 
@@ -91,7 +91,8 @@ def prepare(data: str | Path) -> PreparedDataset:
                     expected=f"download: from gam_yolo.datasets import prepare_{kind}; prepare_{kind}(yaml)",
                     fix="See what `gam-yolo prepare --init` prints for the source",
                 ) from None
-            raise UserError(f"cannot be prepared ({one_line(error)})", at=file) from None
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"cannot be prepared ({reason})", at=file) from None
     return _count(file)
 
 
@@ -166,7 +167,7 @@ def init_yaml(source: str | Path) -> str:
     """
     source = Path(source)
     if is_file(source):
-        root = dataset_root(source)
+        root = source.parent.parent if source.parent.name == "annotations" or source.name == ROBOFLOW else source.parent
         files = split_files(root)
         if source not in files.values():
             files = {split_of(source): source}

@@ -24,11 +24,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from gam_yolo import ultralytics_api
-from gam_yolo.annotations.images import entries as entries_of
-from gam_yolo.annotations.images import is_safe_name, shared_images
+from gam_yolo.annotations.images import is_folder, is_safe_name, shared_images
 from gam_yolo.annotations.rules import AnnotatedImage, Box, Tally, apply_rules, class_index, unique_names
 from gam_yolo.errors import UserError
-from gam_yolo.io import is_folder, tail
 
 __all__ = [
     "Picture",
@@ -196,7 +194,7 @@ def link(source: Path, target: Path) -> None:
     """
     source = source.resolve(strict=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.suffix.lower() in {".jpg", ".jpeg"} and tail(source, 2) != b"\xff\xd9":
+    if target.suffix.lower() in {".jpg", ".jpeg"} and not _ends_as_jpeg(source):
         shutil.copyfile(source, target)
         return
     for make in (os.link, os.symlink):
@@ -208,11 +206,18 @@ def link(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
+def _ends_as_jpeg(file: Path) -> bool:
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - 2))
+        return stream.read() == b"\xff\xd9"
+
+
 def _entries(data: Mapping[str, Any], target: Path) -> list[Path]:
     """Return every train, val and test entry, an absolute path to `images/<split>` or `<split>.txt` below target."""
     entries = []
     for key in ("train", "val", "test"):
-        for entry in entries_of(data.get(key) or []):
+        values = data.get(key) or []
+        for entry in map(Path, [values] if isinstance(values, str) else values):
             is_list = entry.suffix == ".txt" and entry.parent == target
             if not is_list and entry.parent != target / "images":
                 raise UserError(

@@ -9,7 +9,7 @@ from typing import Any
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.images import image_files
 from gam_yolo.annotations.yolo import no_dataset_yaml
-from gam_yolo.errors import UserError, find_cause, one_line
+from gam_yolo.errors import UserError, find_cause
 from gam_yolo.file_digests import FileDigests
 from gam_yolo.io import read_yaml, text_sha256
 from gam_yolo.report.tasks import TaskName
@@ -57,7 +57,7 @@ def read_data(data: str | Path, study: StudyFolder, *, prepare: bool) -> Data:
         content = ultralytics_api.load_dataset_yaml(str(data), download=prepare)
     except Exception as error:
         fix = f"Try: gam-yolo prepare {data}" if isinstance(error, FileNotFoundError) else ""
-        raise find_cause(error, UserError) or UserError(one_line(error), fix=fix) from None
+        raise find_cause(error, UserError) or UserError(" ".join(str(error).split()), fix=fix) from None
     yaml = Path(content["yaml_file"]).resolve()
     digests = FileDigests(study.digests)
     names = {int(key): str(name) for key, name in content["names"].items()}
@@ -144,4 +144,4 @@ def _cache_labels(content: dict[str, Any], split: str, images: list[Path], label
     try:
         build(ultralytics_api.validated_arguments(), content[split], 1, content, mode="val")
     except Exception as error:
-        raise find_cause(error, UserError) or UserError(one_line(error, 300), at=where) from error
+        raise find_cause(error, UserError) or UserError(" ".join(str(error).split())[:300], at=where) from error
