@@ -29,22 +29,7 @@ from gam_yolo.plugin import autoload as _autoload
 if TYPE_CHECKING:
     from gam_yolo.attention.look import look as look
     from gam_yolo.attention.result import LookResult as LookResult
-    from gam_yolo.blocks import BAM as BAM
-    from gam_yolo.blocks import CAA as CAA
-    from gam_yolo.blocks import CBAM as CBAM
-    from gam_yolo.blocks import ECA as ECA
-    from gam_yolo.blocks import ELA as ELA
-    from gam_yolo.blocks import EMA as EMA
-    from gam_yolo.blocks import GAM as GAM
-    from gam_yolo.blocks import LSKA as LSKA
-    from gam_yolo.blocks import MLCA as MLCA
-    from gam_yolo.blocks import SCSA as SCSA
-    from gam_yolo.blocks import SE as SE
-    from gam_yolo.blocks import CoordAtt as CoordAtt
-    from gam_yolo.blocks import GAM_Attention as GAM_Attention
-    from gam_yolo.blocks import SimAM as SimAM
-    from gam_yolo.blocks import Triplet as Triplet
-    from gam_yolo.blocks import UltralyticsCBAM as UltralyticsCBAM
+    from gam_yolo.blocks import *  # noqa: F403
     from gam_yolo.comparing import compare as compare
     from gam_yolo.datasets import PreparedDataset as PreparedDataset
     from gam_yolo.datasets import prepare as prepare

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -15,12 +15,15 @@ from gam_yolo.meta import meta_device
 
 __all__ = [
     "INSIDE",
+    "MOST_VALUES",
     "REPLACES",
+    "RESNET",
     "RowError",
     "as_list",
     "bind",
     "is_placed",
     "is_small",
+    "leaves",
     "literal",
     "row_error",
     "source",
@@ -35,6 +38,8 @@ INSIDE = "inside"
 """The key that puts a block into a row's bottlenecks: `[-1, 3, C2f, [128, True, {inside: GAM}]]`."""
 REPLACES = "replaces"
 """The key that records which row of the base a row stands for: `[-1, 1, GAM, [{replaces: [2, C2PSA, [1024]]}]]`."""
+RESNET = "AttentionResNet"
+"""The row that is a whole network, of `gam_yolo.resnet`, which is imported where a row names it, as torchvision is."""
 
 
 class RowError(UserError):
@@ -236,6 +241,20 @@ def is_small(value: Any) -> bool:
         value = pending.pop()
         pending.extend(value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
     return False
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """Yield what nested lists and mappings hold, without the keys.
+
+    Examples:
+        >>> [*leaves([1, {"a": [2, "b"]}])]
+        [1, 2, 'b']
+    """
+    if isinstance(value, (list, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from leaves(item)
+    else:
+        yield value
 
 
 def _shown(row: object) -> str:

@@ -158,20 +158,10 @@ class _Data:
     def __new__(cls, *_: object) -> _Data:
         return object.__new__(cls)
 
-    def __setstate__(self, state: object) -> None:
+    def _drop(self, *_: object) -> None:
         pass
 
-    def __setitem__(self, key: object, value: object) -> None:
-        pass
-
-    def add(self, value: object) -> None:
-        pass
-
-    def append(self, value: object) -> None:
-        pass
-
-    def extend(self, values: object) -> None:
-        pass
+    __setstate__ = __setitem__ = add = append = extend = _drop
 
 
 class _Layer(_Data):

@@ -135,15 +135,13 @@ def compare(
             f"{option('split')} is '{split}', but {truth} is a file without splits",
             fix=f"Leave it out, or give a dataset YAML: {option('data')}",
         )
-    report = progress or _silent
+    say = progress or (lambda _: None)
     with trusting(trust):
-        result = run(Request(found, settings, Statistics(replicates=replicates), truth, control, report), folder)
+        result = run(Request(found, settings, Statistics(replicates=replicates), truth, control, say), folder)
     if look:
         try:  # the report is written by now: whatever fails here costs a picture, not the result
             pages = folder / "look" if folder is not None else None
-            result = add_look(
-                result, models, settings, replicates=replicates, trust=trust, output=pages, progress=report
-            )
+            result = add_look(result, models, settings, replicates=replicates, trust=trust, output=pages, progress=say)
         except Exception as error:
             note = f"The blocks could not be looked at ({reason(error)})."
             result = replace(result, notes=(*result.notes, note))
@@ -163,7 +161,3 @@ def _check_inputs(data: str | Path | None, gt: str | Path | None) -> None:
         raise UserError(f"{option('gt')} is {gt}", expected=annotations, fix=fix)
     if gt is not None and not exists(Path(gt)):
         raise UserError(f"{option('gt')} is {gt}, which does not exist", expected=annotations)
-
-
-def _silent(_: str) -> None:
-    """Report no progress."""

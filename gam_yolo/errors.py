@@ -12,13 +12,25 @@ Every message has one form: `FILE, row N: what is wrong. Expected X. What to do.
 
 from __future__ import annotations
 
+import contextlib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["EXIT_STATUS", "UserError", "brief", "find_cause", "nearest", "option", "reason", "similar"]
+__all__ = [
+    "EXIT_STATUS",
+    "UserError",
+    "brief",
+    "causes",
+    "find_cause",
+    "noting",
+    "one_line",
+    "option",
+    "reason",
+    "similar",
+]
 
 E = TypeVar("E", bound=BaseException)
 
@@ -83,20 +95,19 @@ def option(name: str) -> str:
     return f"--{name.replace('_', '-')} (in Python {name}=)"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `"; did you mean 'X'?"` for the known name closest to `name`, or an empty string where none is close."""
-    found = similar(name, known)
-    return f"; did you mean '{found}'?" if found else ""
-
-
-def find_cause(error: BaseException | None, kind: type[E]) -> E | None:
-    """Return the first exception of a kind along an exception's causes, itself included.
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception, what caused it, and so on.
 
     Ultralytics wraps what a dataset's preparation raises in an exception of its own.
     """
-    while error is not None and not isinstance(error, kind):
+    while error is not None:
+        yield error
         error = error.__cause__ or error.__context__
-    return error
+
+
+def find_cause(error: BaseException, kind: type[E]) -> E | None:
+    """Return the first exception of a kind among an exception and its causes."""
+    return next((cause for cause in causes(error) if isinstance(cause, kind)), None)
 
 
 def brief(value: Any) -> str:
@@ -107,6 +118,37 @@ def brief(value: Any) -> str:
         return " ".join(shorten.repr(value).split())
     except ValueError:  # a whole number of more digits than Python prints
         return f"an enormous {type(value).__name__}"
+
+
+def one_line(error: BaseException, most: int = 1000) -> str:
+    r"""Return an exception's message on one line, cut after `most` characters; its type where it has no message.
+
+    Examples:
+        >>> one_line(ValueError("too small\nsee the manual")), one_line(ValueError())
+        ('too small see the manual', 'ValueError')
+    """
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
+@contextlib.contextmanager
+def noting(notes: list[str], failure: str) -> Iterator[None]:
+    """Let what only decorates a result fail: add a note with the reason, and continue after the block.
+
+    Args:
+        notes: Where the note goes.
+        failure: What did not work; the note begins with it.
+
+    Examples:
+        >>> notes = []
+        >>> with noting(notes, "The ratio is missing"):
+        ...     1 / 0
+        >>> notes
+        ['The ratio is missing (division by zero).']
+    """
+    try:
+        yield
+    except Exception as error:
+        notes.append(f"{failure} ({one_line(error, 200)}).")
 
 
 def reason(error: Exception) -> str:

@@ -16,7 +16,7 @@ import marshal
 import os
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FunctionType
@@ -25,6 +25,7 @@ from typing import Any
 from torch import nn
 
 from gam_yolo import registry
+from gam_yolo.arguments import RESNET, leaves
 from gam_yolo.io import file_sha256, text_sha256
 
 __all__ = [
@@ -62,10 +63,7 @@ CUBLAS_WORKSPACE_CONFIG, which Ultralytics sets by itself.
 """
 
 PLUGIN = (
-    *(
-        f"gam_yolo.plugin.{name}"
-        for name in ("autoload", "parse_model", "load", "fuse", "resnet_row", "freeze", "block_training")
-    ),
+    *(f"gam_yolo.plugin.{name}" for name in ("autoload", "parse_model", "load", "fuse", "freeze", "block_training")),
     "gam_yolo.bottleneck",  # what parse_model builds for `inside`, imported by name
 )
 # These only collect blocks; following them would put every block into the identity of each.
@@ -88,9 +86,9 @@ def block_sources(config: Mapping[str, Any]) -> dict[str, str]:
     """
     rows = [row[2:] for section in ("backbone", "head") for row in config.get(section, [])]
     # An argument may name a block too: `AttentionResNet, [nc, resnet50, {block: GAM}]`.
-    texts = set(_texts(rows))
+    texts = {leaf for leaf in leaves(rows) if isinstance(leaf, str)}
     names = {text for text in texts if text in registry.BLOCKS}
-    network = {"AttentionResNet": code_digest("gam_yolo.resnet")} if "AttentionResNet" in texts else {}
+    network = {RESNET: code_digest("gam_yolo.resnet")} if RESNET in texts else {}
     return {name: _class_digest(registry.BLOCKS[name]) for name in sorted(names)} | network
 
 
@@ -169,15 +167,6 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 def _shown(value: object) -> str:
     return "not set" if value in (None, "") else str(value)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Yield the texts in nested lists and mappings."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (list, dict)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _texts(item)
 
 
 def _class_digest(block: type[nn.Module]) -> str:

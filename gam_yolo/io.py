@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element
 
 import yaml
 
-from gam_yolo.errors import UserError
+from gam_yolo.errors import UserError, one_line
 
 __all__ = [
     "file_sha256",
@@ -30,6 +30,7 @@ __all__ = [
     "text_sha256",
     "write",
     "xml_number",
+    "yaml_error",
 ]
 
 
@@ -54,10 +55,9 @@ def read_text(path: Path, expected: str) -> str:
         if len(text) > _MOST_OF_A_DEVICE and not path.is_file():
             raise UserError("does not end", at=path, expected=expected)
         return text
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}). Expected {expected}.") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text. Expected {expected}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        problem = f"cannot be read ({error.strerror})" if isinstance(error, OSError) else "is not UTF-8 text"
+        raise UserError(problem, at=path, expected=expected) from None
 
 
 def read_json(path: Path) -> Any:
@@ -70,10 +70,8 @@ def read_json(path: Path) -> Any:
     try:
         return _decode(text)
     except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}, line {error.lineno}, column {error.colno}: is not valid JSON ({error.msg}). "
-            "Was the file cut off while it was written?"
-        ) from None
+        at, fix = f"{path}, line {error.lineno}, column {error.colno}", "Was the file cut off while it was written?"
+        raise UserError(f"is not valid JSON ({error.msg})", at=at, fix=fix) from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists nested without end
         raise UserError(f"{path}: cannot be read as JSON ({error}).") from None
 
@@ -161,8 +159,7 @@ def yaml_error(error: Exception, name: str, expected: str) -> UserError:
     if isinstance(error, yaml.MarkedYAMLError):
         at = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         reason = error.problem or ""
-    reason = reason or " ".join(str(error).split())[:80] or type(error).__name__
-    return UserError(f"{name}{at}: is not valid YAML ({reason}). Expected {expected}.")
+    return UserError(f"is not valid YAML ({reason or one_line(error, 80)})", at=f"{name}{at}", expected=expected)
 
 
 def output_path(path: str | Path, what: str, *endings: str) -> Path:

@@ -127,48 +127,37 @@ class Assumption:
         )
 
 
+_TASKS = "ultralytics.nn.tasks"
+_TRAINER = "ultralytics.engine.trainer"
+_DATA = "ultralytics.data.utils"
+_TORCH = "ultralytics.utils.torch_utils"
+
 ASSUMPTIONS = {
     a.name: a
     for a in (
         Assumption("ultralytics", "YOLO", (), "load checkpoints and train models"),
         Assumption("ultralytics", "YOLO.task_map", (), "find the model class of a task"),
-        Assumption("ultralytics.nn.tasks", "parse_model", ("d", "ch"), "build rows that name a block", wrapped=True),
-        Assumption(
-            "ultralytics.nn.tasks", "BaseModel.load", ("weights", "verbose"), "load weights by structure", wrapped=True
-        ),
-        Assumption("ultralytics.nn.tasks", "BaseModel.fuse", (), "fold the blocks' batch norms", wrapped=True),
-        Assumption(
-            "ultralytics.nn.tasks",
-            "DetectionModel.__init__",
-            ("cfg",),
-            "explain a model that does not run",
-            wrapped=True,
-        ),
+        Assumption(_TASKS, "parse_model", ("d", "ch"), "build rows that name a block", wrapped=True),
+        Assumption(_TASKS, "BaseModel.load", ("weights", "verbose"), "load weights by structure", wrapped=True),
+        Assumption(_TASKS, "BaseModel.fuse", (), "fold the blocks' batch norms", wrapped=True),
+        Assumption(_TASKS, "DetectionModel.__init__", ("cfg",), "explain a model that does not run", wrapped=True),
         Assumption("ultralytics.utils.checks", "check_file", ("file",), "find our YAMLs by bare name", wrapped=True),
         Assumption("ultralytics.cfg", "entrypoint", (), "end the yolo command with a one-line error", wrapped=True),
+        Assumption(_TRAINER, "BaseTrainer._setup_train", (), "apply `freeze` to base rows", wrapped=True),
+        Assumption(_TRAINER, "BaseTrainer.set_model_attributes", (), "apply `freeze` to base rows"),
         Assumption(
-            "ultralytics.engine.trainer", "BaseTrainer._setup_train", (), "apply `freeze` to base rows", wrapped=True
-        ),
-        Assumption("ultralytics.engine.trainer", "BaseTrainer.set_model_attributes", (), "apply `freeze` to base rows"),
-        Assumption(
-            "ultralytics.engine.trainer",
-            "BaseTrainer.build_optimizer",
-            ("model",),
-            "apply `block_lr` and `block_epochs`",
-            wrapped=True,
+            _TRAINER, "BaseTrainer.build_optimizer", ("model",), "apply `block_lr` and `block_epochs`", wrapped=True
         ),
         Assumption("ultralytics.nn.modules.block", "Bottleneck", (), "put blocks inside C2f, C3 and C3k2"),
-        Assumption("ultralytics.nn.tasks", "C2fAttn", (), "run the layers that read text"),
-        Assumption("ultralytics.nn.tasks", "ImagePoolingAttn", (), "run the layers that read text"),
-        Assumption("ultralytics.nn.tasks", "BaseModel", (), "tell whole models from layers"),
-        Assumption("ultralytics.nn.tasks", "Ensemble", (), "tell whole models from layers"),
-        Assumption("ultralytics.nn.tasks", "guess_model_task", ("model",), "find the task of a model YAML"),
-        Assumption("ultralytics.nn.tasks", "torch_safe_load", ("weight",), "read a checkpoint"),
-        Assumption(
-            "ultralytics.nn.tasks", "guess_model_scale", ("model_path",), "read the scale letter in a file name"
-        ),
-        Assumption("ultralytics.nn.tasks", "DetectionModel", ("cfg", "verbose"), "count a model's GFLOPs"),
-        Assumption("ultralytics.nn.tasks", "ClassificationModel", ("cfg", "verbose"), "count a classifier's GFLOPs"),
+        Assumption(_TASKS, "C2fAttn", (), "run the layers that read text"),
+        Assumption(_TASKS, "ImagePoolingAttn", (), "run the layers that read text"),
+        Assumption(_TASKS, "BaseModel", (), "tell whole models from layers"),
+        Assumption(_TASKS, "Ensemble", (), "tell whole models from layers"),
+        Assumption(_TASKS, "guess_model_task", ("model",), "find the task of a model YAML"),
+        Assumption(_TASKS, "torch_safe_load", ("weight",), "read a checkpoint"),
+        Assumption(_TASKS, "guess_model_scale", ("model_path",), "read the scale letter in a file name"),
+        Assumption(_TASKS, "DetectionModel", ("cfg", "verbose"), "count a model's GFLOPs"),
+        Assumption(_TASKS, "ClassificationModel", ("cfg", "verbose"), "count a classifier's GFLOPs"),
         Assumption("ultralytics.nn.autobackend", "check_class_names", ("names",), "name ImageNet's classes in words"),
         Assumption("ultralytics.utils.checks", "check_yaml", ("file", "hard"), "find a YAML by its bare name"),
         Assumption("ultralytics.utils", "LOGGER", (), "leave out the log of models that are only measured"),
@@ -176,14 +165,14 @@ ASSUMPTIONS = {
         Assumption("ultralytics.utils", "WEIGHTS_DIR", (), "find pretrained weights without a download"),
         Assumption("ultralytics.utils", "RUNS_DIR", (), "put results where Ultralytics puts its own"),
         Assumption("ultralytics.cfg", "get_cfg", ("overrides",), "check the values of train arguments"),
-        Assumption("ultralytics.data.utils", "check_det_dataset", ("dataset", "autodownload"), "read a dataset YAML"),
-        Assumption("ultralytics.data.utils", "check_cls_dataset", ("dataset", "split"), "fetch classified images"),
+        Assumption(_DATA, "check_det_dataset", ("dataset", "autodownload"), "read a dataset YAML"),
+        Assumption(_DATA, "check_cls_dataset", ("dataset", "split"), "fetch classified images"),
         Assumption("ultralytics.data", "ClassificationDataset", ("root", "args", "prefix"), "read classified images"),
         Assumption("ultralytics.data", "build_dataloader", ("shuffle",), "validate a classifier image by image"),
-        Assumption("ultralytics.data.utils", "DATASETS_DIR", (), "find a dataset that is yet to be prepared"),
-        Assumption("ultralytics.data.utils", "img2label_paths", ("img_paths",), "find an image's label file"),
-        Assumption("ultralytics.data.utils", "IMG_FORMATS", (), "tell images from other files"),
-        Assumption("ultralytics.data.utils", "exif_size", ("img",), "read an image's size as it is trained on"),
+        Assumption(_DATA, "DATASETS_DIR", (), "find a dataset that is yet to be prepared"),
+        Assumption(_DATA, "img2label_paths", ("img_paths",), "find an image's label file"),
+        Assumption(_DATA, "IMG_FORMATS", (), "tell images from other files"),
+        Assumption(_DATA, "exif_size", ("img",), "read an image's size as it is trained on"),
         Assumption(
             "ultralytics.data.build",
             "build_yolo_dataset",
@@ -200,10 +189,10 @@ ASSUMPTIONS = {
             "validate without a time limit",
             formerly="ultralytics.utils.ops",
         ),
-        Assumption("ultralytics.utils.torch_utils", "get_flops", ("model", "imgsz"), "count a model's GFLOPs"),
-        Assumption("ultralytics.utils.torch_utils", "get_num_params", ("model",), "count a model's parameters"),
-        Assumption("ultralytics.utils.torch_utils", "select_device", ("device", "verbose"), "choose a device"),
-        Assumption("ultralytics.utils.torch_utils", "strip_optimizer", ("f",), "finish a resumed training"),
+        Assumption(_TORCH, "get_flops", ("model", "imgsz"), "count a model's GFLOPs"),
+        Assumption(_TORCH, "get_num_params", ("model",), "count a model's parameters"),
+        Assumption(_TORCH, "select_device", ("device", "verbose"), "choose a device"),
+        Assumption(_TORCH, "strip_optimizer", ("f",), "finish a resumed training"),
     )
 }
 """By name."""
@@ -505,7 +494,7 @@ def is_quiet() -> bool:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drop what Ultralytics logs from this thread; other threads are not affected, and no setting is left behind."""
+    """Drop what Ultralytics logs from this thread; other threads are not affected, and no setting stays changed."""
     logger: logging.Logger = get("LOGGER")
     thread = threading.get_ident()
     with _lock:

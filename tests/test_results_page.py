@@ -103,7 +103,9 @@ def test_movement_is_that_of_the_report(page: str, root: Path, name: str) -> Non
     report = json.loads((root / "docs/results" / f"{TABLES[name]}.json").read_text(encoding="utf-8"))
     rows = [
         f"| {variant['name']} | "
-        + " | ".join(f"{100 * block['change']:,.{1 if block['change'] < 0.1 else 0}f} %" for block in variant["movement"])
+        + " | ".join(
+            f"{100 * block['change']:,.{1 if block['change'] < 0.1 else 0}f} %" for block in variant["movement"]
+        )
         + " |"
         for variant in report["variants"]
         if variant.get("movement")

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gam_yolo import ultralytics_api
-from gam_yolo.errors import UserError, brief, similar
+from gam_yolo.errors import UserError, brief, one_line, similar
 from gam_yolo.io import read_json, text_sha256
 
 __all__ = [
@@ -146,7 +146,7 @@ def read_labelled_images(data: str | Path, split: str = "val") -> LabelledImages
                 str(root), ultralytics_api.validated_arguments(), prefix=root.name
             )
         except Exception as error:
-            raise UserError(f"cannot be read ({' '.join(str(error).split())[:200]})", at=root) from None
+            raise UserError(f"cannot be read ({one_line(error, 200)})", at=root) from None
     listed = [PurePath(os.path.relpath(sample[0], root)).as_posix() for sample in dataset.samples]
     files = tuple(sorted(listed))
     if not files:

@@ -69,7 +69,7 @@ class _Columns:
         """Return the boxes, shape (records, 4), and the scores, shape (records,).
 
         Raises:
-            UserError: A score or a box is none.
+            UserError: A value is no score or no box.
         """
         if self.error:
             raise self.error
@@ -96,19 +96,18 @@ def read_detections(path: str | Path, truth: GroundTruth, whole: bool = False) -
     return detections
 
 
-def parse_detections(records: Records, truth: GroundTruth, source: str, proven: bool = True) -> Detections:
-    """Turn the records of a COCO result file into `Detections`; see `read_detections`.
+def parse_detections(records: Records, truth: GroundTruth, source: str) -> Detections:
+    """Turn records whose `category_id` is known to be that of `truth` into `Detections`; see `read_detections`.
 
     Args:
         records: The records.
         truth: What the detections are compared with.
         source: Where the records are from, for messages.
-        proven: Whether `category_id` is known to be that of `truth`.
 
     Raises:
         UserError: As in `read_detections`.
     """
-    return _parse(_Columns(source, [records]), truth, proven)
+    return _parse(_Columns(source, [records]), truth, proven=True)
 
 
 def _read(path: Path) -> _Columns:
@@ -331,7 +330,7 @@ def _evidence(label: NDArray[np.intp], truth: GroundTruth, found: NDArray[np.int
 
     Of each class with five objects found or more, the winner is the class that most of their detections have. A weak
     detector confuses classes, but takes several for one that it knows. Wrong numbers swap or shift: each class has
-    another winner, which is none that is its own.
+    another winner, and none wins its own class.
     """
     winner = {}
     for own in np.unique(truth.label[found >= 0]):

@@ -28,6 +28,7 @@ from gam_yolo.blocks.parts import Start
 from gam_yolo.checkpoints import trusting
 from gam_yolo.errors import UserError, option, reason
 from gam_yolo.io import output_path
+from gam_yolo.movement import STILL
 from gam_yolo.report.files import output_folder
 from gam_yolo.report.formatting import printable
 from gam_yolo.report.predictions import Settings, check_device, load
@@ -35,8 +36,6 @@ from gam_yolo.report.schema import check_replicates
 from gam_yolo.report.variants import Paths, find_files, name_arguments
 
 __all__ = ["look", "split_arguments"]
-
-_IDENTITY = 0.01  # a block that changes its input by less counts as the identity
 
 
 class _Frame(NamedTuple):
@@ -97,14 +96,9 @@ def look(
     Raises:
         UserError: A checkpoint or the images cannot be read.
     """
-    for name, value, least in (
-        ("imgsz", imgsz, 1),
-        ("batch", batch, 1),
-        ("limit", limit, 1),
-        ("pictures", pictures, 0),
-        ("vid_stride", vid_stride, 1),
-    ):
-        if value is not None and value < least:
+    settings = Settings(str(data) if data is not None else None, split, imgsz, batch, device)
+    for name, value, least in (("limit", limit, 1), ("pictures", pictures, 0), ("vid_stride", vid_stride, 1)):
+        if value < least:
             raise UserError(f"{option(name)} is {value}", expected=f"{least} or more")
     check_replicates(replicates)
     if not 0 <= confidence <= 1:
@@ -141,9 +135,8 @@ def look(
                 raise UserError(f"there is no image in {source}", expected="images, or a video")
             looked = LookedModel(name, str(files[name]), reader.blocks(), reader.faithfulness())
             if data is not None and looked.blocks:
-                how = Settings(str(data), split, imgsz, batch, device)
                 whole, worth = measure_worth(
-                    files[name], looked.blocks, how, replicates=replicates, trust=trust, progress=progress
+                    files[name], looked.blocks, settings, replicates=replicates, trust=trust, progress=say
                 )
                 looked = replace(looked, AP=whole, worth=worth)
             found.append(looked)
@@ -283,7 +276,7 @@ class _Reader:
         found = []
         for path, block in self._blocks.items():
             change = float(np.mean(self._changes[path]))
-            what = "still the identity: it changes" if change < _IDENTITY else "changes"
+            what = "still the identity: it changes" if change < STILL else "changes"
             gates = tuple(values.summary() for values in self._gates[path].values())
             finding = f"{what} its input by {100 * change:.{1 if change < 0.1 else 0}f} %"
             found.append(Block(path, type(block).__name__, _start(block), change, finding, gates))

@@ -13,6 +13,7 @@ from torch import Tensor
 from gam_yolo.attention.gates import BY_CHANNEL, BY_POSITION
 from gam_yolo.attention.schema import Gate
 from gam_yolo.errors import UserError
+from gam_yolo.report.formatting import listed
 
 __all__ = ["GateValues", "chance_inside"]
 
@@ -108,7 +109,7 @@ class GateValues:
             return f"constant: {sample.mean():.2f} everywhere, it scales the map and selects nothing"
         axes = zip(("channels", "positions", "images"), spread, strict=True)
         varies = [name for name, value in axes if value >= _NEAR * scale]
-        found = f"varies over {_listed(varies)}" if varies else "varies a little"
+        found = f"varies over {listed(varies)}" if varies else "varies a little"
         if len(self.means) > 1 and varies == ["channels"]:
             found = "a fixed scale for each channel: the same at every position and for every image"
         found += f"; {at_ends}" if ends >= _MANY else ""
@@ -139,7 +140,3 @@ def chance_inside(values: Values, boxes: NDArray[Any], size: tuple[int, int]) ->
         return math.nan
     ranks = rankdata(values).reshape(values.shape)  # SciPy flattens, or keeps the shape, by release
     return float((ranks[inside].sum() - n * (n + 1) / 2) / (n * m))
-
-
-def _listed(names: list[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

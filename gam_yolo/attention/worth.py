@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -31,7 +30,7 @@ def measure_worth(
     *,
     replicates: int = 1000,
     trust: bool = False,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[float | None, tuple[Worth, ...]]:
     """Measure what each block of a checkpoint is worth, without any training.
 
@@ -61,8 +60,8 @@ def measure_worth(
         files: dict[str, Paths] = {"whole": checkpoint}
         for number, (label, paths) in enumerate(removed.items()):
             files[label] = save_without(checkpoint, paths, Path(folder) / f"{number}.pt")
-        request = Request(find_variants(files), settings, Statistics(replicates=replicates))
-        found = run(replace(request, progress=progress) if progress else request, scores_only=True)
+        request = Request(find_variants(files), settings, Statistics(replicates=replicates), progress=progress)
+        found = run(request, scores_only=True)
     worth, main = [], found.about.main
     for label in removed:
         variant = found.variants[label]

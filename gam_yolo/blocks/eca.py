@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gam_yolo.blocks.parts import Start, check_kernel
 
-__all__ = ["ECA", "kernel_for"]
+__all__ = ["ECA", "KERNELS", "kernel_for"]
 
 KERNELS = (1, 3, 5, 7, 9)
 

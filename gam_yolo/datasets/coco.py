@@ -1,8 +1,9 @@
 """Prepare a dataset from COCO's format, as COCO and Roboflow lay it out.
 
-Ultralytics' own `convert_coco` (8.4.190) is not used: it does not clip, so one box beyond the border makes Ultralytics
-drop the whole image as corrupt; it maps ids by COCO's table or as `id - 1`, which writes `None` or a wrong class for
-other datasets; it counts nothing it leaves out; and it writes in place, which an interruption spoils.
+Ultralytics' own `convert_coco` (8.4.190) is not used, for four reasons. It does not clip, so one box beyond the border
+makes Ultralytics drop the whole image as corrupt. It maps ids by COCO's table or as `id - 1`, which writes `None` or a
+wrong class for other datasets. It does not count what it leaves out. It writes in place, so an interruption leaves a
+folder that looks complete.
 """
 
 from __future__ import annotations

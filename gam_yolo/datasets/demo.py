@@ -1,9 +1,9 @@
 """A detection set rendered on the spot: no download, seconds to make, the same bits for the same seed.
 
-Each scene is a stack of layers over a textured ground: objects of six classes and distractors (slabs and domes that
-wear the classes' textures), shaded, with shadows, then lit unevenly, blurred and given noise. Colours are drawn at
-random for every layer, so only shape and texture tell a class. Boxes enclose what is visible of an object, as in COCO
-and VOC; an object of which less than `VISIBLE_SHARE` is visible gets none.
+Each scene is a stack of layers over a textured ground: objects of six classes, and distractors (slabs and domes with
+the classes' textures). They are shaded and have shadows. The scene is lit unevenly, blurred and given noise. Colours
+are drawn at random for every layer, so only shape and texture tell a class. Boxes enclose what is visible of an object,
+as in COCO and VOC; an object of which less than `VISIBLE_SHARE` is visible gets none.
 """
 
 from __future__ import annotations

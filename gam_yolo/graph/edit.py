@@ -54,9 +54,7 @@ def insert(graph: Graph, after: Iterable[int], block: str, args: list[Any], feed
     """
     rows = sorted(set(after))
     for row in rows:
-        if not 0 <= row < graph.head.index:
-            what = f"is the head ({graph.head.module})" if row == graph.head.index else "does not exist"
-            raise UserError(f"row {row} {what}", expected=f"a row from 0 to {graph.head.index - 1} for {block}")
+        graph.before_head(row, block)
         if feeds == "next" and row not in graph.layers[row + 1].sources:
             readers = ", ".join(str(graph.layers[i]) for i in graph.readers(row)) or "no row"
             raise UserError(

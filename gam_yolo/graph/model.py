@@ -128,6 +128,21 @@ class Graph:
         """Return the rows that read row `index`."""
         return [layer.index for layer in self.layers if index in layer.sources]
 
+    def before_head(self, row: int, what: str) -> Layer:
+        """Return a row before the head.
+
+        Args:
+            row: Its number.
+            what: What it is for, for the error message.
+
+        Raises:
+            UserError: It is the head, or does not exist.
+        """
+        if 0 <= row < self.head.index:
+            return self.layers[row]
+        problem = f"is the head ({self.head.module})" if row == self.head.index else "does not exist"
+        raise UserError(f"row {row} {problem}", expected=f"a row from 0 to {self.head.index - 1} for {what}")
+
     def reference_errors(self, name: str, rows: Sequence[object]) -> Iterator[RowError]:
         """Yield an error for each source that is not a row before its reader.
 

@@ -218,7 +218,7 @@ def place_block(
             _check_keeps_shape(document, row, shapes)
             layers[row] = layers[row].replaced(module, given)
     for row in rows.get("inside", ()):
-        if held := _row(graph, row, block).inside:
+        if held := graph.before_head(row, block).inside:
             raise UserError(
                 f"has {as_list(held)[0]} inside already",
                 at=f"{document.name}, {graph.layers[row]}",
@@ -236,17 +236,9 @@ def place_block(
     return edit, placed
 
 
-def _row(graph: Graph, row: int, block: str) -> Layer:
-    """Return a row that a block can be placed at."""
-    if row >= graph.head.index:
-        what = f"is the head ({graph.head.module})" if row == graph.head.index else "does not exist"
-        raise UserError(f"row {row} {what}", expected=f"a row from 0 to {graph.head.index - 1} for {block}")
-    return graph.layers[row]
-
-
 def _read_by(graph: Graph, row: int, block: str, feeds: str) -> Sequence[int]:
     """Return the rows after which a block stands that is placed before `row`."""
-    reader = graph.head if row == graph.head.index else _row(graph, row, block)
+    reader = graph.head if row == graph.head.index else graph.before_head(row, block)
     if IMAGE in reader.sources:
         raise UserError(
             f"{reader} reads the image, so no {block} can be placed before it", fix="Place it after the row"
@@ -257,7 +249,7 @@ def _read_by(graph: Graph, row: int, block: str, feeds: str) -> Sequence[int]:
 
 
 def _check_keeps_shape(document: Document, row: int, shapes: Sequence[Sequence[Shape | None]]) -> None:
-    layer = _row(document.graph, row, "a replacement")
+    layer = document.graph.before_head(row, "a replacement")
     source = layer.sources[0]
     for measured in shapes:
         before = measured[source] if source != IMAGE else None

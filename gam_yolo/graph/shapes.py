@@ -14,7 +14,7 @@ import functools
 import importlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from gam_yolo import registry, ultralytics_api
-from gam_yolo.arguments import RowError, bind, source
+from gam_yolo.arguments import RESNET, RowError, bind, leaves, source
 from gam_yolo.errors import UserError, brief, reason
 from gam_yolo.graph.edit import remove
 from gam_yolo.graph.model import NO_MAP, Graph, check_classes
@@ -47,8 +47,6 @@ SIDE = 512  # pixels of the square image that is run through; a power of two, so
 MOST_REPEATS = 100
 MOST_DEPTH = 10
 LARGEST = 1 << 16
-
-RESNET = "AttentionResNet"  # of `gam_yolo.resnet`, which is imported where a row names it, as torchvision is
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,8 @@ def measure(config: Mapping[str, Any], name: str, scale: str = "") -> list[Shape
             raise RowError(
                 name, layer.index, row, f"repeats is {brief(layer.repeats)}", expected=f"at most {MOST_REPEATS}"
             )
-        if too_large := next(_numbers_beyond(layer.args, LARGEST), None):
+        numbers = (leaf for leaf in leaves(layer.args) if isinstance(leaf, (int, float)))
+        if too_large := next((number for number in numbers if not abs(number) <= LARGEST), None):
             raise RowError(name, layer.index, row, f"the argument {brief(too_large)} is larger than any layer accepts")
     try:
         return _from_base(harmless(config, scale), graph, channels)
@@ -311,12 +310,3 @@ def _shown(out: Any) -> str:
     if isinstance(out, Tensor) and out.ndim == 4 and out.shape[2]:
         return f"of {out.shape[1]} channels at stride {SIDE / out.shape[2]:g}"
     return f"which {NO_MAP}"
-
-
-def _numbers_beyond(value: Any, limit: int) -> Iterator[int | float]:
-    """Yield the numbers beyond `limit` in nested arguments."""
-    if isinstance(value, (int, float)) and not abs(value) <= limit:
-        yield value
-    elif isinstance(value, (list, dict)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _numbers_beyond(item, limit)

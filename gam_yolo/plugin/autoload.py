@@ -28,7 +28,6 @@ PATCHES = {
         "gam_yolo.plugin.fuse",
         "gam_yolo.plugin.detection_model",
         "gam_yolo.plugin.parse_model",  # after these: where one of them does not fit, no block is built
-        "gam_yolo.plugin.resnet_row",
     ),
     "ultralytics.engine.trainer": ("gam_yolo.plugin.freeze", "gam_yolo.plugin.block_training"),
     "ultralytics.cfg": ("gam_yolo.plugin.entrypoint",),

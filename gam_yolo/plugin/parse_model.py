@@ -2,12 +2,16 @@
 
 Ultralytics' parser looks a name up in its module's globals, and passes channels only to the classes that it knows.
 Its one built-in whose row gets exactly the channels of its input is `nn.BatchNorm2d`. So a model with blocks is parsed
-twice. First on the meta device with a batch norm in each block's place, which gives the channels for every family,
-scale and `from` by the parser's own rules (about 50 ms, no memory, no random numbers, so seeds give what they gave).
-Then for good, with these channels written before the rows' own arguments.
+twice. First on the meta device with a batch norm in each block's place. This gives the channels for every family, scale
+and `from` by the parser's own rules. It takes about 50 ms, no memory and no random numbers, so seeds give what they
+gave. Then the model itself is built, with these channels written before the rows' own arguments.
 
 A row `[-1, 3, C2f, [128, True, {inside: GAM}]]` is built by Ultralytics without the mapping. Its bottlenecks then get
 the block, see `gam_yolo.bottleneck`.
+
+A classification model's YAML can name `AttentionResNet`, a whole network, as its only row. The number of classes takes
+the place that a block's channels have. Its class is imported only where a row names it: torchvision's models take about
+a second.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import wrapt
 from torch import nn
 
 from gam_yolo import registry, ultralytics_api
-from gam_yolo.arguments import INSIDE, REPLACES, as_list, bind, is_placed, row_error, source, take
+from gam_yolo.arguments import INSIDE, REPLACES, RESNET, as_list, bind, is_placed, row_error, source, take
 from gam_yolo.errors import UserError, brief
 from gam_yolo.graph.model import NO_MAP, Graph, Layer, check_classes
 from gam_yolo.meta import meta_device
@@ -47,6 +51,8 @@ def patch(tasks: ModuleType) -> None:
     """
     parse_model = ultralytics_api.ASSUMPTIONS["parse_model"].get(tasks)
     importlib.import_module("gam_yolo.bottleneck")  # restricted loading cannot ask for its class: known before
+    if getattr(tasks, "SAFE_LOAD", False):
+        importlib.import_module("gam_yolo.resnet")  # likewise
     signature = inspect.signature(parse_model)
 
     def parse(wrapped: Callable[..., Parsed], _: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Parsed:
@@ -57,6 +63,7 @@ def patch(tasks: ModuleType) -> None:
             return wrapped(*given.args, **given.kwargs)
 
         model = given.arguments["d"]
+        _place_resnet(tasks, model)
         try:
             return _parse(tasks, build, model, given.arguments.get("verbose", True))
         except UserError:
@@ -128,9 +135,7 @@ def _parse(
             bound = bind(layer.module, block, found, layer.args)
         except UserError as error:
             raise row_error(model, layer.index, row, error) from error.__cause__
-        # The parser replaces a string that is the name of one of its own variables ("scale", "width"), but takes a
-        # quoted one as it is.
-        row[3] = [repr(a) if isinstance(a, str) else a for a in bound]
+        row[3] = [*map(_quoted, bound)]
         setattr(tasks, layer.module, block)
     inside = {layer.index: _bound_inside(model, layer, layers[layer.index]) for layer in graph.layers if _holds(layer)}
     if not ultralytics_api.is_quiet():
@@ -141,6 +146,35 @@ def _parse(
         if verbose:
             tasks.LOGGER.info(line)
     return built
+
+
+def _place_resnet(tasks: ModuleType, model: dict[str, Any]) -> None:
+    """Complete the row that names the network, in place as the parser itself does, and hand the parser its class."""
+    rows = [*(model.get("backbone") or ()), *(model.get("head") or ())]
+    for i, row in enumerate(rows):
+        if not (isinstance(row, list) and len(row) > 2 and row[2] == RESNET):
+            continue
+        network = importlib.import_module("gam_yolo.resnet").AttentionResNet
+        if len(row) != 4 or row[:2] != [-1, 1] or len(rows) > 1:
+            only = f"Write it as the only row, [-1, 1, {RESNET}, [nc]]"
+            raise row_error(model, i, row, f"{RESNET} is a whole network", fix=only)
+        if not isinstance(row[3], list) or row[3][:1] != ["nc"]:
+            fix = f"Write [-1, 1, {RESNET}, [nc]]"
+            raise row_error(model, i, row, "the first argument is not the number of classes", fix=fix)
+        try:
+            bound = bind(RESNET, network, model["nc"], row[3][1:])
+        except UserError as error:
+            raise row_error(model, i, row, error) from error.__cause__
+        row[3] = ["nc", *map(_quoted, bound[1:])]
+        setattr(tasks, RESNET, network)
+
+
+def _quoted(argument: Any) -> Any:
+    """Return an argument as the parser takes it: it replaces a text that is the name of one of its own variables.
+
+    Such names are "scale" and "width". A quoted text is taken as it is.
+    """
+    return repr(argument) if isinstance(argument, str) else argument
 
 
 def _holds(layer: Layer) -> bool:

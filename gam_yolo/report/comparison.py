@@ -30,11 +30,11 @@ from gam_yolo.evaluation import (
 )
 from gam_yolo.evaluation.groups import Groups
 from gam_yolo.evaluation.statistics import MIN_IMAGES
-from gam_yolo.report.formatting import signed, signed_span
+from gam_yolo.report.formatting import listed, signed, signed_span
 from gam_yolo.report.schema import Difference, Differences, Statistics, Value, VariantResult
 from gam_yolo.report.tasks import DETECT, Task
 
-__all__ = ["Statistics", "compare_detections", "compare_samples", "headline", "listed"]
+__all__ = ["Statistics", "compare_detections", "compare_samples", "headline"]
 
 T = TypeVar("T")
 
@@ -258,8 +258,3 @@ def _too_few(truth: GroundTruth | LabelledImages) -> str:
             shown = few if len(few) < 5 else [*few[:3], f"{len(few) - 3} more"]
             return f"that depends too much on the rare {'class' if len(few) == 1 else 'classes'} {listed(shown)}"
     return "there are too few images"
-
-
-def listed(names: list[str]) -> str:
-    """Write names as a list in a sentence."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -6,7 +6,6 @@ import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +14,7 @@ import numpy as np
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.images import ImageFinder, base_name, image_files, images_unused
 from gam_yolo.annotations.yolo import dataset
-from gam_yolo.errors import UserError, similar
+from gam_yolo.errors import UserError, noting, similar
 from gam_yolo.evaluation import Detections, GroundTruth, parse_detections, read_detections, read_truth
 from gam_yolo.evaluation.matching import MAX_DETECTIONS
 from gam_yolo.report.comparison import compare_detections
@@ -25,7 +24,7 @@ from gam_yolo.report.gallery import differing_images, match_confident
 from gam_yolo.report.groups import declared_groups, describe_groups
 from gam_yolo.report.predictions import Predicted, Settings, Validated, Validation, run_validator
 from gam_yolo.report.schema import Data, Picture, Statistics, VariantResult
-from gam_yolo.report.task_evaluation import Request, TaskEvaluation, or_note
+from gam_yolo.report.task_evaluation import Request, TaskEvaluation
 
 __all__ = ["DetectorEvaluation", "DetectorValidation"]
 
@@ -136,7 +135,9 @@ class DetectorEvaluation(TaskEvaluation[Detections]):
             validated = any(path.suffix == ".pt" for variant in request.variants for path in variant.paths)
             truth = read_truth(settings.data, request.gt, settings.split, log=False, leave_out=validated)
         problems: list[str] = []
-        files = or_note(problems, "No image could be drawn", partial(_image_files, truth, settings)) or {}
+        files: dict[int, Path] = {}
+        with noting(problems, "No image could be drawn"):
+            files = _image_files(truth, settings)
         declared, groups = declared_groups(settings, truth, files)
         return cls(DetectorValidation(truth, settings), files, groups, declared, tuple(problems))
 

@@ -18,7 +18,6 @@ from gam_yolo.evaluation.statistics import MIN_IMAGES
 from gam_yolo.io import file_sha256, read_yaml
 from gam_yolo.known_faults import fault_notes
 from gam_yolo.report.comparison import headline
-from gam_yolo.report.groups import describe_groups
 from gam_yolo.report.predictions import Predicted
 from gam_yolo.report.protocol import Protocol
 from gam_yolo.report.result import Comparison
@@ -26,6 +25,7 @@ from gam_yolo.report.schema import (
     BestEpoch,
     CommonProtocol,
     Cost,
+    ImageGroups,
     RunResult,
     Scores,
     Training,
@@ -62,7 +62,12 @@ def assemble(
         costs: The costs of the variants that have checkpoints.
         notes: What else a reader has to know.
     """
-    statistics, groups, task = request.statistics, evaluation.groups, evaluation.validation.task
+    statistics, groups, task, data = (
+        request.statistics,
+        evaluation.groups,
+        evaluation.validation.task,
+        evaluation.data(),
+    )
     variants = {
         name: replace(
             found,
@@ -75,10 +80,10 @@ def assemble(
     return Comparison(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         headline=headline(variants, baseline, truth, statistics.level, TASKS[task]),
-        notes=(*evaluation.notes(variants, predicted), *notes, *_group_notes(groups)),
+        notes=(*evaluation.notes(variants, predicted), *notes, *_group_notes(groups, data.groups)),
         baseline=baseline,
         control=request.control,
-        data=evaluation.data(),
+        data=data,
         protocol=_common_protocol([seed.protocol for seeds in predicted.values() for seed in seeds]),
         statistics=replace(statistics, interval=evaluation.grouped_interval if groups else evaluation.interval),
         versions={name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()},
@@ -117,9 +122,8 @@ def _common_protocol(protocols: list[Protocol]) -> CommonProtocol:
     return CommonProtocol(imgsz, conf, iou, max_det, tuple(sorted({p.ultralytics for p in protocols if p.ultralytics})))
 
 
-def _group_notes(groups: Groups | None) -> Iterator[str]:
+def _group_notes(groups: Groups | None, found: ImageGroups | None) -> Iterator[str]:
     """Say that groups were resampled, and whether they are enough."""
-    found = describe_groups(groups)
     if groups is None or found is None:
         return
     yield (

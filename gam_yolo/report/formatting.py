@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,9 @@ __all__ = [
     "cell",
     "gflops",
     "in_full",
+    "listed",
     "markdown",
+    "plain_text",
     "points",
     "printable",
     "short_path",
@@ -115,8 +118,25 @@ def printable(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """Escape what Markdown would take for markup, so that the text is shown as it is."""
-    return re.sub(r"([\\`*_\[\]<>|~$&#])", r"\\\1", text)
+    """Escape what Markdown would take for markup, and what is not printable, so that the text is shown as it is."""
+    return re.sub(r"([\\`*_\[\]<>|~$&#])", r"\\\1", printable(text))
+
+
+def plain_text(headline: str, table: Sequence[Sequence[str]], notes: Iterable[str]) -> str:
+    """Lay out a headline, a table and notes for terminals: columns of equal width, a hyphen for a minus sign."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    return "\n".join([headline, "", *lines, "", *notes]).replace(MINUS, "-").strip()
+
+
+def listed(names: list[str]) -> str:
+    """Write names as a list in a sentence.
+
+    Examples:
+        >>> listed(["a", "b", "c"])
+        'a, b and c'
+    """
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def short_path(path: str) -> str:

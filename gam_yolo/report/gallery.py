@@ -22,6 +22,7 @@ CONFIDENCE = 0.25
 """Detections below it are neither drawn nor counted, as in Ultralytics' prediction."""
 
 _SIDE = 380  # longer side of a panel in pixels
+_NUMBER = 3  # images for either side
 # Colours that colour-blind readers tell apart.
 _FOUND, _FALSE, _OBJECT, _IGNORED = (0, 158, 115), (213, 94, 0), (0, 114, 178), (130, 130, 130)
 
@@ -61,7 +62,6 @@ def differing_images(
     files: Mapping[int, Path],
     baseline: tuple[str, Confident],
     variant: tuple[str, Confident],
-    number: int = 3,
 ) -> tuple[list[Picture], dict[str, str]]:
     """Draw the images on which the variant is ahead of the baseline most, and those on which it is behind most.
 
@@ -74,7 +74,6 @@ def differing_images(
         files: Where each image lies, by its index; images that are not there are passed over.
         baseline: Name, and what `match_confident` returned.
         variant: The same.
-        number: Images for either side.
 
     Returns:
         The pictures, and the reason for each image that could not be drawn, by its name.
@@ -90,7 +89,7 @@ def differing_images(
     for candidates in (order[ahead[order]], order[behind[order]][::-1]):
         drawn = 0
         for index in map(int, candidates):
-            if index not in files or drawn == number:
+            if index not in files or drawn == _NUMBER:
                 continue
             name = printable(Path(truth.files[index]).name)
             try:

@@ -7,7 +7,6 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,19 @@ from gam_yolo.errors import UserError, brief
 from gam_yolo.evaluation import holm, verdict
 from gam_yolo.evaluation.meta_analysis import Overall, over_datasets
 from gam_yolo.report import charts, formatting
-from gam_yolo.report.comparison import listed
 from gam_yolo.report.files import REPORT, SavedResult
-from gam_yolo.report.formatting import METRIC_NAMES, MINUS, printable, signed, signed_in_full, signed_span
+from gam_yolo.report.formatting import (
+    METRIC_NAMES,
+    MINUS,
+    listed,
+    plain_text,
+    printable,
+    signed,
+    signed_in_full,
+    signed_span,
+)
 from gam_yolo.report.records import map_text
-from gam_yolo.report.render import environment
+from gam_yolo.report.render import environment, interval
 from gam_yolo.report.result import Comparison
 from gam_yolo.report.schema import Difference
 
@@ -82,7 +89,7 @@ class StudyResult(SavedResult):
 
     def to_markdown(self) -> str:
         """Return the text of `report.md`."""
-        shown = map_text(self, lambda text: formatting.markdown(printable(text)))
+        shown = map_text(self, formatting.markdown)
         return environment().get_template("study.md.j2").render(report=shown)
 
     def to_csv(self) -> str:
@@ -129,9 +136,7 @@ class StudyResult(SavedResult):
             own = (self.difference(variant, reference, dataset) for dataset in self.datasets)
             cells = (signed_in_full(found) if found else "" for found in own)
             table.append((f"{variant} {MINUS} {reference}", *cells, f"{signed_in_full(overall)} {overall.verdict}"))
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = ["   ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
-        return "\n".join([self.headline, "", *lines, "", *self.notes]).replace(MINUS, "-").strip()
+        return plain_text(self.headline, table, self.notes)
 
 
 def summarize(name: str, datasets: Mapping[str, Comparison], notes: Sequence[str] = ()) -> StudyResult:
@@ -225,18 +230,15 @@ def _chart(result: StudyResult) -> str:
     number = {name: i for i, name in enumerate(next(iter(result.datasets.values())).variants)}
     groups = []
     for variant, reference, overall in result.rows():
-        row = partial(_interval, variant=number.get(variant, 1))
-        own = ((name, result.difference(variant, reference, name)) for name in result.datasets)
-        rows = [row(name, found) for name, found in own if found]
-        groups.append((f"{variant} {MINUS} {reference}", [*rows, replace(row("overall", overall), pooled=True)]))
+        found = [
+            *((name, result.difference(variant, reference, name)) for name in result.datasets),
+            ("overall", overall),
+        ]
+        rows = [interval(name, one, number.get(variant, 1), signed(one.value)) for name, one in found if one]
+        groups.append((f"{variant} {MINUS} {reference}", [*rows[:-1], replace(rows[-1], pooled=True)]))
     metric = result.metric
     return (
         charts.forest_groups(f"Difference in {metric} on each dataset", groups, f"points of {metric}").html()
         if groups
         else ""
     )
-
-
-def _interval(label: str, found: Difference | Overall, variant: int) -> charts.Interval:
-    value, low, high = (None if v is None else 100 * v for v in (found.value, found.low, found.high))
-    return charts.Interval(label, value or 0.0, low, high, variant, signed(found.value))

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.classes import LabelledImages, is_ranking_file
-from gam_yolo.errors import UserError, option
+from gam_yolo.errors import UserError, one_line, option
 from gam_yolo.evaluation import GroundTruth
 from gam_yolo.evaluation.groups import GroupSpec
 from gam_yolo.file_digests import FileDigests
@@ -319,8 +319,7 @@ def load(path: Path, task: TaskName | None = "detect") -> Any:
     except UserError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"cannot be loaded as a checkpoint ({reason})", at=path) from None
+        raise UserError(f"cannot be loaded as a checkpoint ({one_line(error, 200)})", at=path) from None
     if task is None:
         return model
     if model.task != task:

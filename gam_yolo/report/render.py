@@ -10,6 +10,7 @@ from typing import TypeVar
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from gam_yolo.evaluation.meta_analysis import Overall
 from gam_yolo.report import charts, formatting
 from gam_yolo.report.files import REPORT, to_json
 from gam_yolo.report.formatting import METRIC_NAMES, MINUS, printable, signed
@@ -17,7 +18,7 @@ from gam_yolo.report.records import map_text
 from gam_yolo.report.schema import ComparisonRecord, Difference, Value, VariantResult
 from gam_yolo.report.tables import csv_text
 
-__all__ = ["draw_charts", "environment", "files", "markdown", "page", "plan_charts"]
+__all__ = ["draw_charts", "environment", "files", "interval", "markdown", "page", "plan_charts"]
 
 C = TypeVar("C", bound=ComparisonRecord)
 
@@ -35,7 +36,7 @@ def files(comparison: C) -> tuple[C, dict[str, str]]:
 
 def markdown(comparison: ComparisonRecord) -> str:
     """Return the text of `report.md`."""
-    shown = map_text(comparison, lambda text: formatting.markdown(printable(text)))
+    shown = map_text(comparison, formatting.markdown)
     return environment().get_template("report.md.j2").render(report=shown, names=_names(comparison))
 
 
@@ -92,7 +93,7 @@ def plan_charts(comparison: ComparisonRecord) -> dict[str, Callable[[], charts.C
     numbered = list(enumerate(variants))
     result: dict[str, Callable[[], charts.Chart]] = {}
     rows = [
-        _interval(f"{variant.name} {MINUS} {reference}", found, i, signed(found.value))
+        interval(f"{variant.name} {MINUS} {reference}", found, i, signed(found.value))
         for i, variant in numbered
         for reference, tree in variant.differences.items()
         if (found := tree[main]).value is not None
@@ -100,7 +101,7 @@ def plan_charts(comparison: ComparisonRecord) -> dict[str, Callable[[], charts.C
     if rows:
         result["differences"] = partial(charts.forest, f"Difference in {score}", rows, f"points of {score}")
     rows = [
-        _interval(f"{METRIC_NAMES[metric]}", found, i, variant.name)
+        interval(f"{METRIC_NAMES[metric]}", found, i, variant.name)
         for metric in comparison.about.charted
         for i, variant in numbered
         if baseline in variant.differences and (found := variant.differences[baseline][metric]).value is not None
@@ -112,7 +113,7 @@ def plan_charts(comparison: ComparisonRecord) -> dict[str, Callable[[], charts.C
         ("latency", "latency_median", "Accuracy against time", "ms per image, median"),
     ):
         spots = [
-            (spent, _interval(variant.name, variant.metrics[main], i))
+            (spent, interval(variant.name, variant.metrics[main], i))
             for i, variant in numbered
             if (spent := getattr(variant.cost, cost, None)) and variant.metrics[main].value is not None
         ]
@@ -156,7 +157,8 @@ def _plan_detection(variants: Sequence[VariantResult]) -> dict[str, Callable[[],
     }
 
 
-def _interval(label: str, found: Value | Difference, variant: int, note: str = "") -> charts.Interval:
+def interval(label: str, found: Value | Difference | Overall, variant: int, note: str = "") -> charts.Interval:
+    """Return a share with its interval as a row of a chart, in points."""
     value, low, high = (None if v is None else 100 * v for v in (found.value, found.low, found.high))
     return charts.Interval(label, value or 0.0, low, high, variant, note)
 
@@ -164,7 +166,7 @@ def _interval(label: str, found: Value | Difference, variant: int, note: str = "
 def _rows(found: Iterable[Value], variants: Iterable[VariantResult]) -> list[charts.Interval]:
     """Name the values of all variants, those that exist."""
     rows = enumerate(zip(variants, found, strict=True))
-    return [_interval(variant.name, value, i) for i, (variant, value) in rows if value.value is not None]
+    return [interval(variant.name, value, i) for i, (variant, value) in rows if value.value is not None]
 
 
 def _spread(variants: Iterable[VariantResult], baseline: str, name: str, main: str) -> float:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
+from gam_yolo.errors import noting
 from gam_yolo.movement import Movement
 from gam_yolo.report.classification import ClassifierEvaluation
 from gam_yolo.report.cost import measure_costs
@@ -20,8 +20,8 @@ from gam_yolo.report.movement import mean_movements, still_notes
 from gam_yolo.report.predictions import Predicted, collect, find_task
 from gam_yolo.report.render import files as report_files
 from gam_yolo.report.result import Comparison
-from gam_yolo.report.schema import Cost, VariantResult
-from gam_yolo.report.task_evaluation import Request, TaskEvaluation, or_note
+from gam_yolo.report.schema import Cost, Picture, VariantResult
+from gam_yolo.report.task_evaluation import Request, TaskEvaluation
 from gam_yolo.report.tasks import TaskName
 
 __all__ = ["run"]
@@ -63,11 +63,13 @@ def _evaluate(request: Request, cache: Path, listing: Path | None, scores_only: 
     # What follows only decorates the result.
     notes: list[str] = []
     if not evaluation.declares_groups:
-        warnings = partial(undeclared_groups, evaluation.validation.truth, evaluation.files, listing)
-        notes += or_note(notes, "Images could not be searched for groups", lambda: list(warnings())) or []
+        with noting(notes, "Images could not be searched for groups"):
+            notes += [*undeclared_groups(evaluation.validation.truth, evaluation.files, listing)]
     compared, costs = _describe(evaluation, request, predicted, compared, notes)
-    pictures = or_note(notes, "No image could be drawn", partial(evaluation.pictures, predictions, notes))
-    return replace(assemble(evaluation, request, predicted, compared, costs, notes), pictures=pictures or ())
+    pictures: tuple[Picture, ...] = ()
+    with noting(notes, "No image could be drawn"):
+        pictures = evaluation.pictures(predictions, notes)
+    return replace(assemble(evaluation, request, predicted, compared, costs, notes), pictures=pictures)
 
 
 def _describe(
@@ -84,11 +86,12 @@ def _describe(
     imgsz = next(seeds[0].protocol.imgsz for name, seeds in predicted.items() if name in checkpoints) or 640
     device, task = request.settings.device, evaluation.validation.task
     request.progress("measuring latency")
-    firsts = {name: paths[0] for name, paths in checkpoints.items()}
-    costs = or_note(notes, "The cost could not be measured", partial(measure_costs, firsts, imgsz, device, task))
+    costs: dict[str, Cost] = {}
+    with noting(notes, "The cost could not be measured"):
+        costs = measure_costs({name: paths[0] for name, paths in checkpoints.items()}, imgsz, device, task)
     movements: dict[str, tuple[Movement, ...]] = {}
     if evaluation.files:
-        measure = partial(mean_movements, checkpoints, [*evaluation.files.values()], imgsz, device, task)
-        movements = or_note(notes, "How far the blocks have moved could not be measured", measure) or {}
+        with noting(notes, "How far the blocks have moved could not be measured"):
+            movements = mean_movements(checkpoints, [*evaluation.files.values()], imgsz, device, task)
     notes += still_notes(movements)
-    return {name: replace(found, movement=movements.get(name, ())) for name, found in compared.items()}, costs or {}
+    return {name: replace(found, movement=movements.get(name, ())) for name, found in compared.items()}, costs

@@ -50,7 +50,7 @@ SCHEMA, SCHEMA_VERSION = "gam-yolo/comparison", 1
 _ABSENT = {"detect": {"task", "top1", "top5"}, "classify": {"AP", "AP50", "precision_recall"}}
 """What `report.json` leaves out, by task; without `task` it is of detectors, as the first version was."""
 
-_ADDED = {"groups", "pair_seeds", "image_variance", "seed_variance", "interaction", "image_dof", "look"}
+_ADDED = {"groups", "pair_seeds", "image_variance", "seed_variance", "interaction", "image_dof", "movement", "look"}
 """What `report.json` leaves out where it says nothing, so that an old report is written as it was."""
 
 
@@ -450,15 +450,12 @@ class ComparisonRecord:
                 for key, value in items
                 # A training's empty curve of AP stays, as readers of the first version expect the key.
                 if (key not in absent or (key == "AP" and value == ()))
-                and not (key in _ADDED and (value is None or value is False))
+                and not (key in _ADDED and (value is None or value is False or value == ()))
             },
         )
         del content["pictures"]
-        variants = list(content["variants"].values())
-        for variant in variants:
-            if not variant["movement"]:
-                del variant["movement"]  # as in reports of versions that did not measure it
-        return {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **content, "variants": variants}
+        content["variants"] = [*content["variants"].values()]
+        return {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **content}
 
 
 def _look_up(known: Mapping[str, T], name: str, what: str) -> T:

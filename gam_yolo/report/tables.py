@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Mapping
 from html import escape
 
-from gam_yolo.report.formatting import METRIC_NAMES, MINUS, cell, gflops, points, signed, signed_span, span
+from gam_yolo.report.formatting import METRIC_NAMES, cell, gflops, plain_text, points, signed, signed_span, span
 from gam_yolo.report.schema import ComparisonRecord, Cost, Difference, Value
 
 __all__ = ["COLUMNS", "csv_text", "html", "main_table", "rows", "text"]
@@ -39,9 +39,7 @@ def main_table(comparison: ComparisonRecord) -> list[tuple[str, ...]]:
 def text(comparison: ComparisonRecord) -> str:
     """Lay out headline, main table and notes as plain text."""
     table = [[cell.replace("\n", "  ").strip() for cell in row] for row in main_table(comparison)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    return "\n".join([comparison.headline, "", *lines, "", *comparison.notes]).replace(MINUS, "-").strip()
+    return plain_text(comparison.headline, table, comparison.notes)
 
 
 def html(comparison: ComparisonRecord) -> str:

@@ -16,10 +16,9 @@ from gam_yolo.report.variants import Variant
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Request", "TaskEvaluation", "or_note"]
+__all__ = ["Request", "TaskEvaluation"]
 
 P = TypeVar("P")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -104,12 +103,3 @@ class TaskEvaluation(ABC, Generic[P]):
     @abstractmethod
     def data(self) -> Data:
         """Describe the dataset."""
-
-
-def or_note(notes: list[str], failure: str, make: Callable[[], T]) -> T | None:
-    """Return what `make` returns; if it fails, add the reason to the notes and return None."""
-    try:
-        return make()
-    except Exception as error:
-        notes.append(f"{failure} ({' '.join(str(error).split())[:200] or type(error).__name__}).")
-        return None

@@ -9,7 +9,8 @@ from typing import Any
 
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.classes import read_labelled_images, resolve_folder, split_folder
-from gam_yolo.errors import UserError, brief
+from gam_yolo.arguments import RESNET
+from gam_yolo.errors import UserError, brief, one_line
 from gam_yolo.file_digests import FileDigests
 from gam_yolo.io import text_sha256
 from gam_yolo.report.tasks import TaskName
@@ -24,7 +25,7 @@ __all__ = [
     "task_of",
 ]
 
-_RESNET, _RESIDUAL = "AttentionResNet", "residual-blocks"
+_RESIDUAL = "residual-blocks"
 _BEFORE_BLOCK = 2  # positional arguments of an AttentionResNet before its block: nc and model
 
 
@@ -46,14 +47,14 @@ def check_model(config: Mapping[str, Any], task: TaskName, where: str) -> None:
     """
     head = str(config["head"][-1][2])
     other = [name for name in ("Detect", "Segment", "Pose", "OBB", "RTDETRDecoder") if name in head]
-    if head in ("Classify", _RESNET) if task == "detect" else other:
+    if head in ("Classify", RESNET) if task == "detect" else other:
         data, models = ("a dataset YAML", "detectors") if task == "detect" else ("a folder of classes", "classifiers")
         raise UserError(f"the model ends with {head}, but the data is {data}", at=where, expected=models)
 
 
 def is_resnet(config: Mapping[str, Any]) -> bool:
     """Return whether a model YAML's last row is a whole ResNet, see `gam_yolo.resnet`."""
-    return bool(config["head"][-1][2] == _RESNET)
+    return bool(config["head"][-1][2] == RESNET)
 
 
 def attended(config: Mapping[str, Any], block: str, at: str, args: list[Any]) -> dict[str, Any]:
@@ -68,15 +69,15 @@ def attended(config: Mapping[str, Any], block: str, at: str, args: list[Any]) ->
         {'stem': 'cifar', 'block': 'GAM', 'arguments': {'preset': 'paper'}}
     """
     if at != _RESIDUAL:
-        raise UserError(f"'at' is {brief(at)}", expected=f"{_RESIDUAL}, the only place in an {_RESNET}")
+        raise UserError(f"'at' is {brief(at)}", expected=f"{_RESIDUAL}, the only place in an {RESNET}")
     if args and (len(args) > 1 or not isinstance(args[0], dict)):
-        raise UserError(f"'args' is {brief(args)}", expected=f"arguments by name in an {_RESNET}: [{{preset: paper}}]")
+        raise UserError(f"'args' is {brief(args)}", expected=f"arguments by name in an {RESNET}: [{{preset: paper}}]")
     *others, last = config["head"][-1][3]
     positional, named = ([*others], dict(last)) if isinstance(last, dict) else ([*others, last], {})
     if len(positional) > _BEFORE_BLOCK or "block" in named:
-        raise UserError(f"the {_RESNET} of the base has a block already", expected="a plain one")
+        raise UserError(f"the {RESNET} of the base has a block already", expected="a plain one")
     named |= {"block": block} | ({"arguments": args[0]} if args else {})
-    return {**config, "head": [[-1, 1, _RESNET, [*positional, named]]]}
+    return {**config, "head": [[-1, 1, RESNET, [*positional, named]]]}
 
 
 def is_dataset_name(data: str) -> bool:
@@ -103,7 +104,7 @@ def read_classes(data: str, study: StudyFolder, *, prepare: bool) -> tuple[Path,
         try:
             ultralytics_api.get("check_cls_dataset")(data)
         except Exception as error:
-            raise UserError(f"cannot be downloaded ({' '.join(str(error).split())[:200]})", at=f"data {data}") from None
+            raise UserError(f"cannot be downloaded ({one_line(error, 200)})", at=f"data {data}") from None
     folder = resolve_folder(data)
     classes = sorted(path.name for path in (folder / "train").iterdir() if path.is_dir())
     digests, endings = FileDigests(study.digests), ultralytics_api.image_formats()

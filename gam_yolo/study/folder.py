@@ -3,12 +3,15 @@
 <study>/
   .lock               held by the process that carries the study out
   digests.json        digests of the dataset's files, so that unchanged ones are not read again
-  report/             the report, and the predictions of finished runs
+  report/             the report
+    predictions/      the predictions of finished runs, where the report looks for them
   <variant>-s<seed>-<digest>/    one run; the digest stands for all that determines its result
+    .lock             held by the run's process
     run.json          what is to be done, and the parts of the identity
     model.yaml        the model
     log.txt           what all attempts have printed
-    train/            Ultralytics' own folder of the training
+    train/            Ultralytics' own folder of the training, with results.csv, its table of epochs
+      weights/best.pt the checkpoint that is evaluated
     snapshots/        to resume from; removed when the run has finished
     finished.json     the mark, written last
     failed.json       why the last attempt failed
@@ -33,35 +36,30 @@ from gam_yolo.io import read_json, write
 __all__ = ["RunFolder", "StudyFolder"]
 
 
+class _Below:
+    """A path below the folder of a study or of a run; what it is for is said at the top of this file."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def __get__(self, folder: StudyFolder | RunFolder, _: type) -> Path:
+        return folder.path / self._place
+
+
 @dataclass(frozen=True)
 class StudyFolder:
     """The folder of a study."""
 
     path: Path
 
-    @property
-    def lock(self) -> Path:
-        """Held by the process that carries the study out."""
-        return self.path / ".lock"
-
-    @property
-    def digests(self) -> Path:
-        """Digests of the dataset's files."""
-        return self.path / "digests.json"
-
-    @property
-    def report(self) -> Path:
-        """The folder of the report."""
-        return self.path / "report"
+    lock = _Below(".lock")
+    digests = _Below("digests.json")
+    report = _Below("report")
+    predictions = _Below("report/predictions")
 
     def dataset(self, name: str) -> StudyFolder:
         """Return the folder of a dataset; this one where the study has only one, without a name."""
         return StudyFolder(self.path / name)
-
-    @property
-    def predictions(self) -> Path:
-        """Where the report looks for predictions."""
-        return self.report / "predictions"
 
     def run(self, variant: str, seed: int, digest: str) -> RunFolder:
         """Return the folder of a run; `digest` stands for all that determines its result."""
@@ -79,6 +77,17 @@ class RunFolder:
 
     path: Path
 
+    lock = _Below(".lock")
+    spec_file = _Below("run.json")
+    model = _Below("model.yaml")
+    log = _Below("log.txt")
+    train = _Below("train")
+    best = _Below("train/weights/best.pt")
+    results = _Below("train/results.csv")
+    snapshots = _Below("snapshots")
+    finished_file = _Below("finished.json")
+    failed_file = _Below("failed.json")
+
     def __str__(self) -> str:
         return str(self.path)
 
@@ -86,56 +95,6 @@ class RunFolder:
     def study(self) -> StudyFolder:
         """The folder of the study that the run belongs to."""
         return StudyFolder(self.path.parent)
-
-    @property
-    def lock(self) -> Path:
-        """Held by the run's process."""
-        return self.path / ".lock"
-
-    @property
-    def spec_file(self) -> Path:
-        """What is to be done."""
-        return self.path / "run.json"
-
-    @property
-    def model(self) -> Path:
-        """The model YAML."""
-        return self.path / "model.yaml"
-
-    @property
-    def log(self) -> Path:
-        """What all attempts have printed."""
-        return self.path / "log.txt"
-
-    @property
-    def train(self) -> Path:
-        """Ultralytics' own folder of the training."""
-        return self.path / "train"
-
-    @property
-    def best(self) -> Path:
-        """The checkpoint that is evaluated."""
-        return self.train / "weights" / "best.pt"
-
-    @property
-    def results(self) -> Path:
-        """Ultralytics' table of epochs."""
-        return self.train / "results.csv"
-
-    @property
-    def snapshots(self) -> Path:
-        """The folder of the snapshots to resume from."""
-        return self.path / "snapshots"
-
-    @property
-    def finished_file(self) -> Path:
-        """The mark of a finished run."""
-        return self.path / "finished.json"
-
-    @property
-    def failed_file(self) -> Path:
-        """Why the last attempt failed."""
-        return self.path / "failed.json"
 
     @property
     def finished(self) -> bool:

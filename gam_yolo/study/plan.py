@@ -13,7 +13,7 @@ import yaml
 
 from gam_yolo import ultralytics_api
 from gam_yolo.checkpoints import trusted
-from gam_yolo.errors import UserError, similar
+from gam_yolo.errors import UserError, one_line, similar
 from gam_yolo.graph.find import load, scale_letter
 from gam_yolo.graph.place import place_block
 from gam_yolo.graph.shapes import measure
@@ -288,6 +288,6 @@ def _pretrained(study: Study, dry_run: bool, unknown: list[str]) -> tuple[Path |
         try:
             return found.resolve(), ultralytics_api.safe_checkpoint(str(found))
         except Exception as error:  # an unknown class in it leads to another error in each release
-            why = f"cannot be loaded without running code from it ({' '.join(str(error).split())[:100]})"
+            why = f"cannot be loaded without running code from it ({one_line(error, 100)})"
     unknown.append(f"{study.pretrained} {why}; GFLOPs are those of the models without it")
     return None, None

@@ -13,7 +13,7 @@ from gam_yolo.study.plan import Run
 from gam_yolo.study.scheduler import Job
 from gam_yolo.training_log import MAP, TOP1, read_results
 
-__all__ = ["Epochs", "read_epochs", "seconds_left", "table"]
+__all__ = ["Epochs", "duration", "read_epochs", "seconds_left", "table"]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gam_yolo.errors import UserError
+from gam_yolo.errors import UserError, one_line
 from gam_yolo.study.folder import RunFolder
 from gam_yolo.study.local import GRACE, POLL, LocalProcess
 from gam_yolo.study.plan import Run, devices
@@ -72,10 +72,8 @@ def connected(address: str, places: int, progress: Callable[[str], None]) -> Ite
             socket.create_connection((host.strip("[]"), int(port)), CONNECT).close()
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray has no exception of its own for these
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"--ray is '{address}' ({reason})", expected="'auto' or the address of a Ray cluster that answers"
-        ) from None
+        expected = "'auto' or the address of a Ray cluster that answers"
+        raise UserError(f"--ray is '{address}' ({one_line(error, 300)})", expected=expected) from None
     try:
         yield Cluster(ray, places, progress)
     finally:
@@ -110,7 +108,7 @@ class _Task:
         except Exception as error:  # of the task, or Ray's own when it has lost too many nodes
             cause = getattr(error, "cause", None) or error
             with self._log.open("a", encoding="utf-8") as log:
-                log.write(f"study: {type(cause).__name__}: {' '.join(str(cause).split())}\n")
+                log.write(f"study: {type(cause).__name__}: {one_line(cause)}\n")
             return 1
         self._returned = self._returned or time.monotonic()
         late = status == 0 and not self._run.finished and time.monotonic() < self._returned + VISIBLE

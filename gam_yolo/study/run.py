@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from gam_yolo import ultralytics_api
 from gam_yolo.checkpoints import trusting
-from gam_yolo.errors import UserError
+from gam_yolo.errors import UserError, one_line
 from gam_yolo.io import output_path
 from gam_yolo.known_faults import reject_broken_numpy
 from gam_yolo.study import local, ray_cluster
@@ -132,7 +132,7 @@ def _file_errors(folder: StudyFolder) -> Iterator[None]:
             "another process is carrying out this study", at=folder.path, fix="Wait for it, or stop it"
         ) from None
     except OSError as error:
-        reason = error.strerror or " ".join(str(error).split())
+        reason = error.strerror or one_line(error)
         raise UserError(f"cannot be read or written ({reason})", at=str(error.filename or folder.path)) from None
 
 

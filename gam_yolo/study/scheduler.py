@@ -144,11 +144,9 @@ def _ended(job: Job, status: int, progress: Callable[[str], None]) -> bool:
 
 def _stop(jobs: Sequence[Job]) -> None:
     """End the active processes, and wait until they have ended."""
-    active = [job for job in jobs if job.process]
-    for job in active:
-        if job.process:
-            job.process.end()
-    for job in active:
-        if job.process:
-            job.process.wait()
+    active = [(job, job.process) for job in jobs if job.process]
+    for _, process in active:
+        process.end()
+    for job, process in active:
+        process.wait()
         job.process, job.state = None, WAITING

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from gam_yolo import ultralytics_api
 from gam_yolo.checkpoints import trusting
-from gam_yolo.errors import EXIT_STATUS, UserError
+from gam_yolo.errors import EXIT_STATUS, UserError, causes
 from gam_yolo.identity import changes
 from gam_yolo.io import read_yaml
 from gam_yolo.study import snapshots, trackers, validation
@@ -72,13 +72,9 @@ def main(run: RunFolder, device: str) -> int:
     return 0
 
 
-def _full_disk(error: BaseException | None) -> str:
+def _full_disk(error: Exception) -> str:
     """Return the system's words where a full disk has caused an error, or else an empty string."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in FULL:
-            return str(error.strerror)
-        error = error.__cause__ or error.__context__
-    return ""
+    return next((str(e.strerror) for e in causes(error) if isinstance(e, OSError) and e.errno in FULL), "")
 
 
 def _end_with_parent() -> None:

@@ -3,9 +3,9 @@
     pip install hotcoco==1.3.0
     python scripts/benchmarks/benchmark_bootstrap.py
 
-Both read the same three files from disk, both are timed by the wall clock as a process of their own, one after the
-other. The second half sets the intervals of both beside a case with a closed-form answer: a class whose every object is
-found or missed independently and without false positives, where average recall is a share and its standard error known.
+Both read the same three files from disk. Both are timed by the wall clock, each in its own process, one after the
+other. The second half compares the intervals of both with a closed-form answer. Every object of a class is found or
+missed independently, without false positives. Average recall is then a share, and its standard error is known.
 """
 
 from __future__ import annotations

@@ -7,21 +7,21 @@
 
 Writes the figures as JSON and, beside it, the tables as Markdown.
 
-All candidates of a case take turns in one process, so that whatever else the machine does falls on all of them alike;
-ratios are medians over the turns of the ratio within a turn. What does not fit into the time is left out and listed.
+All candidates of a case take turns in one process, so that other load on the machine affects all of them alike. Ratios
+are medians over the turns of the ratio within a turn. What does not fit into the time is left out and listed.
 
 - *limit*: a form's bare convolutions alone, with biases: those of its spatial branch, one after the other.
 - *inference* is in evaluation mode with the batch norms folded; the articles' code keeps its own, as it does in a fused
   model. *training* is forward, and backward for the input and all parameters, with a given output gradient.
 - On a GPU a step's time is the device's own (events; the queue is kept filled, so that launching costs nothing);
   `host_s` is the time to launch it. Whole models are timed on the wall clock.
-- *peak* is what a training step allocates at most above what was there before, *kept* what the forward pass leaves
-  allocated for the backward pass, output included: torch's allocator on a GPU, every allocation of torch on a CPU (what
-  oneDNN takes for itself is not among them).
-- *floor*: the sum over the passes that no fusion can merge (MLP with its gate, each convolution, in training the last
-  gate and each gradient) of the larger of FLOPs / measured FLOP/s and bytes / measured bytes/s, each map read and
-  written once per pass. FLOP/s are a large matrix product's (on a CPU, a large convolution's if that has more), bytes/s
-  a large copy's, in the same run.
+- *peak* is what a training step allocates at most above what was there before. *kept* is what the forward pass leaves
+  allocated for the backward pass, output included. On a GPU these are numbers of torch's allocator, on a CPU of every
+  allocation of torch. What oneDNN allocates for itself is not included.
+- *floor* is a sum over the passes that no fusion can merge: the MLP with its gate, each convolution, and in training
+  the last gate and each gradient. A pass takes FLOPs / measured FLOP/s or bytes / measured bytes/s, whichever is more.
+  Each map is read and written once per pass. FLOP/s are those of a large matrix product, or on a CPU of a large
+  convolution if that has more. Bytes/s are those of a large copy. Both are measured in the same run.
 """
 
 from __future__ import annotations

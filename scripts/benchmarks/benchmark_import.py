@@ -2,9 +2,9 @@
 
     python scripts/benchmarks/benchmark_import.py [--runs 20]
 
-Fresh processes with the plug-in on and off (`GAM_YOLO=0`, and `TORCH_DEVICE_BACKEND_AUTOLOAD=0` so that not even its
-entry point is loaded) alternate in one run on one machine; the median of the paired ratios is what to quote. Prints
-JSON.
+Fresh processes with the plug-in on and off alternate in one run on one machine. Off means `GAM_YOLO=0`, and
+`TORCH_DEVICE_BACKEND_AUTOLOAD=0` so that not even its entry point is loaded. Quote the median of the paired ratios.
+Prints JSON.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Simulate classifiers, and count how often intervals for their difference hold the true one.
 
-An image is classified correctly where the sum of five normal variables is above a threshold: how easy the image is, how
-easy it is for the variant, how good this seed of the variant is, chance, and the variant's skill. So the true accuracy
-is known. Each repetition has new images and new seeds. Where images are in groups, those of a group are equally easy.
+An image is classified correctly where a sum of five parts is above a threshold: how easy the image is, how easy it is
+for the variant, how good this seed of the variant is, chance, and the variant's skill. The parts are normal, so the
+true accuracy is known. Each repetition has new images and new seeds. Where images are in groups, those of a group are
+equally easy.
 
     python scripts/evidence/accuracy_simulation.py --repetitions 2000
 """

@@ -3,8 +3,9 @@
     python scripts/evidence/ap75_factor.py --simulations 800
 
 Draws detectors as `coverage_simulation.py` does, from other scenarios and random numbers than those the factor was
-fitted on. Prints a Markdown table for AP50, AP75 and AP at IoU 0.9: the estimated divided by the true standard error of
-the mean over classes, and how often a 95 % interval holds the true difference, without the factor and with it.
+fitted on. Prints a Markdown table for AP50, AP75 and AP at IoU 0.9. It has the estimated standard error of the mean
+over classes divided by the true one, and how often a 95 % interval holds the true difference, without and with the
+factor.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ The truth of a class is its mean over other datasets of the same size in which i
 a mean over classes is the mean of the truths of the classes that are present. The coin flips have a closed form.
 
 Prints a Markdown table: how often intervals held the truth, estimated divided by true standard error, and how often the
-p-value fell below 0.05. With n simulations a share of 95 % has a standard error of sqrt(0.95 * 0.05 / n), which is 0.7
-points for 1,000, and a ratio of standard errors one of about 1 / sqrt(2 n), which is 0.02.
+p-value fell below 0.05. With n simulations a share of 95 % has a standard error of sqrt(0.95 * 0.05 / n): 0.7 points
+for 1,000. That of a ratio of standard errors is about 1 / sqrt(2 n): 0.02 for 1,000.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 Example usage: python scripts/evidence/dataset_coverage.py --simulations 2000
 
 Each simulated study has k datasets with true differences from a normal distribution of mean 0 and standard deviation
-tau. On each dataset, two variants are trained with a few seeds and evaluated on images: the estimates vary by images
-(standard deviation 1 of a difference, times the dataset's scale), by seeds (the same for each seed), and by how seeds
-respond to images (half of it). The differences, their errors and intervals come from `gam_yolo.evaluation.statistics`,
+tau. On each dataset, two variants are trained with a few seeds and evaluated on images. The estimates vary by images:
+the standard deviation of a difference is 1, times the dataset's scale. They vary as much by each seed, and half as much
+by how seeds respond to images. The differences, their errors and intervals come from `gam_yolo.evaluation.statistics`,
 so they are as imprecise as in a study. For comparison, the usual weights of 1 / (v + tau²) with Paule and Mandel's tau²
 are simulated as well, with the modified interval of Hartung, Knapp, Sidik and Jonkman.
 """

@@ -3,14 +3,19 @@
     python scripts/evidence/faults.py --kills 20 --seed 0
 
 Each case has a folder with complete results of an earlier call. The command is called again on changed input, in a
-forked process that has imported everything, and is disturbed: by signals at random moments, a limit of file sizes (as
-a full disk, in the middle of a write), folders and files of another user, few open files, too little memory, renames
-that fail as on a network file system, a second call at the same time, a clock that jumps, files that vanish or are cut
-off while it runs, hostile names, closed and full standard output, and odd environments. Then
+forked process that has imported everything, and is disturbed by one of these:
 
-- it must have ended by the signal, or with status 0, 1 or 2, and with at most one line of error and no traceback;
-- each file of the results must be there and complete: as before, or as an undisturbed call writes it;
-- called again without the fault, it must succeed, and give what an undisturbed call gives.
+- Signals at random moments, a second call at the same time, a clock that jumps.
+- A limit of file sizes, as a full disk in the middle of a write. Few open files. Too little memory.
+- Folders and files of another user. Renames that fail as on a network file system.
+- Files that vanish or are cut off while it runs. Hostile names.
+- Closed and full standard output. Odd environments.
+
+Then
+
+- It must have ended by the signal, or with status 0, 1 or 2. At most one line of error is allowed, and no traceback.
+- Each file of the results must be there and complete: as before, or as an undisturbed call writes it.
+- Called again without the fault, it must succeed, and give what an undisturbed call gives.
 
 In a study these are its finished runs and the numbers of its report, and no finished run may be trained again.
 `kill_study.py` kills the trainings of studies too. Linux only; as root, so that there can be another user. The clock

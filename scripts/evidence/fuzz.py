@@ -234,7 +234,7 @@ def broken(tree: Any, rng: random.Random) -> Any:
             owner[key] = copy.deepcopy(rng.choice(UGLY))
         elif change == 4:
             del owner[key]
-        elif change == 5:  # what stands elsewhere
+        elif change == 5:  # what is elsewhere in the file
             other, name = rng.choice(found)
             with contextlib.suppress(LookupError):  # one that an earlier change removed
                 owner[key] = copy.deepcopy(other[name])

@@ -11,9 +11,9 @@
 - threads: eight threads parse, build, transfer and predict at once, each with a block of its own.
 
 Each step is measured: resident memory, open files, threads and child processes. The first tenth is the warm-up, in
-which caches fill and libraries start their threads. Exits 1 if the results of threads or comparisons differ from those
-of one after the other, if something global was changed, or if after the warm-up the number of files, threads or
-processes grew, or the memory by more than 100 MB. Linux only.
+which caches fill and libraries start their threads. Exits 1 in these cases. The results of threads or comparisons
+differ from those of one after the other. Something global was changed. After the warm-up the number of files, threads
+or processes grew, or the memory by more than 100 MB. Linux only.
 """
 
 from __future__ import annotations

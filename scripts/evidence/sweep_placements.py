@@ -1,13 +1,13 @@
 """Place a block at every place and every pair of places of every detector that Ultralytics ships, and build each.
 
-For each placement the text is rewritten, parsed by Ultralytics on the meta device, and the layers that were built are
-compared with those of the original: with the blocks left out, every layer is of the same type, has tensors of the same
-shapes and reads the same layers. Single placements are also removed again, which must restore the original file
+For each placement the text is rewritten and parsed by Ultralytics on the meta device. The layers that were built are
+compared with those of the original. With the blocks left out, every layer must be of the same type, have tensors of the
+same shapes and read the same layers. Single placements are also removed again, which must restore the original file
 byte for byte.
 
 With `--positions` it makes the other kinds of placement instead, in every model YAML: before, inside, in place of and
-instead of rows, at named places, and as published. Each placement is made by the function that the command calls and
-removed again, which must restore the file byte for byte, and every row of the base that is still there must have its
+instead of rows, at named places, and as published. The function that the command calls makes each placement. It is
+removed again, which must restore the file byte for byte. Every row of the base that is still there must have its
 counterpart. All rows of a kind at once, and each named place, are built at the first scale, checked, and compared layer
 by layer. One placement of each file, of several kinds at once, is built with real tensors and given the weights of the
 base; every tensor is compared.
@@ -139,9 +139,9 @@ def sweep_positions(path: Path, folder: Path) -> dict[str, int]:
     for at in (at for kind in kinds.values() for at in kind):
         with mock.patch.object(place, "measure", return_value=shapes):  # only the text and the graph
             placed = restored(document, at, scale)
-        gone = int(at.split()[1]) if at.startswith(("remove", "replace")) else None
+        taken = int(at.split()[1]) if at.startswith(("remove", "replace")) else None
         pairs = counterparts(document.graph, placed.graph, BLOCKS.get)
-        if pairs.mismatch or {*pairs.base.values()} != {*range(len(layers))} - {gone}:
+        if pairs.mismatch or {*pairs.base.values()} != {*range(len(layers))} - {taken}:
             raise SystemExit(f"{path.name}: {at} loses base rows: {pairs.mismatch}")
     plain = findings(document, folder, scale)
     for at in [*(", ".join(kinds[kind]) for kind in kinds if kind != "named"), *kinds["named"]]:

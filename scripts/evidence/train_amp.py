@@ -2,10 +2,10 @@
 
     GAM_YOLO_VOC=../shared/data/VOC2007 python scripts/evidence/train_amp.py [--steps 50] [--out docs/results/amp.json]
 
-bfloat16 on the CPU, float16 with a gradient scaler on a GPU (Ultralytics itself switches AMP off on a CPU). Every
-preset stands at the three head inputs of YOLOv8n, trained from scratch by SGD at Ultralytics' learning rate 0.01 with
-its own data loader, augmentation and loss; with the start `default` and, for the articles' preset, `identity`, `zero`
-and the shipped rows' `zero` with `gain: 10` too.
+It uses bfloat16 on the CPU, and float16 with a gradient scaler on a GPU. (Ultralytics itself switches AMP off on a
+CPU.) Every preset is at the three head inputs of YOLOv8n, with the start `default`. The articles' preset also has the
+starts `identity`, `zero`, and `zero` with `gain: 10` as in the shipped rows. Training is from scratch, by SGD at
+Ultralytics' learning rate 0.01, with its own data loader, augmentation and loss.
 The exit status is 1 if any loss, weight or gradient was not finite (with float16, gradients that the scaler skipped
 are counted, not failed).
 """

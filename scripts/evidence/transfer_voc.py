@@ -2,10 +2,10 @@
 
     GAM_YOLO_VOC=/data/VOC2007 python scripts/evidence/transfer_voc.py --weights yolov8n.pt --out FILE.json
 
-Four runs of one recipe, all from the same COCO-pretrained YOLOv8n: plain; GAM at the three inputs of the head with the
-weights loaded by index, as Ultralytics does on its own; the same loaded by structure; and by structure with
-`start: identity`. A run takes about three minutes on two CPU cores. One seed says nothing about GAM against plain; the
-accuracy that loading by index costs is far larger than the spread between seeds.
+Four runs of one recipe, all from the same COCO-pretrained YOLOv8n. One is plain. The others have GAM at the three
+inputs of the head: loaded by index, as Ultralytics does on its own; loaded by structure; and loaded by structure with
+`start: identity`. A run takes about three minutes on two CPU cores. One seed says nothing about GAM against plain. But
+the accuracy that loading by index costs is far larger than the spread between seeds.
 """
 
 from __future__ import annotations

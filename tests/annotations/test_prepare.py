@@ -193,7 +193,7 @@ def test_the_command_ends_with_one_line_and_status_2(
     assert said.out == ""
 
 
-def test_annotations_given_for_a_yaml_are_told_from_a_yaml(tmp_path: Path) -> None:
+def test_annotations_given_for_a_yaml_are_distinguished_from_a_yaml(tmp_path: Path) -> None:
     file = coco_file(tmp_path / "train.json", [], [])
     with pytest.raises(UserError, match=r"train\.json: is not a dataset YAML\. .*gam-yolo prepare --init"):
         prepare(file)

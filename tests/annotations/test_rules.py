@@ -310,7 +310,7 @@ def test_voc_images_are_found_by_the_name_of_the_annotation(tmp_path: Path) -> N
 def test_voc_files_match_however_accents_and_endings_are_written(
     listed: str, image: str, annotation: str, ending: str, tmp_path: Path, dataset_yaml: WriteYaml
 ) -> None:
-    """As between a Mac, which takes an accent apart, and a tool for Windows."""
+    """A Mac writes an accent and its letter as two characters, a tool for Windows as one."""
     folder = voc_folder(tmp_path / "VOC", "val", {listed: xml(thing("cat", 11, 21, 30, 60))})
     (folder / f"Annotations/{listed}.xml").replace(folder / f"Annotations/{annotation}.{ending}")
     photograph(folder / f"JPEGImages/{image}.JPG", (50, 40))
@@ -641,7 +641,7 @@ def test_voc_boxes_relative_to_the_image_are_rejected(origin: int, tmp_path: Pat
 
 
 def test_a_few_large_boxes_are_clipped_not_rejected(tmp_path: Path) -> None:
-    """Nine boxes beyond the image are too few to say, and five of eleven not most."""
+    """Nine boxes beyond the image are too few for a verdict, and five of eleven are not most."""
     images = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}]
     for beyond, inside in ((9, 0), (5, 6)):
         boxes = [(50, 40, 60, 60)] * beyond + [(5, 5, 10, 10)] * inside
@@ -671,7 +671,7 @@ def test_truncated_images_are_counted_by_both(protocol: str, tmp_path: Path, dat
         image.write_bytes(image.read_bytes()[:-20])
         photograph(tmp_path / f"images/val/{folder.parent.name}.{suffix}", shade=9).open("ab").write(
             b"\0\0"
-        )  # whole, with bytes behind
+        )  # complete, with more bytes after it
     yaml = dataset_yaml(protocol, voc if protocol == "voc" else coco, train="images/val")
     if protocol == "yolo":
         (tmp_path / "mine.yaml").write_text(f"path: {tmp_path}\ntrain: images/val\nval: images/val\nnames: [cat]\n")

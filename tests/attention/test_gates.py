@@ -77,13 +77,13 @@ class Own(nn.Module):
 
     def __init__(self, gates: Any = None) -> None:
         super().__init__()
-        self.told = gates
+        self.given = gates
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.einsum("bchw,bc->bchw", x, x.mean((2, 3)).sigmoid())
 
     def gates(self, x: Tensor) -> Any:
-        return self.told or {"channel": x.mean((2, 3), keepdim=True).sigmoid()}
+        return self.given or {"channel": x.mean((2, 3), keepdim=True).sigmoid()}
 
 
 def test_a_block_joins_by_a_method_gates() -> None:
@@ -92,10 +92,10 @@ def test_a_block_joins_by_a_method_gates() -> None:
     torch.testing.assert_close(product(gates), y)
 
 
-@pytest.mark.parametrize("told", [[1], {"channel": 0.5}, {"channel": torch.rand(1, 63, 1, 1)}])
-def test_gates_of_a_wrong_kind_are_reported(told: Any) -> None:
+@pytest.mark.parametrize("given", [[1], {"channel": 0.5}, {"channel": torch.rand(1, 63, 1, 1)}])
+def test_gates_of_a_wrong_kind_are_reported(given: Any) -> None:
     with pytest.raises(UserError, match=r"Own\.gates\(x\): returned .* Expected a dict"):
-        read_gates(Own(told), X)
+        read_gates(Own(given), X)
 
 
 def test_another_block_is_shown_by_its_output_over_its_input() -> None:

@@ -105,7 +105,7 @@ def test_eca_kernel_grows_with_the_logarithm_of_the_channels() -> None:
 
 @every_block
 def test_every_way_to_call_it_in_training(block: type[nn.Module]) -> None:
-    """A single image and a single pixel neither fail nor give what is not a number; BAM's statistics stay."""
+    """A single image and a single pixel neither fail nor give NaN; BAM's statistics stay."""
     for size in ((1, 64, 1, 1), (1, 64, 5, 1), (2, 64, 1, 1)):
         built = block(64).train()
         x = torch.randn(size, requires_grad=True)

@@ -103,7 +103,7 @@ def test_frozen_parts_get_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
         p.requires_grad_("channel.0" not in name and "spatial.2" not in name)
     assert_same(both(gam, torch.randn(2, 64, 5, 6, dtype=torch.float64, requires_grad=True), monkeypatch), 1e-10)
     monkeypatch.setattr(checkpointing, "applies", lambda _: True)
-    gam(torch.randn(2, 64, 5, 6, dtype=torch.float64)).sum().backward()  # an input that nobody wants a gradient of
+    gam(torch.randn(2, 64, 5, 6, dtype=torch.float64)).sum().backward()  # an input that needs no gradient
     assert gam.channel[0].weight.grad is None
     assert gam.channel[2].weight.grad is not None
 

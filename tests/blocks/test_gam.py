@@ -19,17 +19,9 @@ from gam_yolo.blocks.gam import PRESETS
 from gam_yolo.blocks.parts import ConvBN
 from gam_yolo.errors import UserError
 
+from .definitions import randomised
+
 SIZES = [(2, 64, 7, 13), (1, 64, 1, 9), (3, 128, 5, 5)]
-
-
-def randomised(block: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every weight and running statistic a value that leaves no term of the formula out."""
-    g = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for t in [*block.parameters(), *block.buffers()]:
-            if t.is_floating_point():
-                t.copy_(torch.rand(t.shape, generator=g, dtype=t.dtype) * 0.4 + (0.8 if t.ndim == 1 else -0.2))
-    return block
 
 
 def conv_einsum(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:

@@ -114,7 +114,7 @@ def same_start(got: Tensor, want: Tensor) -> bool:
 
 @pytest.mark.parametrize("name", ["CBAM", "CAA", "GAM", "Triplet"])
 def test_a_fused_block_is_reset_too(name: str) -> None:
-    """Its batch norm is gone; what started at 0 is then the convolution that it was folded into."""
+    """Its batch norm was removed; what starts at 0 is then the convolution that it was folded into."""
     block: Any = registry.BLOCKS[name](64, start="zero").eval()
     for module in block.modules():
         if hasattr(module, "fuse"):

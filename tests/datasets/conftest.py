@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ultralytics.data import utils as data_utils
+
+from gam_yolo.datasets.prepared import Picture
+from gam_yolo.errors import UserError
 
 
 def dataset(path: Path, names: list[str], **keys: Any) -> dict[str, Any]:
@@ -28,6 +31,21 @@ def labels(path: Path, split: str) -> dict[str, list[list[float]]]:
         p.stem: [[float(x) for x in row.split()] for row in p.read_text().splitlines()]
         for p in sorted((path / "labels" / split).glob("*.txt"))
     }
+
+
+def check_pictures(pictures: Iterator[Picture], file: str) -> None:
+    """Check that what is read of damaged annotations has boxes in its images, or ends in a line that names the file."""
+    said = ""
+    try:
+        for picture in pictures:
+            for _, (x, y, w, h) in picture.boxes:
+                assert w > 0
+                assert h > 0
+                assert -0.01 <= x < x + w <= picture.width + 0.01
+                assert -0.01 <= y < y + h <= picture.height + 0.01
+    except UserError as error:
+        said = str(error)
+    assert not said or (file in said and "\n" not in said)
 
 
 @pytest.fixture

@@ -96,11 +96,11 @@ def test_others_may_read_what_is_prepared(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("without", [[], ["link"], ["link", "symlink"]])
 def test_link_falls_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: list[str]) -> None:
-    def refuse(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise OSError("not on this disk")
 
     for name in without:
-        monkeypatch.setattr(os, name, refuse)
+        monkeypatch.setattr(os, name, fail)
     source, target = tmp_path / "a.png", tmp_path / "sub" / "b.png"
     source.write_bytes(PIXELS)
     link(source, target)

@@ -118,7 +118,7 @@ def test_predictions_of_a_part_of_the_split_are_rejected(tmp_path: Path) -> None
     assert not len(read_detections(predictions, read_coco(path)).image)
 
 
-def test_a_truncated_file_is_told_from_a_complete_one(truth_file: Path, tmp_path: Path) -> None:
+def test_a_truncated_file_is_distinguished_from_a_complete_one(truth_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "predictions.json"
     path.write_text(json.dumps([RESULT] * 3)[:-20])
     rejected(lambda: read_detections(path, read_coco(truth_file)), "line 1, column [0-9]+: is not valid JSON.*cut off")

@@ -82,7 +82,7 @@ def test_a_shipped_name_is_found_with_and_without_its_scale() -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "told"),
+    ("args", "words"),
     [
         (["--block", "GAN", "--at", "p3"], "no block is named 'GAN'. Did you mean 'GAM'"),
         (["--block", "GAM"], r"--at \(in Python at=\) is not given"),
@@ -100,18 +100,18 @@ def test_a_shipped_name_is_found_with_and_without_its_scale() -> None:
         (["--block", "GAM", "--at", "77"], "row 77 does not exist"),
     ],
 )
-def test_bad_input_is_told_in_one_sentence_and_nothing_is_written(
-    base: Path, tmp_path: Path, args: list[str], told: str
+def test_bad_input_is_a_one_line_error_and_nothing_is_written(
+    base: Path, tmp_path: Path, args: list[str], words: str
 ) -> None:
     out = tmp_path / "out.yaml"
     result = run("place", str(base), *args, "-o", str(out))
     assert isinstance(result.exception, UserError)
-    assert re.search(told, str(result.exception))
+    assert re.search(words, str(result.exception))
     assert "\n" not in str(result.exception)
     assert sorted(p.name for p in tmp_path.iterdir()) == [base.name]
 
 
-def test_a_row_without_a_feature_map_is_refused() -> None:
+def test_a_row_without_a_feature_map_is_rejected() -> None:
     result = run("place", "yolov9e.yaml", "--block", "GAM", "--at", "12")
     assert "row 12 (CBLinear): gives no single feature map" in str(result.exception)
 

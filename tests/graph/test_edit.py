@@ -24,7 +24,7 @@ def is_gam(name: str) -> bool:
 def meaning(graph: Graph, block: str | None = "GAM") -> list[object]:
     """What each row computes, as a number per distinct expression; rows of `block` compute what they read.
 
-    A second way to the same truth: it follows the edges, and knows nothing of how rows are numbered.
+    A second way to the same result: it follows the edges, and knows nothing of how rows are numbered.
     """
     known: dict[object, int] = {}
     out: list[object] = []
@@ -48,7 +48,7 @@ def test_every_single_and_double_placement_computes_the_original_when_blocks_pas
         kept = [m for m, layer in zip(meaning(edit.graph), edit.graph.layers, strict=True) if layer.module != "GAM"]
         assert kept == want, rows
         assert remove(edit.graph, is_gam).graph == base, rows
-        # Nobody but the block reads the row before it.
+        # Only the block reads the row before it.
         for layer in edit.graph.layers:
             if layer.module == "GAM":
                 assert edit.graph.readers(layer.index - 1) == [layer.index]
@@ -88,15 +88,15 @@ def test_next_feeds_the_following_row_only() -> None:
     assert remove(Document(text, "x").graph, is_gam).graph == document.graph
 
 
-def test_next_refuses_a_block_that_would_be_unused() -> None:
+def test_next_rejects_a_block_that_would_be_unused() -> None:
     graph = GRAPHS["yolov3-tiny"]  # its row 16 reads row 14
     with pytest.raises(UserError, match=r"row 16 \(Conv\) does not read row 15 .*feeds=all"):
         insert(graph, [15], "GAM", [], "next")
 
 
-@pytest.mark.parametrize(("row", "told"), [(10, "is the head"), (11, "does not exist"), (-1, "does not exist")])
-def test_only_rows_before_the_head_can_be_followed(row: int, told: str) -> None:
-    with pytest.raises(UserError, match=told):
+@pytest.mark.parametrize(("row", "words"), [(10, "is the head"), (11, "does not exist"), (-1, "does not exist")])
+def test_only_rows_before_the_head_can_be_followed(row: int, words: str) -> None:
+    with pytest.raises(UserError, match=words):
         insert(Document(TINY, "tiny.yaml").graph, [row], "GAM", [])
 
 
@@ -114,7 +114,7 @@ def test_only_what_moves_is_rewritten() -> None:
         "  - [-1, 1, Conv, [32, 1, 1]] # 11 (P5/32-large)",
         "  - [[1, 8, 11], 1, Detect, [nc]] # Detect(P3, P4, P5)",
     ]
-    assert text.index("GAM, [16, {start: identity}]] # 8\n\n")  # the blank line stays behind the group
+    assert text.index("GAM, [16, {start: identity}]] # 8\n\n")  # the blank line stays after the group
 
 
 def test_relative_numbers_stay_relative(models: dict[str, Path]) -> None:
@@ -161,7 +161,7 @@ def test_what_a_row_has_replaced_is_found_among_its_other_arguments() -> None:
     assert text == TINY.replace("[-1, 1, Conv, [32, 3, 2]] # 3-P5/32", "[-1, 2, Conv, [ 32,3, 2 ]] # 3-P5/32")
 
 
-def test_rows_shared_by_an_alias_are_refused_rather_than_changed_together() -> None:
+def test_rows_shared_by_an_alias_are_rejected_rather_than_changed_together() -> None:
     text = TINY.replace("- [-1, 1, Conv, [24, 1, 1]]", "- &r [-1, 1, Conv, [24, 1, 1]]")
     text = text.replace("  - [[1, 6, 9]", "  - [&k 6, 1, Conv, [8]]\n  - [*k, 1, Conv, [8]]\n  - [[1, 6, 9]")
     document = Document(text, "shared.yaml")

@@ -61,7 +61,7 @@ def test_what_place_writes_is_clean(tmp_path: Path, feeds: str) -> None:
         assert checked(tmp_path, rewrite(document, insert(document.graph, [row], "GAM", [], feeds))) == []
 
 
-# A fork's habit: GAM behind each output of the neck, the head's numbers put right, that of the bottom-up path not.
+# A fork's habit: GAM after each output of the neck; the head's numbers are corrected, the bottom-up path's is not.
 FORK = """\
 nc: 80
 backbone:
@@ -167,7 +167,7 @@ def test_a_block_that_cannot_be_built_is_not_taken_for_stale_numbers(tmp_path: P
     assert codes(checked(tmp_path, chain)) == [("unbuildable", 1)]
 
 
-def test_a_head_that_reads_before_a_block_that_nobody_reads(tmp_path: Path) -> None:
+def test_a_head_that_reads_the_row_before_a_block_that_no_row_reads(tmp_path: Path) -> None:
     placed = rewrite(Document(TINY, "x"), insert(Document(TINY, "x").graph, [6, 9], "GAM", []))
     findings = checked(tmp_path, placed.replace("[[1, 7, 11]", "[[1, 7, 10]").replace("[-1, 3], 1", "[-1, 3], 1"))
     assert status(findings) == 2
@@ -238,8 +238,8 @@ def test_names_whose_scale_is_misread(
     Path(name).write_text(SCALED)
     found = check(name)
     assert [finding.level for finding in found] == [level for level, _ in want]
-    for finding, (_, told) in zip(found, want, strict=True):
-        assert re.search(told, finding.message)
+    for finding, (_, words) in zip(found, want, strict=True):
+        assert re.search(words, finding.message)
 
 
 def test_what_fails_at_one_scale_is_said_to(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_json_and_status() -> None:
     }
 
 
-def test_missing_files_are_told() -> None:
+def test_missing_files_are_reported() -> None:
     assert codes(check("no-such.yaml")) == [("unreadable", None)]
     assert codes(check("weights.pt")) == [("unreadable", None)]
 

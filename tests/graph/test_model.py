@@ -27,7 +27,7 @@ def test_sources_are_row_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "words"),
     [
         ("", "holds None. Expected a mapping"),
         ("- 1", "holds \\[1\\]. Expected a mapping"),
@@ -51,12 +51,12 @@ def test_sources_are_row_numbers() -> None:
         ("backbone: [[-1, 1, Conv, &a [*a]]]\nhead: []", "or themselves by an alias"),
     ],
 )
-def test_what_is_no_model_is_told_in_a_sentence(text: str, told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_what_is_no_model_is_a_one_line_error(text: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
         Document(text, "some.yaml")
 
 
-def test_a_bomb_of_aliases_is_refused_at_once() -> None:
+def test_a_bomb_of_aliases_is_rejected_at_once() -> None:
     lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 8)}]" for i in range(1, 20)]
     text = "\n".join([*lines, "backbone: [[-1, 1, Conv, [*a19]]]", "head: [[-1, 1, Conv, []]]"])

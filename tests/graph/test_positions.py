@@ -39,7 +39,7 @@ def test_names_of_places(models: dict[str, Path], name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "told"),
+    ("where", "words"),
     [
         ("after SPFP", "no place 'SPFP'.*Did you mean 'SPPF'"),
         ("bakcbone", "Did you mean 'backbone'"),
@@ -55,9 +55,9 @@ def test_names_of_places(models: dict[str, Path], name: str) -> None:
         ("3,,4", "a place is missing in '3,,4'"),
     ],
 )
-def test_a_place_that_is_not_there(models: dict[str, Path], where: str, told: str) -> None:
+def test_a_place_that_is_not_there(models: dict[str, Path], where: str, words: str) -> None:
     document = Document.read(models["yolov8-cls" if where == "neck" else "yolov8"])
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=words):
         resolve(document.graph, where, shapes_of(document))
 
 

@@ -62,7 +62,7 @@ def test_an_activation_is_not_evaluated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "row", "told"),
+    ("old", "new", "row", "words"),
     [
         ("[[-1, 2], 1, Concat, [1]]", "[[-1, 3], 1, Concat, [1]]", 5, "row 3 .* at stride 32"),
         ("Conv, [24, 1, 1]", "Conv, [24, 1, 1, 5, 5, 5, 5, 5]", 6, "cannot be built"),
@@ -74,8 +74,8 @@ def test_an_activation_is_not_evaluated(tmp_path: Path) -> None:
         ("[-1, 1, Conv, [24, 1, 1]]", "[9, 1, Conv, [24, 1, 1]]", 6, "reads row 9, which is not before it"),
     ],
 )
-def test_a_row_that_fails_is_named(old: str, new: str, row: int, told: str) -> None:
-    with pytest.raises(RowError, match=told) as error:
+def test_a_row_that_fails_is_named(old: str, new: str, row: int, words: str) -> None:
+    with pytest.raises(RowError, match=words) as error:
         measure(yaml.safe_load(TINY.replace(old, new)), "x.yaml")
     assert error.value.row == row
     assert str(error.value).startswith(f"x.yaml, row {row}")

@@ -91,7 +91,7 @@ def test_seeded_plain_model_is_the_same_with_and_without(tmp_path: Path) -> None
     assert on.stdout == off.stdout
 
 
-def test_yolo_script_ends_a_bad_row_in_one_sentence_and_status_2(tmp_path: Path) -> None:
+def test_yolo_script_ends_a_bad_row_with_one_line_and_status_2(tmp_path: Path) -> None:
     (tmp_path / "yolov8-bad.yaml").write_text(
         "nc: 1\nbackbone:\n  - [-1, 1, Conv, [16, 3, 2]]\n  - [-1, 1, GAM, [{redction: 4}]]\n"
         "head:\n  - [[1], 1, Detect, [nc]]\n"
@@ -157,12 +157,12 @@ def test_ultralytics_that_cannot_be_served_works_on_without_our_blocks() -> None
     tasks.parse_model = lambda other, signature: "as before"  # type: ignore[attr-defined]  # noqa: ARG005
     tasks.BaseModel = type("BaseModel", (), {"load": lambda self, weights, verbose: None, "fuse": lambda self: self})  # type: ignore[attr-defined]  # noqa: ARG005
     tasks.DetectionModel = type("DetectionModel", (), {"__init__": lambda self, cfg: None})  # type: ignore[attr-defined]  # noqa: ARG005
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         autoload._apply(tasks)
     assert (
         "has a ultralytics.nn.tasks.parse_model without the parameter d, ch, needed to build rows that name a block"
-        in str(told[0].message)
+        in str(caught[0].message)
     )
     assert tasks.parse_model(1, 2) == "as before"
     with pytest.raises(UserError, match="GAM cannot be placed: gam_yolo cannot serve ultralytics"):

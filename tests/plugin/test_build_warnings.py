@@ -215,7 +215,7 @@ def test_a_forks_block_that_we_lack_is_said_to_be_absent(name: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["CA_RFA_SPPF", "ASFF_Detect", "BiFPN", "C2BRA", "C3k2_DLKA", "FocusConv"])
-def test_no_hint_is_given_for_another_module_that_nobody_meant(name: str, tmp_path: Path) -> None:
+def test_no_hint_is_given_for_a_module_that_was_not_meant(name: str, tmp_path: Path) -> None:
     path = tmp_path / "yolov8n-mine.yaml"
     path.write_text(with_row(f"{name}, [1024]"))
     with pytest.raises(UserError, match=f"row 22 .* there is no module named '{name}'$"):

@@ -111,12 +111,12 @@ def test_blocks_inside_are_transferred_completely_or_not_at_all(folder: Path) ->
 def test_a_row_that_was_replaced_has_no_counterpart_but_all_others_have(folder: Path) -> None:
     plain = YOLO(folder / "yolov8-small.yaml")
     plain.save(folder / "plain.pt")
-    gone = len(plain.model.model[4].state_dict())
+    own = len(plain.model.model[4].state_dict())
     for block, at in (("GAM", "replace SPPF"), (None, "remove SPPF")):
         target = placed(folder, at, block)
         target.model.load(plain.model, verbose=False)
         counts = target.model.transferred
-        assert counts["base"] == counts["base_total"] == len(plain.model.state_dict()) - gone
+        assert counts["base"] == counts["base_total"] == len(plain.model.state_dict()) - own
         again = placed(folder, at, block, name="yolov8-again.yaml")
         again.model.load(target.model, verbose=False)
         assert again.model.transferred["blocks"] == counts["blocks_total"]

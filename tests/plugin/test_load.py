@@ -82,7 +82,7 @@ def state(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def moved(row: int, rows: Iterable[int]) -> int:
-    """Where a row of the base is once blocks stand behind `rows`: a mapping that knows nothing of graphs."""
+    """Where a row of the base is once blocks are inserted after `rows`: a mapping that uses no graphs."""
     return row + sum(r < row for r in rows)
 
 
@@ -384,7 +384,7 @@ def test_random_raw_gates_between_pretrained_layers_lead_to_one_warning(
     assert not any("a raw gate" in line for line in lines)
 
 
-def test_blocks_one_behind_the_other_are_paired_in_their_order() -> None:
+def test_blocks_one_after_the_other_are_paired_in_their_order() -> None:
     def stacked() -> Any:
         document = load("yolov8.yaml")
         for row, block in ((4, "GAM"), (5, "CBAM"), (6, "GAM")):
@@ -404,7 +404,7 @@ def test_feeding_the_next_row_only_changes_no_counterpart(weights: dict[str, nn.
     assert_carried(weights["yolov8n"], [12, 15], from_text(text))
 
 
-def test_models_that_part_behind_the_backbone_share_what_comes_before(
+def test_models_that_diverge_after_the_backbone_share_what_comes_before(
     weights: dict[str, nn.Module], lines: list[str]
 ) -> None:
     target = build("yolov8-p2.yaml", [4])
@@ -457,8 +457,8 @@ def test_a_detector_gives_a_segmenter_what_both_have(weights: dict[str, nn.Modul
     assert torch.equal(target.model[23].cv4[0][0].conv.weight, before["model.23.cv4.0.0.conv.weight"])
 
 
-def test_a_layer_of_another_type_is_refused(lines: list[str]) -> None:
-    """The rows agree in their names; what stands behind the names does not."""
+def test_a_layer_of_another_type_is_rejected(lines: list[str]) -> None:
+    """The rows agree in their names, but the names mean different layers."""
     source, target = build("yolov8n", [4]), build("yolov8n", [6])
     source.model[2].__class__ = type("Other", (nn.Module,), {"forward": source.model[2].__class__.forward})
     before = state(target)
@@ -469,7 +469,7 @@ def test_a_layer_of_another_type_is_refused(lines: list[str]) -> None:
     assert all(torch.equal(t, before[k]) for k, t in target.state_dict().items() if k.startswith("model.2."))
 
 
-def test_another_ultralytics_is_refused() -> None:
+def test_another_ultralytics_is_rejected() -> None:
     module = ModuleType("tasks")
     module.BaseModel = type("BaseModel", (), {"load": lambda *, strict: strict})  # type: ignore[attr-defined]
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Rows that name a block: built with the right channels in every family and scale, or refused in one sentence."""
+"""Rows that name a block: built with the right channels in every family and scale, or rejected on one line."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_every_scale_of_every_yaml_gets_its_widths(stem: str, scale: str) -> Non
 
 @pytest.mark.parametrize("stem", PAIRS)
 def test_yaml_without_its_blocks_is_ultralytics_own(stem: str) -> None:
-    """Follow every row's inputs through the blocks to the rows behind them: what remains is the stock graph."""
+    """Follow every row's inputs through the blocks to the rows before them: what remains is the stock graph."""
     ours, stock = (yaml.safe_load(p.read_text()) for p in (CFG / f"{stem}.yaml", MODELS / PAIRS[stem]))
     kept: dict[int, int] = {}  # index of a row of ours -> index in the stock file of the tensor it gives
     graph: list[tuple[list[int], int, str, list[Any]]] = []
@@ -183,7 +183,7 @@ def test_plain_model_takes_the_original_path(monkeypatch: pytest.MonkeyPatch) ->
         ([-1, 1, "GAM_Attention", [256, 256, 4, 4]], "GAM_Attention takes at most 3 arguments, but the row has 4"),
     ],
 )
-def test_bad_row_ends_in_one_sentence(row: list[Any], says: str) -> None:
+def test_bad_row_ends_with_one_line(row: list[Any], says: str) -> None:
     model = with_last_block("v8/yolov8.yaml")
     model["head"][-2] = row
     for d in (model, model | {"backbone": model["backbone"]}):

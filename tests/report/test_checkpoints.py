@@ -243,7 +243,7 @@ def test_detections_do_not_depend_on_the_clock(
     monkeypatch.setattr(nms, "time", SimpleNamespace(time=lambda: next(clock)))  # ten seconds go by for each image
     assert predict("busy") == calm
     assert next(clock) > 10 * N
-    assert nms.non_max_suppression.__defaults__ == defaults  # no setting is left behind
+    assert nms.non_max_suppression.__defaults__ == defaults  # no setting is changed for good
 
 
 def test_the_time_limit_is_back_when_the_last_of_several_threads_is_through() -> None:

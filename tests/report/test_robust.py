@@ -98,9 +98,7 @@ def compared(folder: Path, classes: dict[str, list[int]], missed: int = 2) -> ga
         ({"a": [*range(40)], "b": [*range(40)]}, "poor is worse than good: 50.5 against 100.0 mAP"),
     ],
 )  # fmt: skip
-def test_where_nothing_can_be_known_the_headline_says_why(
-    classes: dict[str, list[int]], says: str, tmp_path: Path
-) -> None:
+def test_where_nothing_is_known_the_headline_says_why(classes: dict[str, list[int]], says: str, tmp_path: Path) -> None:
     found = compared(tmp_path, classes)
     assert says in found.headline
     gain = found.variants["poor"].minus("good")
@@ -335,7 +333,7 @@ def test_an_output_that_cannot_be_made_is_found_first(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "loop", "taken"]
 
 
-def test_what_fails_leaves_no_folder_behind(pair: dict[str, Path], tmp_path: Path) -> None:
+def test_what_fails_leaves_no_folder(pair: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError):
         compare(pair, gt=tmp_path / "none.json", output=tmp_path / "a/b")
     assert list(tmp_path.iterdir()) == []
@@ -550,7 +548,7 @@ def test_a_number_out_of_range_is_a_one_line_error(
 def test_copies_of_validation_images_among_the_training_images_are_seen(
     data_set: DataSet, pair: dict[str, Path], tmp_path: Path
 ) -> None:
-    """By content: a copy with another name, and a link. Another image of the same size in bytes is none."""
+    """By content: a copy with another name, and a link. Another image of the same size in bytes does not count."""
     train = tmp_path / "train"
     train.mkdir()
     photos = data_set.folder / "images"

@@ -167,7 +167,7 @@ def test_runs_are_planned_seed_by_seed_and_chosen_by_data_set(
 
 
 @pytest.mark.usefixtures("uncounted")
-def test_one_data_set_is_planned_as_ever_however_it_is_written(
+def test_one_data_set_is_planned_alike_however_it_is_written(
     content: dict[str, Any], real: dict[str, Path], write: Write, tmp_path: Path
 ) -> None:
     del content["datasets"], content["hypothesis"], content["smallest_difference"]

@@ -1,4 +1,4 @@
-"""Where a run of the benchmark stands."""
+"""How far a run of the benchmark is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ console = Console(width=None if sys.stdout.isatty() else 200)  # a log need not 
 
 
 class Bench:
-    """Where a run stands: its device, its time, and the results so far, on disk after every part.
+    """How far a run is: its device, its time, and the results so far, on disk after every part.
 
     Args:
         device: What is measured.
