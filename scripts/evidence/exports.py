@@ -158,7 +158,7 @@ def main() -> None:
             print(kind, name, found, flush=True)
             content[todo[name]][name][kind] = found
             content["settings"] = settings(options)
-            write(options.out, json.dumps(content, indent=1) + "\n")
+            write(options.out, json.dumps(content, separators=(",", ":")) + "\n")
     print(tables(content))
 
 
