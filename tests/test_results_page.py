@@ -16,6 +16,7 @@ from gam_yolo.report.result import Comparison
 
 TABLES = {
     "neu": "neu-finetune",
+    "neu-scratch": "neu-scratch-small",
     "cifar": "cifar10",
     "voc": "voc-small",
     "voc-starts": "voc-starts",
@@ -65,7 +66,7 @@ def test_the_chart_of_all_data_sets_is_that_of_the_reports(
     names = dict.fromkeys(line.split("|")[1].strip() for line in part(page, "overview")[2:])
     files = [
         root / "docs" / "results" / f"{TABLES[name]}.json"
-        for name in ("voc", "voc-starts", "placement", "voc-long", "bccd", "neu", "cifar")
+        for name in ("voc", "voc-starts", "placement", "voc-long", "bccd", "neu", "neu-scratch", "cifar")
     ]
     reports = [f"{name}={file}" for name, file in zip(names, files, strict=True)]
     out = tmp_path / "overview.svg"
@@ -91,6 +92,11 @@ def test_sentences_hold(page: str, root: Path) -> None:
     curves = [run["training"]["AP"] for run in runs(root / "docs/results/neu-finetune.json")]
     gained = statistics.mean(100 * (curve[-1] - curve[-2]) for curve in curves)
     assert f"the last epoch gains {gained:.1f} points on average" in page
+    from_scratch = [run["training"]["AP"] for run in runs(root / "docs/results/neu-scratch-small.json")]
+    assert f"The last epoch gains {statistics.mean(100 * (c[-1] - c[-2]) for c in from_scratch):.1f} points" in page
+    scratch = found["neu-scratch"].variants
+    shares = [100 * scratch[name].minus("plain")["AP"].seed_share for name in scratch if name != "plain"]
+    assert f"{min(shares):.0f} to {max(shares):.0f} % of the variance of each difference to plain" in page
     first = [100 * curve[0] for curve in curves]
     assert f"are at {min(first):.0f} to {max(first):.0f} points" in page
     curves = [run["training"]["top1"] for run in runs(root / "docs/results/cifar10.json")]
@@ -98,7 +104,7 @@ def test_sentences_hold(page: str, root: Path) -> None:
     assert f"by {gained:.1f} points in the last epoch" in page
 
 
-@pytest.mark.parametrize("name", ["neu", "voc-starts"])
+@pytest.mark.parametrize("name", ["neu", "neu-scratch", "voc-starts"])
 def test_movement_is_that_of_the_report(page: str, root: Path, name: str) -> None:
     report = json.loads((root / "docs/results" / f"{TABLES[name]}.json").read_text(encoding="utf-8"))
     rows = [
