@@ -3,7 +3,7 @@
     python scripts/benchmarks/benchmark_start.py --out docs/results/start.json
 
 Processor time, user and system, of fresh processes that alternate; a ratio is the median of the ratios within one turn.
-Prints the table for docs/speed.md, and exits with 1 where an aim is missed. Run it in the repository's root.
+Prints the table for docs/speed-start.md, and exits with 1 where an aim is missed. Run it in the repository's root.
 """
 
 from __future__ import annotations
