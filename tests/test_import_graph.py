@@ -1,4 +1,4 @@
-"""The package's imports go one way, as `docs/architecture.md` shows: no circles, and none into a higher layer."""
+"""The package is as `docs/architecture.md` says: no circles, no import into a higher layer, walks through its files."""
 
 from __future__ import annotations
 
@@ -71,3 +71,14 @@ def test_imports_go_into_lower_layers_only(root: Path) -> None:
         if order.index(found.split(".")[1]) > order.index(name.split(".")[1])
     ]
     assert upward == []
+
+
+@pytest.mark.parametrize("walk", ["Row to module", "Tensor to layer", "Box to interval", "Study file to report"])
+def test_the_walks_name_files_that_exist_and_the_table_counts_them(root: Path, walk: str) -> None:
+    text = (root / "docs/architecture.md").read_text("utf-8")
+    described = text.partition(f"### {walk}\n")[2].partition("\n### ")[0]
+    files = set(re.findall(r"`((?:\w+/)*\w+\.py)`", described))
+    assert not [file for file in files if not (PACKAGE / file).is_file()]
+    counted = re.search(rf"^\| {walk} \| (\d+) \|", text, re.M)
+    assert counted
+    assert int(counted[1]) == len(files)
