@@ -80,11 +80,7 @@ def main() -> int:
     for kind in options.kinds:
         if kind not in KINDS:
             parser.error(f"there is no kind '{kind}'")
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
-    os.environ |= {"OMP_NUM_THREADS": "1", "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "COLUMNS": "200"}
-    typer.main.get_command = functools.cache(
-        typer.main.get_command
-    )  # the parser of the command, otherwise made each time
+    prepare()
     table = Table("kind", "cases", "results", "errors", "slowest, s", "failures")
     failures: dict[str, str] = {}
     for kind in options.kinds:
@@ -97,7 +93,9 @@ def main() -> int:
         for done, number in enumerate(numbers):
             if options.minutes and time.monotonic() > end:
                 break
-            outcome, seconds, why = run(kind, options.seed, number, options.keep, first=not done)
+            rng = random.Random(f"{kind} {options.seed} {number}")  # noqa: S311  # a case, not a secret
+            keep = options.keep and options.keep / f"{kind}-{options.seed}-{number}"
+            outcome, seconds, why = run(kind, rng, keep, first=not done, draw=number % DRAWN == 0)
             counts[outcome] += 1
             if not done:
                 gc.freeze()  # what was imported is not searched for garbage again
@@ -117,9 +115,18 @@ def main() -> int:
     return bool(failures)
 
 
-def run(kind: str, seed: int, number: int, keep: Path | None, *, first: bool) -> tuple[str, float, str]:
-    """Run one case in a folder of its own; return its outcome, its time, and why it failed."""
-    rng = random.Random(f"{kind} {seed} {number}")  # noqa: S311  # a case, not a secret
+def prepare() -> None:
+    """Limit the memory of this process, and have it neither ask the network nor compute in several threads."""
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    os.environ |= {"OMP_NUM_THREADS": "1", "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "COLUMNS": "200"}
+    # The parser of the command is otherwise made each time.
+    typer.main.get_command = functools.cache(typer.main.get_command)
+
+
+def run(
+    kind: str, rng: random.Random, keep: Path | None = None, *, first: bool, draw: bool = False
+) -> tuple[str, float, str]:
+    """Run one case in a folder of its own, kept if it fails; return its outcome, its time, and why it failed."""
     before, environment = Path.cwd(), dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as outer:
         folder = Path(outer) / "case"
@@ -128,7 +135,7 @@ def run(kind: str, seed: int, number: int, keep: Path | None, *, first: bool) ->
         begin = time.process_time()
         try:
             arguments = KINDS[kind](rng)
-            with drawing(number % DRAWN == 0):
+            with drawing(draw):
                 outcome, why = call(arguments, limit=6 * LIMIT if first else LIMIT)
         finally:
             os.chdir(before)
@@ -142,7 +149,7 @@ def run(kind: str, seed: int, number: int, keep: Path | None, *, first: bool) ->
         if left := [path.name for path in folder.rglob(".gam-yolo-*")]:
             why = why or f"left behind: {left}"
         if why and keep:
-            shutil.copytree(folder, keep / f"{kind}-{seed}-{number}", dirs_exist_ok=True, symlinks=True)
+            shutil.copytree(folder, keep, dirs_exist_ok=True, symlinks=True)
     return ("failure" if why else outcome), seconds, why
 
 
