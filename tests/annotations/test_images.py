@@ -1,0 +1,32 @@
+"""Which images a split has: those that Ultralytics trains on and validates."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from ultralytics.data.dataset import YOLODataset
+
+from gam_yolo.annotations import read_truth
+from gam_yolo.annotations.images import image_files
+from gam_yolo.datasets import prepare
+
+from .conftest import photograph
+
+
+@pytest.mark.parametrize("folder", ["images/val", "images/val [old]", "images/../images/val"])
+def test_a_split_has_the_images_that_ultralytics_reads(tmp_path: Path, folder: str) -> None:
+    shutil.rmtree(tmp_path / "images", ignore_errors=True)
+    where = tmp_path / folder
+    for shade, name in enumerate(("a.jpg", "sub/b.JPG", "sub/.ipynb_checkpoints/b-checkpoint.jpg")):
+        photograph(where / name, shade=shade)
+    photograph(tmp_path / "other disk/c.png", shade=9)
+    (where / "._a.jpg").write_bytes(b"\0\5\x16\7Mac OS X")  # what a Mac leaves on other file systems
+    (where / "more").symlink_to(tmp_path / "other disk")
+    (tmp_path / "m.yaml").write_text(f"path: {tmp_path}\ntrain: '{folder}'\nval: '{folder}'\nnames: [cat]\n")
+    read = YOLODataset(str(where), data={"names": {0: "cat"}, "channels": 3}, augment=False).im_files
+    assert len(read) == 3
+    assert sorted(map(str, image_files(str(where), "val"))) == sorted(read)
+    assert prepare(tmp_path / "m.yaml").splits["val"].images == 3
+    assert sorted(read_truth(str(tmp_path / "m.yaml"), None).ids) == ["a", "b", "c"]
