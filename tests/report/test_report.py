@@ -205,6 +205,22 @@ def test_images_without_detections_are_noted(data_set: DataSet, tmp_path: Path) 
     assert [note.startswith(f"{part} has no detection at all on 12 of the 60 images") for note in said] == [True]
 
 
+def test_classes_that_are_never_detected_are_noted(data_set: DataSet, tmp_path: Path) -> None:
+    """As those that `--gt` has and the models do not know: each would count with 0 in the mean without a word."""
+    whole = data_set.predictions("every", 0.9, 44)
+    records = json.loads(whole.read_text())
+    part = tmp_path / "part.json"
+    part.write_text(json.dumps([record for record in records if record["category_id"] != 2]))
+    assert run_compare(whole, part, "--gt", data_set.truth, "--replicates", 300, "-o", tmp_path).exit_code == 0
+    report = loaded(tmp_path)
+    objects = sum(o["category_id"] == 2 for o in data_set.objects)
+    assert [note for note in report["notes"] if "has no detection at all of" in note] == [
+        f"{part} has no detection at all of 1 class with 10 objects or more, such as 'dog <b>' ({objects} objects). "
+        "They count with an AP of 0 in its means, also where the model does not know them."
+    ]
+    assert report["variants"][1]["metrics"]["AP50"]["value"] < 0.7 < report["variants"][0]["metrics"]["AP50"]["value"]
+
+
 def test_a_control_needs_no_third_variant(data_set: DataSet, tmp_path: Path) -> None:
     files = [f"{name}={data_set.predictions(name, 0.5, seed)}" for name, seed in (("first", 42), ("second", 43))]
     options = ["--gt", data_set.truth, "--replicates", 300]
