@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
@@ -127,8 +127,8 @@ def _parse(records: _Columns, truth: GroundTruth, proven: bool) -> Detections:
     found = None if proven else _overlapped(truth, unlabelled)
     if found is not None:
         _reject_annotated_size(unlabelled, truth)
+        _reject_other_reading(unlabelled, truth)
         _reject_other_unit(unlabelled, truth, found)
-        _reject_other_order(unlabelled, truth)
         _reject_repeats(unlabelled, records.category_id)
     label = _labels(records, truth, unlabelled, found)
     detections = Detections(source, image, label, unlabelled.box, unlabelled.score)
@@ -233,9 +233,10 @@ _SEVERAL = -2
 _MOST_BEYOND = 0.2  # of the boxes; detectors that do not clip have a few
 _MOST_TWICE = 0.05  # of the records; a detector's scores and boxes have too many digits to agree by chance
 _FEWEST = 3  # objects that tell in which pixels boxes are
-_SAMPLE = 300  # images with objects that tell in which order the numbers of a box are
-_BETTER = 1.2  # times the overlap, and by so many standard errors, is another order's
+_SAMPLE = 150  # images with objects that tell what the numbers of a box are
+_BETTER = 1.2  # times the overlap, and by so many standard errors, shows another meaning
 _SURE = 3.0
+_EXPLAINED = 0.3  # mean IoU of a reading that is right; without it, boxes at random may fit another one better
 
 _ORDERS: dict[str, Callable[[Array], Array]] = {
     "corners [x1, y1, x2, y2]": lambda box: np.hstack([box[:, :2], box[:, 2:] - box[:, :2]]),
@@ -244,6 +245,9 @@ _ORDERS: dict[str, Callable[[Array], Array]] = {
     "[y, x, height, width]": lambda box: box[:, [1, 0, 3, 2]],
 }
 """What else the four numbers of a box may be, as `[x, y, width, height]`."""
+
+_INPUTS = (320, 416, 448, 480, 512, 608, 640, 768, 800, 960, 1024, 1280)
+"""Sides of network inputs whose pixels boxes may be in, if they were not scaled back."""
 
 
 def _unique_index(keys: Sequence[Any]) -> dict[Any, int]:
@@ -430,10 +434,10 @@ def _reject_other_unit(detections: Detections, truth: GroundTruth, found: NDArra
         )
 
 
-def _reject_other_order(detections: Detections, truth: GroundTruth) -> None:
-    """Reject boxes, of either file, that agree with the other's clearly better if read in another order.
+def _reject_other_reading(detections: Detections, truth: GroundTruth) -> None:
+    """Reject boxes, of either file, that agree with the other's clearly better if their numbers mean something else.
 
-    In part of the datasets, most boxes remain inside their image whatever their numbers mean.
+    In part of the datasets, most boxes remain inside their image whatever they mean.
     """
     images = np.unique(truth.image[~truth.crowd])[:_SAMPLE]
     rows, own = np.isin(truth.image, images), np.isin(detections.image, images)
@@ -442,24 +446,44 @@ def _reject_other_order(detections: Detections, truth: GroundTruth) -> None:
         detections.source, detections.image[own], detections.label[own], detections.box[own], detections.score[own]
     )
     plain = _agreement(truth, detections)
+    sizes = truth.sizes[detections.image]
     readings = [
-        (at, other, order, _agreement(objects, found))
-        for order, read in _ORDERS.items()
-        for at, other, objects, found in (
-            (detections.source, truth.source, truth, replace(detections, box=read(detections.box))),
-            (truth.source, detections.source, replace(truth, box=read(truth.box)), detections),
+        (detections.source, truth.source, how, _agreement(truth, replace(detections, box=box)))
+        for how, box in chain(
+            ((order, read(detections.box)) for order, read in _ORDERS.items()),
+            (
+                (f"in pixels of a network input of {side}", box)
+                for side in _INPUTS
+                for box in _unscaled(detections.box, sizes, side)
+            ),
         )
     ]
-    at, other, order, best = max(readings, key=lambda reading: reading[3].sum())
+    readings += [
+        (truth.source, detections.source, order, _agreement(replace(truth, box=read(truth.box)), detections))
+        for order, read in _ORDERS.items()
+    ]
+    at, other, how, best = max(readings, key=lambda reading: reading[3].sum())
     gain = best - plain
-    if best.sum() > _BETTER * plain.sum() and gain.sum() > _SURE * np.sqrt((gain**2).sum()):
+    better = best.sum() > _BETTER * plain.sum() and gain.sum() > _SURE * np.sqrt((gain**2).sum())
+    if better and best.mean() > _EXPLAINED:
         raise UserError(
-            f"its boxes seem to be {order}: the mean IoU of objects with the detections that find them is then "
+            f"its boxes seem to be {how}: the mean IoU of objects with the detections that find them is then "
             f"{best.mean():.2f}, not {plain.mean():.2f}",
             at=at,
-            expected="boxes [x, y, width, height] in pixels",
+            expected="boxes [x, y, width, height] in pixels of the original image",
             fix=f"Correct them, or those of {other}",
         )
+
+
+def _unscaled(box: Array, sizes: Array, side: int) -> Iterator[Array]:
+    """Yield boxes in pixels of the images, if they are in pixels of a square network input.
+
+    The image was stretched to the input, or scaled and padded: at the right and the bottom, or at both sides.
+    """
+    yield box / np.tile(side / sizes, 2)
+    scale = side / sizes.max(axis=1, keepdims=True)
+    for share in (0, 0.5):
+        yield (box - np.pad(share * (side - scale * sizes), ((0, 0), (0, 2)))) / scale
 
 
 def _agreement(truth: GroundTruth, detections: Detections) -> Array:

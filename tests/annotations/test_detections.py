@@ -382,6 +382,33 @@ def test_numbers_of_boxes_in_another_order_are_rejected_where_the_images_cannot_
         read(*((changed, boxes) if wrong == "truth" else (boxes, changed)))
 
 
+@pytest.mark.parametrize("side", [512, 640])
+@pytest.mark.parametrize("way", ["stretched", "padded", "centred"])
+def test_boxes_in_pixels_of_the_network_input_are_rejected(way: str, side: int, tmp_path: Path) -> None:
+    """As where the padding was not taken off again. The images are of several sizes."""
+    rng = np.random.default_rng(0)
+    sizes = [(600, 450), (400, 600), (500, 375)]
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": w, "height": h} for i, (w, h) in enumerate(sizes * (N // 3))]
+    boxes = [
+        {"image_id": i, "category_id": 1, "bbox": [*rng.uniform(10, 200, 2), 120, 90]} for i in range(N) for _ in "ab"
+    ]
+    truth = read_truth(None, coco_file(tmp_path / "truth.json", images, boxes))
+
+    def into_input(box: dict[str, Any]) -> list[float]:
+        (w, h), (x, y, width, height) = sizes[box["image_id"] % 3], box["bbox"]
+        across = down = side / max(w, h)
+        if way == "stretched":
+            across, down = side / w, side / h
+        left, top = ((side - w * across) / 2, (side - h * down) / 2) if way == "centred" else (0, 0)
+        return [x * across + left, y * down + top, width * across, height * down]
+
+    assert len(read_detections(write(tmp_path, records(boxes)), truth).box) == 2 * N
+    with pytest.raises(
+        UserError, match=rf"predictions\.json: its boxes seem to be in pixels of a network input of {side}"
+    ):
+        read_detections(write(tmp_path, records(boxes, bbox=into_input)), truth)
+
+
 def test_a_detector_that_finds_little_is_not_taken_for_another_order(tmp_path: Path) -> None:
     images = [{"id": i, "file_name": f"{i}.jpg", "width": 100, "height": 100} for i in range(50)]
     for seed in range(3):
