@@ -8,6 +8,7 @@
 | clipping | a box that reaches beyond its image is cut at the border and counted, unless by less than 0.01 pixels |
 | wrong unit | rejected: all boxes within one pixel, more than half well beyond their images, or all degenerate |
 | corners | rejected: all boxes possible as x1, y1, x2, y2, more than a tenth well beyond their images otherwise |
+| extents | VOC: rejected likewise, where more than a tenth have xmax < xmin, and all are possible as x, y, w, h |
 | mask area | of 0 or less, of less than a pixel, or much above that of the box: the box's counts, and is counted |
 | pixel origin | VOC counts pixels from 1 and includes the last; with `first_pixel: 0`, coordinates are edges from 0 |
 | image size | the file's as displayed (after EXIF rotation); boxes are scaled where the annotated size is a multiple |
@@ -128,6 +129,8 @@ class Tally:
     within_pixel: int = 0  # objects with no coordinate above 1
     beyond: int = 0  # objects that extend well beyond their image
     corners: int = 0  # objects whose four numbers may be corners
+    extents: int = 0  # VOC's objects whose four numbers may be a corner and an extent
+    inverted: int = 0  # those that end before they begin
     wrong: list[tuple[str, str]] = field(default_factory=list)  # kind and description of each image in a wrong frame
 
     def __str__(self) -> str:
@@ -194,6 +197,8 @@ class Tally:
             wrong = f"{self.beyond} of {self.objects} boxes extend well beyond their image, as in another unit or order"
         elif self.corners == self.objects >= MIN_OBJECTS and 10 * self.beyond > self.objects:
             wrong = f"{self.beyond} of {self.objects} boxes extend well beyond their image, and none would as corners"
+        elif self.extents == self.objects >= MIN_OBJECTS and 10 * self.inverted > self.objects:
+            wrong = f"{self.inverted} of {self.objects} boxes end before they begin, but not as [x, y, width, height]"
         if wrong:
             raise UserError(
                 wrong,

@@ -664,6 +664,29 @@ def test_mostly_swapped_corners_are_warned_of(tmp_path: Path, dataset_yaml: Writ
         read_truth(None, folder)
 
 
+def test_voc_boxes_of_a_corner_and_an_extent_are_rejected(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    """Most of them look like boxes: they would be trained with another extent, and the others left out."""
+    rows = [(60, 5 + i, 20, 15 + i) if i < 2 else (5, 5 + i, 30, 20 + i) for i in range(11)]
+    folder = voc_folder(tmp_path / "kit", "val", {"a": xml(*(thing("cat", *row) for row in rows))})
+    photograph(folder / "JPEGImages/a.jpg")
+    yaml = dataset_yaml("voc", folder, train="images/val")
+    for read in (lambda: prepare(yaml), lambda: read_truth(None, folder)):
+        with pytest.raises(UserError, match=r"2 of 11 boxes end before they begin, but not as \[x, y, width"):
+            read()
+    # Swapped corners are no extents: the sums reach beyond the image.
+    swapped = [*rows[2:], (90, 60, 60, 50), (95, 70, 50, 40)]
+    (folder / "Annotations/a.xml").write_text(xml(*(thing("cat", *row) for row in swapped)))
+    assert prepare(yaml).splits["val"].degenerate == 2
+
+
+def test_an_object_has_one_box(tmp_path: Path) -> None:
+    box = thing("cat", 1, 1, 9, 9).partition("<bndbox>")[2].partition("</bndbox>")[0]
+    two = f"<object><name>cat</name><bndbox>{box}</bndbox><bndbox>{box}</bndbox></object>"
+    folder = voc_folder(tmp_path / "kit", "val", {"a": xml(two)})
+    with pytest.raises(UserError, match=r"a\.xml, object\[0\]: has several <bndbox>\. Expected one for each object"):
+        read_truth(None, folder)
+
+
 @pytest.mark.parametrize("protocol", ["voc", "coco", "yolo"])
 def test_truncated_images_are_counted_by_both(protocol: str, tmp_path: Path, dataset_yaml: WriteYaml) -> None:
     voc, coco = small(tmp_path, (100, 80))
