@@ -104,6 +104,13 @@ def seed_notes(predicted: Mapping[str, list[Predicted[P]]], unverified: str) -> 
         )
     if any(len(seeds) == 2 for seeds in predicted.values()):
         notes.append("Two training seeds say little about the spread between seeds: expect wide intervals.")
+    devices = {p.protocol.device: str(p.path) for seeds in predicted.values() for p in seeds if p.protocol.device}
+    if len(devices) > 1:
+        where = ", ".join(f"{path} on {device}" for device, path in devices.items())
+        notes.append(
+            f"Predictions were made on devices of several kinds, such as {where}. They round differently, which can "
+            "move a score a little; --device makes all of them on one."
+        )
     unknown = [name for name, seeds in predicted.items() if any(p.protocol.imgsz is None for p in seeds)]
     if unknown:
         notes.append(

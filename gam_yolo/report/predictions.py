@@ -282,8 +282,8 @@ def common_imgsz(
     return rounded
 
 
-def check_device(device: str) -> None:
-    """Try a device, in Ultralytics' notation.
+def check_device(device: str) -> str:
+    """Try a device, in Ultralytics' notation, and return its kind, such as "cpu" or "cuda".
 
     Raises:
         UserError: It is not available.
@@ -292,7 +292,7 @@ def check_device(device: str) -> None:
 
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
-        torch.zeros(1, device=ultralytics_api.get("select_device")(device, verbose=False))
+        return torch.zeros(1, device=ultralytics_api.get("select_device")(device, verbose=False)).device.type
     except Exception:
         if before is None:
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)
@@ -336,7 +336,7 @@ def _validated(
     """Return a checkpoint's predictions from the cache, or validate it and put them there.
 
     Stored predictions are used only if the weights, the code of the model, the images, the objects, the settings and
-    the environment are the same.
+    the environment are the same, and the kind of device is, where the user chose one.
     """
     from gam_yolo.identity import checkpoint_code_digest, environment  # imports torch, which files do not need
 
@@ -352,9 +352,10 @@ def _validated(
     batch, code = validation.settings.batch, checkpoint_code_digest(model.model)
     determines = (protocol, validation.method, batch, images, code, environment())
     stored = cache / f"{text_sha256(repr(determines))[:16]}.json"
-    if stored.is_file():
+    device = check_device(validation.settings.device)
+    known, own = read_protocol(stored)
+    if stored.is_file() and not (validation.settings.device and known.device and known.device != device):
         progress("its predictions are stored already")
-        known, own = read_protocol(stored)
         return Predicted(path, validation.read(stored, ours=True), known, own)
     validation.check_classes(model, path)
     try:  # before anything takes time
@@ -363,7 +364,7 @@ def _validated(
         raise UserError(f"predictions cannot be stored there ({error.strerror})", at=cache) from None
     progress(f"validating on {len(validation.truth.ids)} images at {imgsz} pixels")
     found = validation.validate(model, path, imgsz)
-    protocol = replace(protocol, max_det=found.max_det)
+    protocol = replace(protocol, max_det=found.max_det, device=device)
     write_protocol(stored, protocol, found.own)
     write(stored, json.dumps(found.records))  # last: a prediction file is never there without its protocol
     return Predicted(path, found.predictions, protocol, found.own)

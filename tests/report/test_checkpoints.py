@@ -159,6 +159,20 @@ def test_checkpoints_and_run_folders_are_validated_once(
         with pytest.raises(AssertionError, match="validated again"):
             run_compare(*arguments, *options[2:], *changed)
 
+    # Another kind of device rounds otherwise: what it made counts if no device is asked for, and the report says so.
+    protocol = stored.with_suffix(".protocol.json")
+    record = json.loads(protocol.read_text())
+    assert record["device"] == "cpu"
+    protocol.write_text(json.dumps({**record, "device": "cuda"}))
+    with pytest.raises(AssertionError, match="validated again"):
+        run_compare(*arguments, *options)
+    assert run_compare(*arguments, *options[:4]).exit_code == 0
+    third = json.loads((tmp_path / "out/report.json").read_text())
+    assert third["variants"][0]["metrics"] == first["variants"][0]["metrics"]
+    said, before = ([n for n in report["notes"] if "devices of several kinds" in n] for report in (third, first))
+    assert (len(said), before) == (1, [])
+    assert f"{trained}/weights/best.pt on cuda, " in said[0]
+
 
 def test_a_detector_that_finds_nothing_scores_nothing(
     shared: Path, coco: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
