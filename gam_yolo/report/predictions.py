@@ -14,13 +14,16 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
 
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.classes import LabelledImages, is_ranking_file
 from gam_yolo.errors import UserError, one_line, option
-from gam_yolo.evaluation import GroundTruth
+from gam_yolo.evaluation import Detections, GroundTruth
 from gam_yolo.evaluation.groups import GroupSpec
 from gam_yolo.file_digests import FileDigests
 from gam_yolo.io import file_sha256, is_number, text_sha256, write
@@ -187,6 +190,8 @@ def collect(
             result[name].append(_read(path, validation))
         else:
             result[name].append(_validated(path, validation, imgsz, images, cache / folder_name(name), progress))
+    for name, seeds in result.items():
+        _reject_equal_seeds(name, seeds)
     reject_differences([(str(p.path), p.protocol, p.predictions) for seeds in result.values() for p in seeds])
     return result
 
@@ -213,6 +218,19 @@ def reject_copies(variants: Sequence[Variant]) -> None:
         if digest in seen:
             raise UserError(f"{path} and {seen[digest]} have the same content", expected="different trainings")
         seen[digest] = path
+
+
+def _reject_equal_seeds(name: str, seeds: Sequence[Predicted[P]]) -> None:
+    """Reject detections that two seeds of a variant have in common, all of them: they are one training, saved twice."""
+    for first, second in combinations(seeds, 2):
+        a, b = first.predictions, second.predictions
+        if not (isinstance(a, Detections) and isinstance(b, Detections) and len(a.score)):
+            continue
+        if all(np.array_equal(getattr(a, key), getattr(b, key)) for key in ("image", "score", "box")):
+            raise UserError(
+                f"variant '{name}': {first.path} and {second.path} have the same detections",
+                expected="a different training for each seed",
+            )
 
 
 def _read(path: Path, validation: Validation[P]) -> Predicted[P]:

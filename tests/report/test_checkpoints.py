@@ -75,9 +75,15 @@ def test_the_report_says_how_far_the_blocks_have_moved_and_where_they_have_not(
             torch.nn.init.constant_(model.model.model[16].channel[2].bias, gate)
             paths[name].append(tmp_path / f"{name} {gate}.pt")
             model.save(paths[name][-1])
+            content = torch.load(paths[name][-1], weights_only=False)
+            seed = 0 if name == "moved" else len(paths[name])
+            torch.save({**content, "train_args": {**(content.get("train_args") or {}), "seed": seed}}, paths[name][-1])
     found = compare(
         {"plain": weights, **paths}, data=coco[0], imgsz=64, replicates=100, device="cpu", output=tmp_path / "report"
     )
+    assert [note.partition(". They")[0] for note in found.notes if "the same seed" in note] == [
+        "Warning: 2 checkpoints of moved were trained with the same seed, 0"
+    ]
     assert found.variants["plain"].movement == ()
     blocks = found.variants["moved"].movement
     assert [m.block for m in blocks] == ["row 16 (GAM)", "row 20 (GAM)", "row 24 (GAM)"]

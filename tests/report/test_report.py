@@ -195,6 +195,27 @@ def test_bad_arguments_are_one_line_errors(data_set: DataSet, tmp_path: Path) ->
         run_compare(a, b, "-o", tmp_path / "out")
 
 
+def test_files_of_one_training_are_not_several_seeds(data_set: DataSet, tmp_path: Path) -> None:
+    """Their intervals would have a spread between seeds that is none."""
+    weights = tmp_path / "runs/gam/weights"
+    weights.mkdir(parents=True)
+    for name in ("best.pt", "last.pt"):
+        (weights / name).write_text(name)
+    a, b = data_set.predictions("a", 0.5, 1), data_set.predictions("b", 0.5, 1)
+    for i, indent in enumerate((None, 1)):
+        (tmp_path / f"copy{i}.json").write_text(json.dumps(json.loads(a.read_text()), indent=indent, sort_keys=True))
+    options = ("--gt", data_set.truth, "--replicates", 300, "-o", tmp_path / "out")
+    for variant, match in (
+        (
+            f"x={weights}/*.pt",
+            r"variant 'x': .*best\.pt and .*last\.pt are of one training\. Expected one checkpoint for",
+        ),
+        (f"x={tmp_path}/copy*.json", r"variant 'x': .*copy0\.json and .*copy1\.json have the same detections"),
+    ):
+        with pytest.raises(UserError, match=match):
+            run_compare(b, variant, *options)
+
+
 def test_images_without_detections_are_noted(data_set: DataSet, tmp_path: Path) -> None:
     whole = data_set.predictions("whole", 0.5, 40)
     records = json.loads(whole.read_text())
