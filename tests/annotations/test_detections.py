@@ -364,7 +364,7 @@ def test_numbers_of_boxes_in_another_order_are_rejected_where_the_images_cannot_
     """All boxes lie inside their images however they are read, and some still find an object."""
     rng = np.random.default_rng(0)
     images = [{"id": i, "file_name": f"{i}.jpg", "width": 1000, "height": 800} for i in range(N)]
-    boxes = [
+    boxes: list[dict[str, Any]] = [
         {"image_id": i, "category_id": 1, "bbox": [*rng.uniform(5, 120, 2), 200, 150]} for i in range(N) for _ in "ab"
     ]
     changed = [{**box, "bbox": change(*box["bbox"])} for box in boxes]
@@ -379,7 +379,7 @@ def test_numbers_of_boxes_in_another_order_are_rejected_where_the_images_cannot_
     with pytest.raises(
         UserError, match=rf"{'(predictions|truth)' if either else wrong}\.json: its boxes seem to be {order}"
     ):
-        read(*((changed, boxes) if wrong == "truth" else (boxes, changed)))
+        read(changed, boxes) if wrong == "truth" else read(boxes, changed)
 
 
 @pytest.mark.parametrize("side", [512, 640])

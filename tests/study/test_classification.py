@@ -352,6 +352,7 @@ def test_images_behind_a_link_are_part_of_what_a_training_reads(tmp_path: Path) 
 
     before = images()
     Image.new("RGB", (32, 32), "red").save(tmp_path / "disk/b.png")
-    train = ClassificationDataset(str(tmp_path / "data/train"), get_cfg())
+    settings: Any = get_cfg()
+    train = ClassificationDataset(str(tmp_path / "data/train"), settings)
     assert len(train.samples) == 2
     assert images() != before
