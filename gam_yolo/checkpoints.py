@@ -24,7 +24,7 @@ from typing import Any
 
 from gam_yolo.errors import UserError, brief
 
-__all__ = ["reject_code", "trusted", "trusting", "written_by"]
+__all__ = ["reject_code", "training_seed", "trusted", "trusting", "written_by"]
 
 _PLAIN = {
     "_codecs": {"encode"},
@@ -118,11 +118,23 @@ def reject_code(path: Path) -> None:
 
 def written_by(path: Path) -> str:
     """Return the Ultralytics release that wrote a checkpoint, or an empty string where it does not say."""
+    return str(_content(path).get("version", ""))
+
+
+def training_seed(path: Path) -> int | None:
+    """Return the seed that a checkpoint was trained with, or None where it does not say."""
+    arguments = _content(path).get("train_args")
+    seed = arguments.get("seed") if isinstance(arguments, dict) else None
+    return seed if isinstance(seed, int) else None
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint says beside its layers; nothing where it cannot be read."""
     try:
         content = _Reader(io.BytesIO(_pickle(path))).load()
-        return str(content.get("version", ""))
     except Exception:  # whoever loads it says what is wrong with it
-        return ""
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _pickle(path: Path) -> bytes:

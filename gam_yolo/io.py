@@ -16,9 +16,10 @@ from xml.etree.ElementTree import Element
 
 import yaml
 
-from gam_yolo.errors import UserError, one_line
+from gam_yolo.errors import UserError, brief, one_line
 
 __all__ = [
+    "YamlLoader",
     "file_sha256",
     "is_number",
     "output_path",
@@ -141,6 +142,27 @@ def read_yaml(path: Path, expected: str) -> Any:
     return parse_yaml(read_text(path, expected), str(path), expected)
 
 
+class YamlLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, which would take the last of several equal keys without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Read a mapping.
+
+        Raises:
+            yaml.composer.ComposerError: A key occurs twice.
+        """
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and not key.tag.endswith(":merge"):
+                if (key.tag, key.value) in seen:
+                    raise yaml.composer.ComposerError(
+                        problem=f"key {brief(key.value)} occurs twice", problem_mark=key.start_mark
+                    )
+                seen.add((key.tag, key.value))
+        return node
+
+
 def parse_yaml(text: str, name: str, expected: str) -> Any:
     """Parse YAML text; `name` and `expected` are for the error message, as in `read_yaml`.
 
@@ -148,7 +170,7 @@ def parse_yaml(text: str, name: str, expected: str) -> Any:
         UserError: It is not YAML.
     """
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=YamlLoader)  # noqa: S506  it is a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise yaml_error(error, name, expected) from None
 

@@ -12,7 +12,7 @@ from typing import Any
 from gam_yolo.annotations.data import GroundTruth, ImageId
 from gam_yolo.annotations.images import ImageFinder, base_name, is_file, is_safe_name
 from gam_yolo.annotations.records import box_of, is_id, number_of, reject_repeats, shown
-from gam_yolo.annotations.rules import AnnotatedImage, Object, Tally, ground_truth
+from gam_yolo.annotations.rules import AnnotatedImage, Box, Object, Tally, ground_truth
 from gam_yolo.errors import UserError, similar
 from gam_yolo.io import read_json
 
@@ -30,6 +30,8 @@ __all__ = [
 ROBOFLOW = "_annotations.coco.json"
 
 Json = dict[str, Any]
+
+_MOST_AREA = 1.5  # times the box's; boxes are rounded, and masks are drawn with their outline
 
 _CROWD = {"": False, "0": False, "0.0": False, "false": False, "none": False, "1": True, "1.0": True, "true": True}
 
@@ -137,9 +139,9 @@ def read_coco(
     )
     without = sum(thing.area is None for image in located for thing in image.objects)
     counted = (
-        "1 object has no 'area': its size is its"
+        "1 object has no valid 'area': its size is its"
         if without == 1
-        else f"{without} objects have no 'area': their size is their"
+        else f"{without} objects have no valid 'area': their size is their"
     )
     return replace(truth, notes=(*truth.notes, f"{counted} box's")) if without else truth
 
@@ -179,13 +181,13 @@ def read_coco_file(path: Path) -> CocoFile:
             value = annotation.get(key)
             if not is_id(value) or value not in known:
                 raise UserError(f"{key} {shown([value])} is not the id of one of the file's records", at=at)
+        box = box_of(annotation, at, inverted=True)
         objects[annotation["image_id"]].append(
             Object(
                 row,
                 names[annotation["category_id"]],
-                box_of(annotation, at, inverted=True),
-                # As in pycocotools, the size of an object is that of its mask; a file of boxes alone may leave it out.
-                area=number_of(annotation, "area", at) if "area" in annotation else None,
+                box,
+                area=_mask_area(annotation, box, at),
                 crowd=_is_crowd(annotation.get("iscrowd", 0), at),
             )
         )
@@ -245,6 +247,17 @@ def _is_crowd(value: object, at: str) -> bool:
     if text not in _CROWD:
         raise UserError(f"'iscrowd' is {value!r:.80}", at=at, expected="0 or 1")
     return _CROWD[text]
+
+
+def _mask_area(annotation: Json, box: Box, at: str) -> float | None:
+    """Return `area`, by which pycocotools too takes an object for small, medium or large; None if no mask has it.
+
+    A file of boxes alone may leave it out, or have 0 in each place; a resized one may have those of other pixels.
+    """
+    if "area" not in annotation:
+        return None
+    area, of_box = number_of(annotation, "area", at), box[2] * box[3]
+    return area if min(1, of_box / 2) <= area <= _MOST_AREA * of_box and area > 0 else None
 
 
 def _size(image: Json, at: str) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
@@ -126,7 +126,8 @@ def _parse(records: _Columns, truth: GroundTruth, proven: bool) -> Detections:
     unlabelled = Detections(source, image, np.zeros_like(image), *records.arrays())
     found = None if proven else _overlapped(truth, unlabelled)
     if found is not None:
-        _reject_annotated_size(unlabelled, truth, found)
+        _reject_annotated_size(unlabelled, truth)
+        _reject_other_reading(unlabelled, truth)
         _reject_other_unit(unlabelled, truth, found)
         _reject_repeats(unlabelled, records.category_id)
     label = _labels(records, truth, unlabelled, found)
@@ -232,6 +233,21 @@ _SEVERAL = -2
 _MOST_BEYOND = 0.2  # of the boxes; detectors that do not clip have a few
 _MOST_TWICE = 0.05  # of the records; a detector's scores and boxes have too many digits to agree by chance
 _FEWEST = 3  # objects that tell in which pixels boxes are
+_SAMPLE = 150  # images with objects that tell what the numbers of a box are
+_BETTER = 1.2  # times the overlap, and by so many standard errors, shows another meaning
+_SURE = 3.0
+_EXPLAINED = 0.3  # mean IoU of a reading that is right; without it, boxes at random may fit another one better
+
+_ORDERS: dict[str, Callable[[Array], Array]] = {
+    "corners [x1, y1, x2, y2]": lambda box: np.hstack([box[:, :2], box[:, 2:] - box[:, :2]]),
+    "corners [y1, x1, y2, x2]": lambda box: np.hstack([box[:, 1::-1], (box[:, 2:] - box[:, :2])[:, ::-1]]),
+    "[centre x, centre y, width, height]": lambda box: np.hstack([box[:, :2] - box[:, 2:] / 2, box[:, 2:]]),
+    "[y, x, height, width]": lambda box: box[:, [1, 0, 3, 2]],
+}
+"""What else the four numbers of a box may be, as `[x, y, width, height]`."""
+
+_INPUTS = (320, 416, 448, 480, 512, 608, 640, 768, 800, 960, 1024, 1280)
+"""Sides of network inputs whose pixels boxes may be in, if they were not scaled back."""
 
 
 def _unique_index(keys: Sequence[Any]) -> dict[Any, int]:
@@ -374,7 +390,7 @@ def _iou(a: Array, b: Array) -> Array:
     return result
 
 
-def _reject_annotated_size(detections: Detections, truth: GroundTruth, found: NDArray[np.intp]) -> None:
+def _reject_annotated_size(detections: Detections, truth: GroundTruth) -> None:
     """Reject boxes in pixels of the annotation where images were saved at another size.
 
     The objects decide: which of the two readings overlaps them more.
@@ -385,12 +401,9 @@ def _reject_annotated_size(detections: Detections, truth: GroundTruth, found: ND
     factors[[*truth.scaled]] = [*truth.scaled.values()]
     scaled = replace(detections, box=detections.box * np.tile(factors[detections.image], 2))
     resized = np.isin(truth.image, [*truth.scaled])
-    overlap, objects = [], []
-    for reading, hit in ((detections, found), (scaled, _overlapped(truth, scaled))):
-        own = np.flatnonzero(resized & (hit >= 0))
-        overlap.append(_iou(truth.box[own], reading.box[hit[own]]).sum())
-        objects.append(len(own))
-    if objects[1] >= _FEWEST and overlap[1] > 1.02 * overlap[0]:
+    as_files, as_annotated = (_agreement(truth, reading)[resized] for reading in (detections, scaled))
+    objects = [(reading > 0).sum() for reading in (as_files, as_annotated)]
+    if objects[1] >= _FEWEST and as_annotated.sum() > 1.02 * as_files.sum():
         raise UserError(
             f"its boxes are in pixels of the annotated size on images that were saved at another size: on these "
             f"{len(truth.scaled)}, they overlap {objects[1]} objects with an IoU of 0.5 if so, and {objects[0]} if not",
@@ -419,6 +432,66 @@ def _reject_other_unit(detections: Detections, truth: GroundTruth, found: NDArra
             expected="boxes [x, y, width, height] in pixels of the original image",
             fix="If the boxes are right and the detector finds nothing, compare its checkpoint",
         )
+
+
+def _reject_other_reading(detections: Detections, truth: GroundTruth) -> None:
+    """Reject boxes, of either file, that agree with the other's clearly better if their numbers mean something else.
+
+    In part of the datasets, most boxes remain inside their image whatever they mean.
+    """
+    images = np.unique(truth.image[~truth.crowd])[:_SAMPLE]
+    rows, own = np.isin(truth.image, images), np.isin(detections.image, images)
+    truth = replace(truth, image=truth.image[rows], box=truth.box[rows], crowd=truth.crowd[rows])
+    detections = Detections(
+        detections.source, detections.image[own], detections.label[own], detections.box[own], detections.score[own]
+    )
+    plain = _agreement(truth, detections)
+    sizes = truth.sizes[detections.image]
+    readings = [
+        (detections.source, truth.source, how, _agreement(truth, replace(detections, box=box)))
+        for how, box in chain(
+            ((order, read(detections.box)) for order, read in _ORDERS.items()),
+            (
+                (f"in pixels of a network input of {side}", box)
+                for side in _INPUTS
+                for box in _unscaled(detections.box, sizes, side)
+            ),
+        )
+    ]
+    readings += [
+        (truth.source, detections.source, order, _agreement(replace(truth, box=read(truth.box)), detections))
+        for order, read in _ORDERS.items()
+    ]
+    at, other, how, best = max(readings, key=lambda reading: reading[3].sum())
+    gain = best - plain
+    better = best.sum() > _BETTER * plain.sum() and gain.sum() > _SURE * np.sqrt((gain**2).sum())
+    if better and best.mean() > _EXPLAINED:
+        raise UserError(
+            f"its boxes seem to be {how}: the mean IoU of objects with the detections that find them is then "
+            f"{best.mean():.2f}, not {plain.mean():.2f}",
+            at=at,
+            expected="boxes [x, y, width, height] in pixels of the original image",
+            fix=f"Correct them, or those of {other}",
+        )
+
+
+def _unscaled(box: Array, sizes: Array, side: int) -> Iterator[Array]:
+    """Yield boxes in pixels of the images, if they are in pixels of a square network input.
+
+    The image was stretched to the input, or scaled and padded: at the right and the bottom, or at both sides.
+    """
+    yield box / np.tile(side / sizes, 2)
+    scale = side / sizes.max(axis=1, keepdims=True)
+    for share in (0, 0.5):
+        yield (box - np.pad(share * (side - scale * sizes), ((0, 0), (0, 2)))) / scale
+
+
+def _agreement(truth: GroundTruth, detections: Detections) -> Array:
+    """Return the IoU of each object and the detection that `_overlapped` finds; 0 where it finds none."""
+    found, result = _overlapped(truth, detections), np.zeros(len(truth.box))
+    hit = found >= 0
+    result[hit] = _iou(truth.box[hit], detections.box[found[hit]])
+    return result
 
 
 def _reject_repeats(detections: Detections, categories: Sequence[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import unicodedata
 from collections import Counter
@@ -94,6 +95,8 @@ def is_truncated(file: Path) -> bool:
 def image_files(entry: str | list[str], where: str) -> list[Path]:
     """List the images of a split: folders, searched through, and lists of files, as Ultralytics reads them.
 
+    It follows links to folders, and passes over hidden files and folders, such as `._a.jpg` and `.ipynb_checkpoints`.
+
     Raises:
         UserError: There are none, or a list cannot be read.
     """
@@ -102,14 +105,22 @@ def image_files(entry: str | list[str], where: str) -> list[Path]:
         if is_folder(path):
             if path.resolve() == path.resolve().parent:  # a search that would take minutes
                 raise UserError(f"is {path}, the whole file system", at=where, expected="a folder of images")
-            found += path.rglob("*.*")
+            found += map(Path, glob.iglob(f"{glob.escape(str(path))}/**/*.*", recursive=True))  # noqa: PTH207  not pathlib's rules
         else:
-            lines = read_text(path, "a list of images").split("\n")
-            found += [path.parent / line.strip() for line in lines if line.strip()]
+            lines = filter(None, map(str.strip, read_text(path, "a list of images").split("\n")))
+            found += [_listed(path.parent, line) for line in lines]
     images = [path for path in found if path.suffix[1:].lower() in ultralytics_api.image_formats()]
     if not images:
         raise UserError(f"has no images under {entry}", at=where)
     return images
+
+
+def _listed(folder: Path, line: str) -> Path:
+    """Return the image that a line of a list names: from the list's folder after `./`, else from the current folder.
+
+    Where there is none in the current folder, it is looked for from the list's folder.
+    """
+    return folder / line if line.startswith("./") or not is_file(Path(line)) else Path(line)
 
 
 def image_id_of(file: str | Path) -> ImageId:

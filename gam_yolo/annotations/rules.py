@@ -7,6 +7,9 @@
 | degenerate | a box without width or height, or wholly outside its image: left out and counted |
 | clipping | a box that reaches beyond its image is cut at the border and counted, unless by less than 0.01 pixels |
 | wrong unit | rejected: all boxes within one pixel, more than half well beyond their images, or all degenerate |
+| corners | rejected: all boxes possible as x1, y1, x2, y2, more than a tenth well beyond their images otherwise |
+| extents | VOC: rejected likewise, where more than a tenth have xmax < xmin, and all are possible as x, y, w, h |
+| mask area | of 0 or less, of less than a pixel, or much above that of the box: the box's counts, and is counted |
 | pixel origin | VOC counts pixels from 1 and includes the last; with `first_pixel: 0`, coordinates are edges from 0 |
 | image size | the file's as displayed (after EXIF rotation); boxes are scaled where the annotated size is a multiple |
 | wrong frame | an image whose size differs otherwise (EXIF rotation, swapped sides, another image) is rejected |
@@ -125,6 +128,9 @@ class Tally:
     truncated: int = _count("images are truncated: the end of their file is missing")
     within_pixel: int = 0  # objects with no coordinate above 1
     beyond: int = 0  # objects that extend well beyond their image
+    corners: int = 0  # objects whose four numbers may be corners
+    extents: int = 0  # VOC's objects whose four numbers may be a corner and an extent
+    inverted: int = 0  # those that end before they begin
     wrong: list[tuple[str, str]] = field(default_factory=list)  # kind and description of each image in a wrong frame
 
     def __str__(self) -> str:
@@ -189,6 +195,10 @@ class Tally:
             wrong = f"all {self.objects} objects have no extent or lie outside their image"
         elif self.objects >= MIN_OBJECTS and 2 * self.beyond > self.objects:
             wrong = f"{self.beyond} of {self.objects} boxes extend well beyond their image, as in another unit or order"
+        elif self.corners == self.objects >= MIN_OBJECTS and 10 * self.beyond > self.objects:
+            wrong = f"{self.beyond} of {self.objects} boxes extend well beyond their image, and none would as corners"
+        elif self.extents == self.objects >= MIN_OBJECTS and 10 * self.inverted > self.objects:
+            wrong = f"{self.inverted} of {self.objects} boxes end before they begin, but not as [x, y, width, height]"
         if wrong:
             raise UserError(
                 wrong,
@@ -214,6 +224,7 @@ def apply_rules(image: AnnotatedImage, tally: Tally) -> AnnotatedImage:
             box = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
             area = None if area is None else area * across * down
         tally.beyond += _is_beyond(box, width, height)
+        tally.corners += not _is_beyond((0, 0, *box[2:]), width, height) and box[0] <= box[2] and box[1] <= box[3]
         clipped = _clip(box, width, height)
         if clipped is None:
             tally.degenerate += 1

@@ -13,7 +13,7 @@ from defusedxml.ElementTree import fromstring
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.data import GroundTruth, ImageId
 from gam_yolo.annotations.images import composed, image_id_of, is_file, is_safe_name
-from gam_yolo.annotations.rules import AnnotatedImage, Object, Tally, ground_truth
+from gam_yolo.annotations.rules import BEYOND, AnnotatedImage, Object, Tally, ground_truth
 from gam_yolo.errors import UserError, similar
 from gam_yolo.io import read_text, xml_number
 
@@ -100,10 +100,14 @@ def read_voc_file(path: Path, file: Path | None, first_pixel: int, tally: Tally)
     objects = []
     for row, item in enumerate(root.findall("object")):
         at = f"{path}, object[{row}]"
+        if len(item.findall("bndbox")) > 1:
+            raise UserError("has several <bndbox>", at=at, expected="one for each object")
         ends = [xml_number(item, f"bndbox/{edge}", at) for edge in ("xmin", "ymin", "xmax", "ymax")]
         left, top, right, bottom = ends
         off_grid = left < 1 or top < 1 or any(end % 1 for end in ends)
         tally.off_grid += first_pixel == 1 and off_grid and max(right, bottom) > 1  # else it is another unit
+        tally.extents += left + right <= (1 + BEYOND) * width and top + bottom <= (1 + BEYOND) * height
+        tally.inverted += right < left or bottom < top
         # Equal ends are one pixel by VOC's count, and no extent by a count from 0: a click, not an object.
         extent = (right - left, bottom - top)
         if min(extent) > 0:

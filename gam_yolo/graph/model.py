@@ -13,7 +13,7 @@ import yaml
 
 from gam_yolo.arguments import INSIDE, MOST_VALUES, REPLACES, RowError, is_small, take, with_named
 from gam_yolo.errors import UserError, brief
-from gam_yolo.io import yaml_error
+from gam_yolo.io import YamlLoader, yaml_error
 
 __all__ = ["IMAGE", "NO_MAP", "ROW", "SECTIONS", "Document", "Graph", "Layer", "check_classes"]
 
@@ -187,7 +187,7 @@ class Document:
         self.name = name
         self.text = text
         try:
-            loader = yaml.SafeLoader(text)
+            loader = YamlLoader(text)
             node = loader.get_single_node()
             config = loader.construct_document(node) if node else None
         except Exception as error:  # an ill-tagged scalar makes PyYAML raise almost anything

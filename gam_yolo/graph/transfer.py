@@ -34,7 +34,7 @@ from gam_yolo.graph.model import Graph
 from gam_yolo.graph.same_function import changed_rows
 from gam_yolo.graph.shapes import harmless, measure, scales
 
-__all__ = ["TensorTransfer", "TransferReport", "has_blocks", "modules", "transfer", "transfer_weights"]
+__all__ = ["TensorTransfer", "TransferReport", "has_blocks", "modules", "transfer", "transfer_weights", "unwrapped"]
 
 ARRIVED = COPIED, BY_NAME, ADAPTED = "copied", "by class name", "adapted"
 NEW, REJECTED, UNMATCHED = "new", "rejected", "unmatched"
@@ -73,12 +73,14 @@ class TransferReport:
         changed: Rows that got all their weights and still compute something else than in the source, as "9 (SPPF)".
         lost: Number of base tensors that start untrained although the source has a layer of the same name in their
             place. The head of a model with other classes, or of another task, does not count.
+        fused: Whether the source has no batch norms, as after a fusion for inference, and the target does.
     """
 
     tensors: tuple[TensorTransfer, ...]
     mismatch: str
     changed: tuple[str, ...] = ()
     lost: int = 0
+    fused: bool = False
 
     def counts(self) -> dict[str, int]:
         """Return how many tensors of `base` and `blocks` got weights, their totals, and the counts of other states."""
@@ -101,7 +103,12 @@ class TransferReport:
         line += f", {n[UNMATCHED]} without a counterpart" if n[UNMATCHED] else ""
         if self.mismatch:
             return f"{line}; {'nothing after that row' if n['base'] else 'nothing'} was loaded: {self.mismatch}"
-        if self.lost:
+        if self.fused:
+            line += (
+                f". {self.lost} base tensors start untrained: the checkpoint is fused, so its batch norms are part of "
+                "its convolutions, which are wrong beside new ones. Use the checkpoint that the training wrote"
+            )
+        elif self.lost:
             line += (
                 f". {self.lost} base tensors start untrained: Ultralytics {ultralytics_api.version()} builds these "
                 "layers otherwise than they are in the checkpoint"
@@ -151,9 +158,21 @@ def transfer_weights(source: nn.Module, target: nn.Module, load: Load, logger: l
         _take_names(source, target, report)
     return replace(
         report,
+        fused=_has_norms(target) and not _has_norms(source),
         changed=tuple(_changed(source, target, report, found.base)),
         lost=sum(_is_lost(tensor, modules(source), modules(target)) for tensor in report.tensors),
     )
+
+
+def unwrapped(model: Any) -> Any:
+    """Return the model inside what trains it on several GPUs, and inside a compiled model; both prefix its keys."""
+    while isinstance(inner := getattr(model, "_orig_mod", None) or getattr(model, "module", None), nn.Module):
+        model = inner
+    return model
+
+
+def _has_norms(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
 
 
 def _is_lost(tensor: TensorTransfer, old: list[str], new: list[str]) -> bool:
@@ -214,7 +233,7 @@ def _checkpoint(name: str) -> nn.Module:
     except Exception as error:
         expected = "a checkpoint that Ultralytics wrote"
         raise UserError(f"cannot be read ({reason(error)})", at=name, expected=expected) from None
-    return model
+    return unwrapped(model)  # type: ignore[no-any-return]
 
 
 def _model(name: str) -> nn.Module:

@@ -28,12 +28,12 @@ def patch(tasks: ModuleType) -> None:
 
     def load(wrapped: Callable[..., None], instance: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # Imported here, so that importing Ultralytics does not wait for it.
-        from gam_yolo.graph.transfer import has_blocks, modules, transfer_weights
+        from gam_yolo.graph.transfer import has_blocks, modules, transfer_weights, unwrapped
 
         given = signature.bind(instance, *args, **kwargs)
         given.apply_defaults()
         weights, verbose = given.arguments["weights"], given.arguments["verbose"]
-        source = (weights.get("ema") or weights["model"]) if isinstance(weights, dict) else weights
+        source = unwrapped((weights.get("ema") or weights["model"]) if isinstance(weights, dict) else weights)
         if not (has_blocks(source) or has_blocks(instance)):
             wrapped(*args, **kwargs)
             return

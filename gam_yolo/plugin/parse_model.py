@@ -238,7 +238,7 @@ def _explainable(tasks: ModuleType, model: Any, error: Exception) -> bool:
 
 def _is_ours(row: Any) -> bool:
     """Return whether a row names a block, also in a wrong place, or says `inside` or `replaces`."""
-    parts = row if isinstance(row, (list, tuple)) else []
+    parts = [*row.values()] if isinstance(row, Mapping) else row if isinstance(row, (list, tuple)) else []
     if len(parts) > 2 and isinstance(parts[2], (list, tuple)):  # a module in brackets
         parts = [*parts, *parts[2]]
     return any(isinstance(part, str) and part in registry.BLOCKS for part in parts) or is_placed(row)

@@ -19,7 +19,7 @@ from gam_yolo.evaluation import Detections, GroundTruth, parse_detections, read_
 from gam_yolo.evaluation.matching import MAX_DETECTIONS
 from gam_yolo.report.comparison import compare_detections
 from gam_yolo.report.document import seed_notes
-from gam_yolo.report.formatting import points
+from gam_yolo.report.formatting import points, printable
 from gam_yolo.report.gallery import differing_images, match_confident
 from gam_yolo.report.groups import declared_groups, describe_groups
 from gam_yolo.report.predictions import Predicted, Settings, Validated, Validation, run_validator
@@ -28,6 +28,7 @@ from gam_yolo.report.task_evaluation import Request, TaskEvaluation
 
 __all__ = ["DetectorEvaluation", "DetectorValidation"]
 
+_MANY_OBJECTS = 10  # of a class: at a low confidence, some detection of it is nearly certain
 _OFTEN_EMPTY = 0.05  # of the images with objects; YOLOv8n at confidence 0.001 has detections on all of COCO's
 _APART, _LEAST_APART = 0.06, 0.035  # about twice the largest distance seen, and just above it where scores are low
 _CONF, _IOU, _MAX_DET = 0.001, 0.7, 300  # Ultralytics' defaults, so that no configuration file changes a comparison
@@ -228,6 +229,16 @@ def _notes(truth: GroundTruth, predicted: Mapping[str, list[Predicted[Detections
             notes.append(
                 f"{seed.path} has no detection at all on {without} of the {images} images with objects. At a low "
                 "confidence that is rare: if these images were left out when it was made, its scores are too low."
+            )
+    objects = np.bincount(truth.label[~truth.crowd & ~truth.difficult], minlength=len(truth.classes))
+    for seed in (p for seeds in predicted.values() for p in seeds if len(p.predictions.image)):
+        found = np.bincount(seed.predictions.label, minlength=len(truth.classes))
+        if len(never := np.flatnonzero((objects >= _MANY_OBJECTS) & (found == 0))):
+            classes = "1 class" if len(never) == 1 else f"{len(never)} classes"
+            notes.append(
+                f"{seed.path} has no detection at all of {classes} with {_MANY_OBJECTS} objects or more, such as "
+                f"'{printable(truth.classes[never[0]])}' ({objects[never[0]]} objects). They count with an AP of 0 in "
+                "its means, also where the model does not know them."
             )
     for name, path in ((name, p.path) for name, seeds in predicted.items() for p in seeds):
         stopped = _nms_stops(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -12,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from gam_yolo.checkpoints import written_by
+from gam_yolo.checkpoints import training_seed, written_by
 from gam_yolo.evaluation.groups import Groups
 from gam_yolo.evaluation.statistics import MIN_IMAGES
 from gam_yolo.io import file_sha256, read_yaml
@@ -104,6 +105,21 @@ def seed_notes(predicted: Mapping[str, list[Predicted[P]]], unverified: str) -> 
         )
     if any(len(seeds) == 2 for seeds in predicted.values()):
         notes.append("Two training seeds say little about the spread between seeds: expect wide intervals.")
+    for name, seeds in predicted.items():
+        trained = Counter(training_seed(p.path) for p in seeds if p.path.suffix == ".pt")
+        notes += [
+            f"Warning: {count} checkpoints of {name} were trained with the same seed, {seed}. They show less than the "
+            "spread between seeds, so the intervals may be too narrow. Train with seed=1, seed=2, ..."
+            for seed, count in trained.items()
+            if count > 1 and seed is not None
+        ]
+    devices = {p.protocol.device: str(p.path) for seeds in predicted.values() for p in seeds if p.protocol.device}
+    if len(devices) > 1:
+        where = ", ".join(f"{path} on {device}" for device, path in devices.items())
+        notes.append(
+            f"Predictions were made on devices of several kinds, such as {where}. They round differently, which can "
+            "move a score a little; --device makes all of them on one."
+        )
     unknown = [name for name, seeds in predicted.items() if any(p.protocol.imgsz is None for p in seeds)]
     if unknown:
         notes.append(

@@ -14,13 +14,16 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
 
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.classes import LabelledImages, is_ranking_file
 from gam_yolo.errors import UserError, one_line, option
-from gam_yolo.evaluation import GroundTruth
+from gam_yolo.evaluation import Detections, GroundTruth
 from gam_yolo.evaluation.groups import GroupSpec
 from gam_yolo.file_digests import FileDigests
 from gam_yolo.io import file_sha256, is_number, text_sha256, write
@@ -187,6 +190,8 @@ def collect(
             result[name].append(_read(path, validation))
         else:
             result[name].append(_validated(path, validation, imgsz, images, cache / folder_name(name), progress))
+    for name, seeds in result.items():
+        _reject_equal_seeds(name, seeds)
     reject_differences([(str(p.path), p.protocol, p.predictions) for seeds in result.values() for p in seeds])
     return result
 
@@ -213,6 +218,19 @@ def reject_copies(variants: Sequence[Variant]) -> None:
         if digest in seen:
             raise UserError(f"{path} and {seen[digest]} have the same content", expected="different trainings")
         seen[digest] = path
+
+
+def _reject_equal_seeds(name: str, seeds: Sequence[Predicted[P]]) -> None:
+    """Reject detections that two seeds of a variant have in common, all of them: they are one training, saved twice."""
+    for first, second in combinations(seeds, 2):
+        a, b = first.predictions, second.predictions
+        if not (isinstance(a, Detections) and isinstance(b, Detections) and len(a.score)):
+            continue
+        if all(np.array_equal(getattr(a, key), getattr(b, key)) for key in ("image", "score", "box")):
+            raise UserError(
+                f"variant '{name}': {first.path} and {second.path} have the same detections",
+                expected="a different training for each seed",
+            )
 
 
 def _read(path: Path, validation: Validation[P]) -> Predicted[P]:
@@ -282,8 +300,8 @@ def common_imgsz(
     return rounded
 
 
-def check_device(device: str) -> None:
-    """Try a device, in Ultralytics' notation.
+def check_device(device: str) -> str:
+    """Try a device, in Ultralytics' notation, and return its kind, such as "cpu" or "cuda".
 
     Raises:
         UserError: It is not available.
@@ -292,7 +310,7 @@ def check_device(device: str) -> None:
 
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
-        torch.zeros(1, device=ultralytics_api.get("select_device")(device, verbose=False))
+        return torch.zeros(1, device=ultralytics_api.get("select_device")(device, verbose=False)).device.type
     except Exception:
         if before is None:
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)
@@ -336,7 +354,7 @@ def _validated(
     """Return a checkpoint's predictions from the cache, or validate it and put them there.
 
     Stored predictions are used only if the weights, the code of the model, the images, the objects, the settings and
-    the environment are the same.
+    the environment are the same, and the kind of device is, where the user chose one.
     """
     from gam_yolo.identity import checkpoint_code_digest, environment  # imports torch, which files do not need
 
@@ -352,9 +370,10 @@ def _validated(
     batch, code = validation.settings.batch, checkpoint_code_digest(model.model)
     determines = (protocol, validation.method, batch, images, code, environment())
     stored = cache / f"{text_sha256(repr(determines))[:16]}.json"
-    if stored.is_file():
+    device = check_device(validation.settings.device)
+    known, own = read_protocol(stored)
+    if stored.is_file() and not (validation.settings.device and known.device and known.device != device):
         progress("its predictions are stored already")
-        known, own = read_protocol(stored)
         return Predicted(path, validation.read(stored, ours=True), known, own)
     validation.check_classes(model, path)
     try:  # before anything takes time
@@ -363,7 +382,7 @@ def _validated(
         raise UserError(f"predictions cannot be stored there ({error.strerror})", at=cache) from None
     progress(f"validating on {len(validation.truth.ids)} images at {imgsz} pixels")
     found = validation.validate(model, path, imgsz)
-    protocol = replace(protocol, max_det=found.max_det)
+    protocol = replace(protocol, max_det=found.max_det, device=device)
     write_protocol(stored, protocol, found.own)
     write(stored, json.dumps(found.records))  # last: a prediction file is never there without its protocol
     return Predicted(path, found.predictions, protocol, found.own)

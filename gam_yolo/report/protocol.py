@@ -29,6 +29,7 @@ class Protocol:
         max_det: Most detections per image.
         ultralytics: Version that made the predictions.
         weights: SHA-256 of the checkpoint.
+        device: The kind of device that made the predictions, such as "cpu" or "cuda".
     """
 
     data: str | None = None
@@ -38,9 +39,10 @@ class Protocol:
     max_det: int | None = None
     ultralytics: str | None = None
     weights: str | None = None
+    device: str | None = None
 
 
-# These must agree. Versions and weights are only reported.
+# These must agree. Versions, weights and devices are only reported.
 _BINDING = {
     "data": "ground truth",
     "imgsz": "image size",

@@ -88,6 +88,13 @@ def find_files(name: str, paths: Paths) -> tuple[Path, ...]:
     files = tuple(_file_of(path) for entry in entries for path in _matches(name, _text(entry)))
     if not files:
         raise UserError(f"variant '{name}' has no paths", expected="a checkpoint, run folder or prediction file")
+    trainings: dict[Path, Path] = {}
+    for path in files:
+        first = trainings.setdefault(path.resolve().parent, path) if path.parent.name == "weights" else path
+        if first is not path and path.suffix == ".pt":
+            raise UserError(
+                f"variant '{name}': {first} and {path} are of one training", expected="one checkpoint for each seed"
+            )
     if len({path.suffix for path in files}) > 1:
         raise UserError(f"variant '{name}' mixes checkpoints and prediction files", expected="files of one kind")
     return files

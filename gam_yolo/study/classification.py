@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -113,7 +114,8 @@ def read_classes(data: str, study: StudyFolder, *, prepare: bool) -> tuple[Path,
         if prepare:  # before the files are digested: Ultralytics repairs JPEGs that lack their end
             read_labelled_images(folder, split)
         root = split_folder(folder, split)
-        images = sorted(path for path in root.glob("*/**/*") if path.suffix[1:].lower() in endings)
+        files = (Path(place, name) for place, _, names in os.walk(root, followlinks=True) for name in names)
+        images = sorted(path for path in files if path.parent != root and path.suffix[1:].lower() in endings)
         names = [path.relative_to(root).as_posix() for path in images]
         parts[f"{split} images"] = text_sha256(list(zip(names, digests.of(images), strict=True)))
     if prepare:

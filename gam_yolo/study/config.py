@@ -45,6 +45,8 @@ OWN_TRAIN_KEYS = {
     **dict.fromkeys(("model", "data", "seed", "pretrained"), "The study file has its own key for it"),
     **dict.fromkeys(("project", "name", "exist_ok", "save_dir", "resume", "save"), "The study sets it"),
     **dict.fromkeys(("mode", "task", "cfg"), "The data and the models decide it"),
+    **dict.fromkeys(("single_cls", "classes"), "The report scores all classes of the data: give it data of others"),
+    "split": "The report is on 'val': give it data in which that is the split you want",
     "time": "A result must not depend on how fast the machine is: give 'epochs'",
 }
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -267,7 +269,7 @@ def _variant(name: Any, value: Any, where: str, common: dict[str, Any]) -> Varia
         raise UserError("the name is reserved for the variant of 'control:'", at=where, expected="another name")
     config = _mapping(value, where)
     _check_keys(config, VARIANT_KEYS, where)
-    overrides = _train_arguments(config.get("overrides", {}), f"{where}, overrides")
+    overrides = _overrides(config, where)
     block_training = {**common, **_block_training(config, where)}
     if ("model" in config) == ("base" in config):
         both = "both 'model' and 'base' are given" if "model" in config else "neither 'model' nor 'base' is given"
@@ -303,10 +305,19 @@ def _control(value: Any, base: Variant, names: list[str], where: str) -> Variant
     _check_keys(config, CONTROL_KEYS, where)
     others = [name for name in names if name != base.name]
     match_cost = _one_of(config, "match_cost", None, others, where)
-    overrides = _train_arguments(config.get("overrides", {}), f"{where}, overrides")
+    overrides = _overrides(config, where)
     if base.at:
         raise UserError(f"the baseline '{base.name}' has a block", at=where, expected="a plain 'model' to widen")
     return Variant(CONTROL, base.model, match_cost=match_cost, overrides={**base.overrides, **overrides})
+
+
+def _overrides(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the train arguments of a variant alone."""
+    overrides = _train_arguments(config.get("overrides", {}), f"{where}, overrides")
+    if "imgsz" in overrides:
+        fix = "Give it in the recipe: the report compares all variants at one size"
+        raise UserError("'imgsz' cannot be given here", at=f"{where}, overrides", fix=fix)
+    return overrides
 
 
 def _train_arguments(value: Any, where: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -180,6 +180,7 @@ def plan(study: Study, folder: StudyFolder, *, dry_run: bool = False) -> Plan:
             runs.append(Run(study.dataset, variant.name, seed, place, text, train, spec))
     if not unknown:
         notes += filter(None, map(_why_again, runs))
+    notes += _twins(runs)
     return Plan(tuple(runs), {prefix + name: cost for name, cost in costs.items()}, tuple(notes))
 
 
@@ -217,6 +218,16 @@ def first_device(train: Mapping[str, Any]) -> str:
 def _matches(run: Run, pattern: str) -> bool:
     names = (run.name, run.label, f"{run.variant}-s{run.seed}", run.variant, run.dataset)
     return any(fnmatch.fnmatch(name, pattern) for name in names if name)
+
+
+def _twins(runs: Sequence[Run]) -> Iterator[str]:
+    """Say which variants differ in nothing, so that their runs are one training under two names."""
+    first: dict[str, Run] = {}
+    for run in (run for run in runs if run.seed == runs[0].seed):
+        train = {key: value for key, value in run.train.items() if key not in NEUTRAL}
+        other = first.setdefault(text_sha256([run.model, train]), run)
+        if other is not run:
+            yield f"{other.label} and {run.label} have the same model and train arguments, so they cannot differ"
 
 
 def _why_again(run: Run) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gam_yolo.graph.transfer import unwrapped
 from gam_yolo.study.folder import RunFolder
 
 __all__ = ["LAST", "attach", "newest", "restore_files", "wipe"]
@@ -133,13 +134,6 @@ def _take(trainer: Any) -> None:
         shutil.rmtree(old)
 
 
-def _unwrapped(model: Any) -> Any:
-    """Return the model inside what trains it on several GPUs, and inside a compiled model."""
-    for name in ("module", "_orig_mod"):
-        model = getattr(model, name, model)
-    return model
-
-
 def _state(trainer: Any) -> dict[str, Any]:
     """Collect what Ultralytics' checkpoint lacks, in types that can be loaded without running code."""
     loader = trainer.train_loader
@@ -147,7 +141,7 @@ def _state(trainer: Any) -> dict[str, Any]:
     numpy["state"]["key"] = numpy["state"]["key"].tolist()
     return {
         "ended": bool(trainer.stop),
-        "model": _unwrapped(trainer.model).state_dict(),
+        "model": unwrapped(trainer.model).state_dict(),
         "ema": trainer.ema.ema.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
         "possible_stop": bool(trainer.stopper.possible_stop),
@@ -164,7 +158,7 @@ def _restore(trainer: Any) -> None:
     if not trainer.resume:
         return
     state = torch.load(Path(trainer.args.model).with_name(STATE), map_location="cpu", weights_only=True)
-    _unwrapped(trainer.model).load_state_dict(state["model"])
+    unwrapped(trainer.model).load_state_dict(state["model"])
     trainer.ema.ema.load_state_dict(state["ema"])
     trainer.optimizer.load_state_dict(state["optimizer"])
     trainer.stopper.possible_stop = state["possible_stop"]

@@ -346,3 +346,79 @@ def test_corners_are_rejected_also_where_most_lie_inside_the_image(tmp_path: Pat
 
     with pytest.raises(UserError, match=r"4 of 12 boxes extend well beyond their image"):
         read_detections(write(tmp_path, records(boxes, bbox=corners)), truth)
+
+
+@pytest.mark.parametrize(
+    ("order", "change"),
+    [
+        (r"corners \[x1, y1, x2, y2\]", lambda x, y, w, h: [x, y, x + w, y + h]),
+        (r"corners \[y1, x1, y2, x2\]", lambda x, y, w, h: [y, x, y + h, x + w]),
+        (r"\[centre x, centre y, width, height\]", lambda x, y, w, h: [x + w / 2, y + h / 2, w, h]),
+        (r"\[y, x, height, width\]", lambda x, y, w, h: [y, x, h, w]),
+    ],
+)
+@pytest.mark.parametrize("wrong", ["predictions", "truth"])
+def test_numbers_of_boxes_in_another_order_are_rejected_where_the_images_cannot_show_it(
+    order: str, change: Callable[..., list[float]], wrong: str, tmp_path: Path
+) -> None:
+    """All boxes lie inside their images however they are read, and some still find an object."""
+    rng = np.random.default_rng(0)
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": 1000, "height": 800} for i in range(N)]
+    boxes: list[dict[str, Any]] = [
+        {"image_id": i, "category_id": 1, "bbox": [*rng.uniform(5, 120, 2), 200, 150]} for i in range(N) for _ in "ab"
+    ]
+    changed = [{**box, "bbox": change(*box["bbox"])} for box in boxes]
+    noise = [{"image_id": i, "category_id": 1, "bbox": [500, 400, 90, 70], "score": 0.1} for i in range(N)]
+
+    def read(annotated: list[dict[str, Any]], found: list[dict[str, Any]]) -> Detections:
+        truth = read_truth(None, coco_file(tmp_path / "truth.json", images, annotated))
+        return read_detections(write(tmp_path, records(found) + noise), truth)
+
+    assert len(read(boxes, boxes).box) == 3 * N
+    either = order.startswith(r"\[y")  # an exchange of x and y undoes itself
+    with pytest.raises(
+        UserError, match=rf"{'(predictions|truth)' if either else wrong}\.json: its boxes seem to be {order}"
+    ):
+        read(changed, boxes) if wrong == "truth" else read(boxes, changed)
+
+
+@pytest.mark.parametrize("side", [512, 640])
+@pytest.mark.parametrize("way", ["stretched", "padded", "centred"])
+def test_boxes_in_pixels_of_the_network_input_are_rejected(way: str, side: int, tmp_path: Path) -> None:
+    """As where the padding was not taken off again. The images are of several sizes."""
+    rng = np.random.default_rng(0)
+    sizes = [(600, 450), (400, 600), (500, 375)]
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": w, "height": h} for i, (w, h) in enumerate(sizes * (N // 3))]
+    boxes = [
+        {"image_id": i, "category_id": 1, "bbox": [*rng.uniform(10, 200, 2), 120, 90]} for i in range(N) for _ in "ab"
+    ]
+    truth = read_truth(None, coco_file(tmp_path / "truth.json", images, boxes))
+
+    def into_input(box: dict[str, Any]) -> list[float]:
+        (w, h), (x, y, width, height) = sizes[box["image_id"] % 3], box["bbox"]
+        across = down = side / max(w, h)
+        if way == "stretched":
+            across, down = side / w, side / h
+        left, top = ((side - w * across) / 2, (side - h * down) / 2) if way == "centred" else (0, 0)
+        return [x * across + left, y * down + top, width * across, height * down]
+
+    assert len(read_detections(write(tmp_path, records(boxes)), truth).box) == 2 * N
+    with pytest.raises(
+        UserError, match=rf"predictions\.json: its boxes seem to be in pixels of a network input of {side}"
+    ):
+        read_detections(write(tmp_path, records(boxes, bbox=into_input)), truth)
+
+
+def test_a_detector_that_finds_little_is_not_taken_for_another_order(tmp_path: Path) -> None:
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": 100, "height": 100} for i in range(50)]
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+
+        def boxes(per_image: int, rng: np.random.Generator = rng) -> list[dict[str, Any]]:
+            place, extent = rng.uniform(0, 60, (50, per_image, 2)), rng.uniform(5, 40, (50, per_image, 2))
+            found = np.concatenate([place, extent], axis=2)
+            return [{"image_id": i, "category_id": 1, "bbox": b} for i in range(50) for b in found[i].tolist()]
+
+        truth = read_truth(None, coco_file(tmp_path / "truth.json", images, boxes(3)))
+        found = [{**box, "score": float(rng.uniform())} for box in boxes(20)]
+        assert len(read_detections(write(tmp_path, found), truth).score) == 1000

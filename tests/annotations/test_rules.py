@@ -613,6 +613,7 @@ def test_shared_images_of_one_name_are_named_with_their_folders(tmp_path: Path, 
     [
         ([(0.1, 0.2, 0.5, 0.4), (0.82, 0.5, 0.1800001, 0.5)], "all 2 boxes lie within one pixel"),
         ([(50, 40, 40 + i, 60) for i in range(6)] + [(5, 5, 10, 10)] * 5, "6 of 11 boxes extend well beyond"),
+        ([(60, 40, 90, 60)] * 2 + [(5, 5, 10 + i, 10) for i in range(10)], "2 of 12 boxes .*none would as corners"),
         ([(9, 9, -4, 5), (120, 9, 5, 5)], "all 2 objects have no extent or lie outside their image"),
     ],
 )
@@ -644,7 +645,7 @@ def test_a_few_large_boxes_are_clipped_not_rejected(tmp_path: Path) -> None:
     """Nine boxes beyond the image are too few for a verdict, and five of eleven are not most."""
     images = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}]
     for beyond, inside in ((9, 0), (5, 6)):
-        boxes = [(50, 40, 60, 60)] * beyond + [(5, 5, 10, 10)] * inside
+        boxes = [(50, 40, 60, 60)] * beyond + [(30, 5, 10, 10)] * inside
         records = [{"image_id": 1, "category_id": 1, "bbox": list(box)} for box in boxes]
         truth = read_truth(None, coco_file(tmp_path / "truth.json", images, records))
         assert truth.notes[0] == f"{beyond} boxes clipped to their image"
@@ -660,6 +661,29 @@ def test_mostly_swapped_corners_are_warned_of(tmp_path: Path, dataset_yaml: Writ
     assert says in read_truth(yaml, None).notes
     (folder / "Annotations/a.xml").write_text(xml(*swapped))
     with pytest.raises(UserError, match=r"all 2 objects have no extent .*xmin < xmax and ymin < ymax in VOC"):
+        read_truth(None, folder)
+
+
+def test_voc_boxes_of_a_corner_and_an_extent_are_rejected(tmp_path: Path, dataset_yaml: WriteYaml) -> None:
+    """Most of them look like boxes: they would be trained with another extent, and the others left out."""
+    rows = [(60, 5 + i, 20, 15 + i) if i < 2 else (5, 5 + i, 30, 20 + i) for i in range(11)]
+    folder = voc_folder(tmp_path / "kit", "val", {"a": xml(*(thing("cat", *row) for row in rows))})
+    photograph(folder / "JPEGImages/a.jpg")
+    yaml = dataset_yaml("voc", folder, train="images/val")
+    for read in (lambda: prepare(yaml), lambda: read_truth(None, folder)):
+        with pytest.raises(UserError, match=r"2 of 11 boxes end before they begin, but not as \[x, y, width"):
+            read()
+    # Swapped corners are no extents: the sums reach beyond the image.
+    swapped = [*rows[2:], (90, 60, 60, 50), (95, 70, 50, 40)]
+    (folder / "Annotations/a.xml").write_text(xml(*(thing("cat", *row) for row in swapped)))
+    assert prepare(yaml).splits["val"].degenerate == 2
+
+
+def test_an_object_has_one_box(tmp_path: Path) -> None:
+    box = thing("cat", 1, 1, 9, 9).partition("<bndbox>")[2].partition("</bndbox>")[0]
+    two = f"<object><name>cat</name><bndbox>{box}</bndbox><bndbox>{box}</bndbox></object>"
+    folder = voc_folder(tmp_path / "kit", "val", {"a": xml(two)})
+    with pytest.raises(UserError, match=r"a\.xml, object\[0\]: has several <bndbox>\. Expected one for each object"):
         read_truth(None, folder)
 
 
@@ -680,16 +704,19 @@ def test_truncated_images_are_counted_by_both(protocol: str, tmp_path: Path, dat
     assert says in read_truth(yaml, None).notes
 
 
-def test_objects_without_area_are_noted(tmp_path: Path) -> None:
-    records = [{"image_id": 1, "category_id": 1, "bbox": [5, 5, 10, 10]} for _ in range(3)]
+@pytest.mark.parametrize("area", [None, 0, -40, 0.005, 40 * 64])
+def test_objects_without_the_area_of_a_mask_are_as_large_as_their_box(area: float | None, tmp_path: Path) -> None:
+    """Tools that know no masks leave it out or write 0, some for relative or for other pixels."""
+    records = [{"image_id": 1, "category_id": 1, "bbox": [5, 5, 40, 30]} for _ in range(3)]
+    wrong = {} if area is None else {"area": area}
     images = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}]
-    says = "{} objects have no 'area': their size is their box's"
-    one = "1 object has no 'area': its size is its box's"
+    says = "{} objects have no valid 'area': their size is their box's"
+    one = "1 object has no valid 'area': its size is its box's"
     for without in (3, 2, 1, 0):
-        boxes = [record if i < without else {**record, "area": 40} for i, record in enumerate(records)]
+        boxes = [{**record, **(wrong if i < without else {"area": 40})} for i, record in enumerate(records)]
         truth = read_truth(None, coco_file(tmp_path / "truth.json", images, boxes))
         assert truth.notes == ((one if without == 1 else says.format(without),) if without else ())
-        assert truth.area.tolist() == [100] * without + [40] * (3 - without)
+        assert truth.area.tolist() == [1200] * without + [40] * (3 - without)
 
 
 def test_voc_without_size_takes_the_files(tmp_path: Path, dataset_yaml: WriteYaml) -> None:

@@ -488,6 +488,35 @@ def test_checkpoint_dictionaries_and_silence(weights: dict[str, nn.Module], line
     assert target.pt_path == weights["yolov8n"].pt_path
 
 
+class Compiled(nn.Module):
+    """What torch.compile returns, without the eight seconds that its import takes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = model
+
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(name) if name == "_orig_mod" else getattr(self._orig_mod, name)
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, Compiled])
+def test_models_in_a_wrapper_give_their_weights(wrap: Callable[[Any], Any], lines: list[str]) -> None:
+    """A checkpoint may hold the model as several GPUs or torch.compile had it, with a prefix before each key."""
+    source, target = build("yolov8n"), build("yolov8n", [15])
+    target.load(wrap(source))
+    assert lines[-1].startswith("Transferred 355/355 base tensors, 19 new, 0 rejected")
+    for row, layer in enumerate(source.model):
+        for key, tensor in layer.state_dict().items():
+            assert torch.equal(target.state_dict()[f"model.{moved(row, [15])}.{key}"], tensor)
+
+
+def test_a_fused_checkpoint_is_named_as_the_reason(lines: list[str]) -> None:
+    source = build("yolov8n").fuse(verbose=False)
+    build("yolov8n", [15]).load(source)
+    assert "285 base tensors start untrained: the checkpoint is fused" in lines[-1]
+    assert "builds these layers otherwise" not in lines[-1]
+
+
 def test_mapping_knows_the_way_back() -> None:
     document = load("rtdetr-l.yaml")
     chance = random.Random(1)  # noqa: S311

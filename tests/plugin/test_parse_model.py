@@ -171,6 +171,7 @@ def test_plain_model_takes_the_original_path(monkeypatch: pytest.MonkeyPatch) ->
         ([99, 1, "GAM", []], "reads row 99, which is not before it. Expected one of rows 0 to 21."),
         ([-1, 0, "GAM", []], "repeats is 0"),
         ([-1, 1, "GAM"], "a row has 4 parts, not 3. Expected [from, repeats, module, args]."),
+        ({"from": -1, "n": 1, "module": "GAM", "args": []}, "is not a list. Expected [from, repeats, module, args]."),
         (
             [-1, 1, "GAM", [1, "none", 1, "none", True, True, "none", "default", "blog", 4, "dense", False, 1, 5]],
             "takes at most 13 arguments",
@@ -183,14 +184,14 @@ def test_plain_model_takes_the_original_path(monkeypatch: pytest.MonkeyPatch) ->
         ([-1, 1, "GAM_Attention", [256, 256, 4, 4]], "GAM_Attention takes at most 3 arguments, but the row has 4"),
     ],
 )
-def test_bad_row_ends_with_one_line(row: list[Any], says: str) -> None:
+def test_bad_row_ends_with_one_line(row: Any, says: str) -> None:
     model = with_last_block("v8/yolov8.yaml")
     model["head"][-2] = row
     for d in (model, model | {"backbone": model["backbone"]}):
         with pytest.raises(UserError) as error:
             parse_on_meta(d)
         message = str(error.value)
-        assert message.startswith("v8/yolov8.yaml, row 22 [")
+        assert message.startswith(f"v8/yolov8.yaml, row 22 {str(row)[0]}")
         assert says in message
         assert "\n" not in message
 

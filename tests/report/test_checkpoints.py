@@ -75,9 +75,15 @@ def test_the_report_says_how_far_the_blocks_have_moved_and_where_they_have_not(
             torch.nn.init.constant_(model.model.model[16].channel[2].bias, gate)
             paths[name].append(tmp_path / f"{name} {gate}.pt")
             model.save(paths[name][-1])
+            content = torch.load(paths[name][-1], weights_only=False)
+            seed = 0 if name == "moved" else len(paths[name])
+            torch.save({**content, "train_args": {**(content.get("train_args") or {}), "seed": seed}}, paths[name][-1])
     found = compare(
         {"plain": weights, **paths}, data=coco[0], imgsz=64, replicates=100, device="cpu", output=tmp_path / "report"
     )
+    assert [note.partition(". They")[0] for note in found.notes if "the same seed" in note] == [
+        "Warning: 2 checkpoints of moved were trained with the same seed, 0"
+    ]
     assert found.variants["plain"].movement == ()
     blocks = found.variants["moved"].movement
     assert [m.block for m in blocks] == ["row 16 (GAM)", "row 20 (GAM)", "row 24 (GAM)"]
@@ -158,6 +164,20 @@ def test_checkpoints_and_run_folders_are_validated_once(
     for changed in (("--imgsz", 256), ("--imgsz", 320, "--batch", 5)):
         with pytest.raises(AssertionError, match="validated again"):
             run_compare(*arguments, *options[2:], *changed)
+
+    # Another kind of device rounds otherwise: what it made counts if no device is asked for, and the report says so.
+    protocol = stored.with_suffix(".protocol.json")
+    record = json.loads(protocol.read_text())
+    assert record["device"] == "cpu"
+    protocol.write_text(json.dumps({**record, "device": "cuda"}))
+    with pytest.raises(AssertionError, match="validated again"):
+        run_compare(*arguments, *options)
+    assert run_compare(*arguments, *options[:4]).exit_code == 0
+    third = json.loads((tmp_path / "out/report.json").read_text())
+    assert third["variants"][0]["metrics"] == first["variants"][0]["metrics"]
+    said, before = ([n for n in report["notes"] if "devices of several kinds" in n] for report in (third, first))
+    assert (len(said), before) == (1, [])
+    assert f"{trained}/weights/best.pt on cuda, " in said[0]
 
 
 def test_a_detector_that_finds_nothing_scores_nothing(

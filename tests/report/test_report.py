@@ -195,6 +195,27 @@ def test_bad_arguments_are_one_line_errors(data_set: DataSet, tmp_path: Path) ->
         run_compare(a, b, "-o", tmp_path / "out")
 
 
+def test_files_of_one_training_are_not_several_seeds(data_set: DataSet, tmp_path: Path) -> None:
+    """Their intervals would have a spread between seeds that is none."""
+    weights = tmp_path / "runs/gam/weights"
+    weights.mkdir(parents=True)
+    for name in ("best.pt", "last.pt"):
+        (weights / name).write_text(name)
+    a, b = data_set.predictions("a", 0.5, 1), data_set.predictions("b", 0.5, 1)
+    for i, indent in enumerate((None, 1)):
+        (tmp_path / f"copy{i}.json").write_text(json.dumps(json.loads(a.read_text()), indent=indent, sort_keys=True))
+    options = ("--gt", data_set.truth, "--replicates", 300, "-o", tmp_path / "out")
+    for variant, match in (
+        (
+            f"x={weights}/*.pt",
+            r"variant 'x': .*best\.pt and .*last\.pt are of one training\. Expected one checkpoint for",
+        ),
+        (f"x={tmp_path}/copy*.json", r"variant 'x': .*copy0\.json and .*copy1\.json have the same detections"),
+    ):
+        with pytest.raises(UserError, match=match):
+            run_compare(b, variant, *options)
+
+
 def test_images_without_detections_are_noted(data_set: DataSet, tmp_path: Path) -> None:
     whole = data_set.predictions("whole", 0.5, 40)
     records = json.loads(whole.read_text())
@@ -203,6 +224,22 @@ def test_images_without_detections_are_noted(data_set: DataSet, tmp_path: Path) 
     assert run_compare(whole, part, "--gt", data_set.truth, "--replicates", 300, "-o", tmp_path).exit_code == 0
     said = [note for note in loaded(tmp_path)["notes"] if "no detection at all" in note]
     assert [note.startswith(f"{part} has no detection at all on 12 of the 60 images") for note in said] == [True]
+
+
+def test_classes_that_are_never_detected_are_noted(data_set: DataSet, tmp_path: Path) -> None:
+    """As those that `--gt` has and the models do not know: each would count with 0 in the mean without a word."""
+    whole = data_set.predictions("every", 0.9, 44)
+    records = json.loads(whole.read_text())
+    part = tmp_path / "part.json"
+    part.write_text(json.dumps([record for record in records if record["category_id"] != 2]))
+    assert run_compare(whole, part, "--gt", data_set.truth, "--replicates", 300, "-o", tmp_path).exit_code == 0
+    report = loaded(tmp_path)
+    objects = sum(o["category_id"] == 2 for o in data_set.objects)
+    assert [note for note in report["notes"] if "has no detection at all of" in note] == [
+        f"{part} has no detection at all of 1 class with 10 objects or more, such as 'dog <b>' ({objects} objects). "
+        "They count with an AP of 0 in its means, also where the model does not know them."
+    ]
+    assert report["variants"][1]["metrics"]["AP50"]["value"] < 0.7 < report["variants"][0]["metrics"]["AP50"]["value"]
 
 
 def test_a_control_needs_no_third_variant(data_set: DataSet, tmp_path: Path) -> None:

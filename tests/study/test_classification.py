@@ -27,6 +27,7 @@ from gam_yolo.movement import movement
 from gam_yolo.report import cost
 from gam_yolo.report.overall import StudyResult, summarize
 from gam_yolo.report.result import Comparison
+from gam_yolo.study.classification import read_classes
 from gam_yolo.study.config import Study, read_study
 from gam_yolo.study.folder import RunFolder, StudyFolder
 from gam_yolo.study.plan import plan
@@ -337,3 +338,21 @@ def test_an_interrupted_training_of_a_classifier_ends_with_the_same_bits(
     assert worker(killed) == 0, log(killed)
     assert "the training resumes after epoch-" in log(killed)
     assert_same_result(killed, whole)
+
+
+def test_images_behind_a_link_are_part_of_what_a_training_reads(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / "data" / split / "cat").mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / "data" / split / "cat/a.png")
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "data/train/cat/more").symlink_to(tmp_path / "disk")
+
+    def images() -> str:
+        return str(read_classes(str(tmp_path / "data"), StudyFolder(tmp_path), prepare=False)[2]["train images"])
+
+    before = images()
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "disk/b.png")
+    settings: Any = get_cfg()
+    train = ClassificationDataset(str(tmp_path / "data/train"), settings)
+    assert len(train.samples) == 2
+    assert images() != before

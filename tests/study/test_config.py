@@ -57,6 +57,22 @@ BAD: dict[str, tuple[list[str], Any, str]] = {
         "yolov8n.yaml",
         r"variant 'gam': both 'model' and 'base' are given\. Expected 'model' .* or 'base'",
     ),
+    "one class for all": (
+        ["recipe", "single_cls"],
+        True,
+        r"'single_cls' cannot be given here\. The report scores all cl",
+    ),
+    "some classes": (
+        ["recipe", "classes"],
+        [0],
+        r"recipe: 'classes' cannot be given here\. The report scores all classes",
+    ),
+    "another split": (["recipe", "split"], "test", r"recipe: 'split' cannot be given here\. The report is on 'val'"),
+    "a size of its own": (
+        ["variants", "gam", "overrides"],
+        {"imgsz": 96},
+        r"variant 'gam', overrides: 'imgsz' cannot be given here\. Give it in the recipe",
+    ),
     "no place": (["variants", "gam", "at"], None, r"variant 'gam': 'at' is None\. Expected where"),
     "key of the file in the recipe": (
         ["recipe", "block_lr"],

@@ -333,3 +333,12 @@ def test_a_finished_study_reports_and_names_what_its_validations_lost(
 
     with pytest.raises(UserError, match=r"--only: no run of the study matches 'gum'.*Did you mean 'gam'\?"):
         run_study(tmp_path / "study.yaml", project=tmp_path, only=["gum"])
+
+
+@pytest.mark.usefixtures("uncounted")
+def test_variants_that_differ_in_nothing_are_noted(own: dict[str, Any], study_of: Write, tmp_path: Path) -> None:
+    gam = {"base": "yolov8n.yaml", "block": "GAM", "at": "p5"}
+    variants = {"plain": {"model": "yolov8n.yaml"}, "gam": gam, "again": {**gam, "overrides": {"workers": 1}}}
+    variants["other"] = {**gam, "overrides": {"lr0": 0.1}}
+    notes = plan_study(study_of({**own, "variants": variants, "seeds": [0, 1]}), project=tmp_path).notes
+    assert notes == ("gam and again have the same model and train arguments, so they cannot differ",)
