@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+import sysconfig
 from collections.abc import Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -110,6 +113,50 @@ def test_a_class_without_a_file_is_identified_by_its_methods(cell: str) -> None:
         digests.append(identity.checkpoint_code_digest(names["Cell"]()))
     assert digests[1] == digests[2]
     assert digests[0] != digests[1]
+
+
+def test_a_notebooks_class_counts_with_the_file_of_its_base_class(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = type("Cell", (registry.get("udgate"),), {"__module__": "cell_without_file"})
+    monkeypatch.setitem(registry._registered, "Cell", cell)
+    before = identity.block_sources(model_of("Cell"))
+    assert identity.block_sources(model_of("Cell")) == before
+    (folder / "udgate_lazy.py").write_text("def shift(x):\n    return x\n")
+    assert identity.block_sources(model_of("Cell")) != before
+
+
+def test_a_class_of_torch_is_identified_by_the_version_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry._registered, "Swish", nn.Softmax2d)
+    assert identity.block_sources(model_of("Swish")) == {"Swish": ""}
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        (f"udgate_fast{EXTENSION_SUFFIXES[0]}", True),  # compiled beside the block
+        ("udgate_fast.py", True),  # a file that Python could not read either
+        ("site/udgate_fast.py", False),  # an installed package does not change while its version stands still
+    ],
+)
+def test_an_optional_import_counts_once_it_is_found_beside_the_block(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, counts: bool
+) -> None:
+    (folder / "site").mkdir()
+    sys.path.append(str(folder / "site"))
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(folder / "site"))
+    identity._installed.cache_clear()
+    (folder / "udgate_math.py").write_text(
+        "def scale(x):\n    try:\n        import udgate_fast\n    except Exception:\n        return x\n"
+    )
+    digests = []
+    for content in (None, b"\0def = 1", b"\0def = 2"):
+        if content:
+            (folder / name).write_bytes(content)
+        importlib.invalidate_caches()
+        digests.append(identity.block_sources(model_of("udgate"))["udgate"])
+    identity._installed.cache_clear()
+    assert len({*digests}) == (3 if counts else 1)
 
 
 def test_the_environment_holds_versions_and_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

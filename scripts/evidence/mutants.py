@@ -5,10 +5,11 @@
     python scripts/evidence/mutants.py transfer --most 100 --seed 1
 
 Each mutant has one change in one function: another comparison or operator, a negated condition, another constant, a
-statement or `return` value left out. The tests are collected and run once, which records the functions that each calls.
-Then, for each mutant, a forked process gets the changed function and runs the tests that call it, until one fails.
-A mutant is killed if a test fails, or does not end. `--most` takes a random sample of a module's
-mutants, for somebody who has an evening and not a night.
+statement or `return` value left out. The tests are collected and run once, which records the lines that each runs.
+Then, for each mutant, a forked process gets the changed function and runs the tests that reach the changed statement,
+the fastest first, until one fails. A mutant is killed if a test fails, or does not end. `--most` takes a random sample
+of a module's mutants, for somebody who has an evening and not a night. To see whether a new test notices what survived:
+`mutants.py identity --only 57 98 --tests tests/test_identity.py`, with the numbers that a run prints.
 
 Not mutated: code outside functions, default values, docstrings, annotations, and the texts of messages. Tests that take
 longer than `--slowest` seconds, and those that start processes of their own, do not take part, so the figures are lower
@@ -110,12 +111,13 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass
 class Mutant:
-    """A changed function: its place, what was changed, and its code, with that of the functions in it.
+    """A changed function: the lines of the changed statement, what was changed, and the code of all functions in it.
 
     A function that another returned earlier, such as a patch of Ultralytics, is changed too.
     """
 
-    line: int
+    number: int
+    lines: range
     old: str
     new: str
     codes: dict[tuple[str, int], CodeType]
@@ -143,7 +145,7 @@ def mutants(file: Path) -> Iterator[Mutant]:
             continue
         if code.co_freevars == original[key].co_freevars:
             inner = {_key(c): c for c in _codes(code) if not c.co_name.startswith("<")}
-            yield Mutant(*changer.changed, {key: code, **inner})
+            yield Mutant(number, *changer.changed, {key: code, **inner})
 
 
 def _functions(tree: ast.Module | ast.ClassDef) -> Iterator[Function]:
@@ -171,7 +173,8 @@ class _Changer(ast.NodeTransformer):
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.changed: tuple[int, str, str] | None = None
+        self.lines = range(0)  # of the statement that is visited, without its body
+        self.changed: tuple[range, str, str] | None = None
 
     def change_body(self, function: Function) -> None:
         """Change a function, without its annotations, default values and docstring."""
@@ -182,11 +185,17 @@ class _Changer(ast.NodeTransformer):
         """Return the new node if this is the change to make."""
         if self.changed is None:
             if not self.number:
-                line = getattr(old, "lineno", 0)
-                self.changed = line, ast.unparse(old).splitlines()[0][:90], ast.unparse(new).splitlines()[0][:90]
+                self.changed = self.lines, ast.unparse(old).splitlines()[0][:90], ast.unparse(new).splitlines()[0][:90]
                 return ast.copy_location(new, old)
             self.number -= 1
         return old
+
+    def visit(self, node: ast.AST) -> Any:
+        if isinstance(node, ast.stmt) and self.changed is None:
+            body = getattr(node, "body", None)
+            last = body[0].lineno - 1 if body else node.end_lineno or node.lineno
+            self.lines = range(node.lineno, max(last, node.lineno) + 1)
+        return super().visit(node)
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         if self.changed is not None:
@@ -273,54 +282,65 @@ class Runner:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Take the place of pytest's own loop."""
-        users: dict[tuple[str, int], list[Timed]] = {}
+        start = time.monotonic()
+        signal.signal(signal.SIGVTALRM, lambda *_: pytest.fail("too slow to take part"))
+        users: list[tuple[float, pytest.Item, set[int]]] = []
         self.caches = [
             found
             for found in gc.get_objects()
             if type(found) is functools._lru_cache_wrapper and str(found.__module__).startswith("gam_yolo")
         ]
         for item in session.items:
-            called: set[tuple[str, int]] = set()
+            reached: set[int] = set()
 
-            def trace(frame: FrameType, _: str, __: object, called: set[tuple[str, int]] = called) -> None:
-                if frame.f_code.co_filename == str(self.file):
-                    called.add(_key(frame.f_code))
+            def trace(frame: FrameType, _: str, __: object, reached: set[int] = reached) -> Any:
+                if frame.f_code.co_filename != str(self.file):
+                    return None
+                reached.add(frame.f_lineno)
+                return trace
 
             begin = time.process_time()  # as other work may run beside it
+            signal.setitimer(signal.ITIMER_VIRTUAL, self.options.slowest)
             threading.settrace(trace)
             sys.settrace(trace)
             passed = self._passes(item)
             sys.settrace(None)
             threading.settrace(None)
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
             seconds = time.process_time() - begin
-            if passed and called and seconds < self.options.slowest:
-                self.tests += 1
-                for key in called:
-                    users.setdefault(key, []).append((seconds, item))
+            if passed and reached and seconds < self.options.slowest:
+                users.append((seconds, item, reached))
         for found in [found for found in gc.get_objects() if type(found) is FunctionType]:
             if found.__code__.co_filename == str(self.file):
                 self.functions.setdefault(_key(found.__code__), []).append(found)
+        self.tests = len(users)
+        users.sort(key=lambda user: user[0])
         begin = time.monotonic()
         made = [*mutants(self.file)]
         self.all = len(made)
-        for mutant in self._chosen(made):
+        chosen = self._chosen(made)
+        self._say(f"{self.tests} tests, {time.monotonic() - start:.0f} s; {len(chosen)} of {self.all} mutants")
+        for mutant in chosen:
             if self.options.minutes and time.monotonic() - begin > 60 * self.options.minutes:
                 break
-            own = {id(item): (s, item) for key in mutant.codes for s, item in users.get(key, [])}
-            tests = sorted(own.values(), key=lambda timed: timed[0])
-            if self._is_killed(mutant, tests):
-                self.killed.append(mutant)
-            else:
-                self.survived.append(mutant)
-                text = f"{self.file.name}:{mutant.line}: {mutant.old}  ->  {mutant.new}   ({len(tests)} tests)"
-                self.report.write(text + "\n")
-                self.report.flush()
+            tests = [(seconds, item) for seconds, item, reached in users if not reached.isdisjoint(mutant.lines)]
+            is_killed = self._is_killed(mutant, tests)
+            (self.killed if is_killed else self.survived).append(mutant)
+            if not is_killed:
+                place = f"mutant {mutant.number}, {self.file.name}:{mutant.lines.start}"
+                self._say(f"{place}: {mutant.old}  ->  {mutant.new}   ({len(tests)} tests)")
+            seconds = time.monotonic() - begin
+            self._say(f"{len(self.killed)} killed, {len(self.survived)} survived, {seconds:.0f} s", "\r")
         return True
+
+    def _say(self, text: str, end: str = "\n") -> None:
+        self.report.write(f"{text:<80}{end}")
+        self.report.flush()
 
     def _chosen(self, made: list[Mutant]) -> list[Mutant]:
         """Return the mutants to run; a sample is in random order, so that `--minutes` leaves a random sample too."""
         if self.options.only is not None:
-            return made[self.options.only : self.options.only + 1]
+            return [mutant for mutant in made if mutant.number in self.options.only]
         if not 0 < self.options.most < len(made):
             return made
         return random.Random(self.options.seed).sample(made, self.options.most)  # noqa: S311
@@ -357,7 +377,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modules", nargs="*", default=[*TARGETS], help=f"some of: {', '.join(TARGETS)}")
     parser.add_argument("--slowest", type=float, default=3, help="seconds that a test may take to take part")
-    parser.add_argument("--only", type=int, help="run this mutant alone")
+    parser.add_argument("--only", type=int, nargs="+", help="run the mutants with these numbers")
+    parser.add_argument("--tests", nargs="+", help="use these tests in place of the module's")
     parser.add_argument("--minutes", type=float, default=0, help="stop each module after this time")
     parser.add_argument("--most", type=int, default=0, help="run a random sample of so many mutants of each module")
     parser.add_argument("--seed", type=int, default=0, help="of the random sample")
@@ -374,10 +395,12 @@ def main() -> int:
     settings.load_profile("mutants")
     (name,) = options.modules
     file, tests = TARGETS[name]
+    tests = options.tests or tests
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))  # the checkout's package, whatever is installed
     runner = Runner(ROOT / file, options)
-    flags = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--doctest-modules", "--no-header", "-k", ELSEWHERE]
+    flags = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:warnings", "--doctest-modules", "--no-header"]
+    flags += ["-k", ELSEWHERE]
     status = pytest.main([*flags, file, *tests], plugins=[runner])
     killed, survived = len(runner.killed), len(runner.survived)
     table = Table("module", "tests", "mutants", "run", "killed", "survived", "killed, %")
