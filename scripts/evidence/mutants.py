@@ -5,11 +5,11 @@
     python scripts/evidence/mutants.py transfer --most 100 --seed 1
 
 Each mutant has one change in one function: another comparison or operator, a negated condition, another constant, a
-statement or `return` value left out. The tests are collected and run once, which records the lines that each runs.
-Then, for each mutant, a forked process gets the changed function and runs the tests that reach the changed statement,
-the fastest first, until one fails. A mutant is killed if a test fails, or does not end. `--most` takes a random sample
-of a module's mutants, for somebody who has an evening and not a night. To see whether a new test notices what survived:
-`mutants.py identity --only 57 98 --tests tests/test_identity.py`, with the numbers that a run prints.
+statement or `return` value left out. The tests are collected and run once, which records the statements that each
+reaches. Then, for each mutant, a forked process gets the changed function and runs the tests that reach the changed
+statement, the fastest first, until one fails. A mutant is killed if a test fails, or does not end, that passes when it
+is repeated with nothing changed. `--most` takes a random sample of a module's mutants. To see whether new tests notice
+what survived: `mutants.py identity --only 57 98 --tests tests/test_identity.py`, with the numbers that a run printed.
 
 Not mutated: code outside functions, default values, docstrings, annotations, and the texts of messages. Tests that take
 longer than `--slowest` seconds, and those that start processes of their own, do not take part, so the figures are lower
@@ -20,22 +20,23 @@ from __future__ import annotations
 
 import argparse
 import ast
+import builtins
 import copy
 import functools
 import gc
 import itertools
+import mmap
 import os
 import random
 import resource
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, FrameType, FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
@@ -80,6 +81,8 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
 # Tests that start other processes, which would not notice a change in this one.
 ELSEWHERE = "not (ultralytics_is_imported or files or entry_point or to_import or documented or worker)"
 
+REACHED = "__reached__"
+
 SWAPPED: dict[type, type] = {
     ast.Lt: ast.LtE,
     ast.LtE: ast.Lt,
@@ -105,22 +108,32 @@ SWAPPED: dict[type, type] = {
     ast.Break: ast.Continue,
     ast.Continue: ast.Break,
 }
-Timed = tuple[float, pytest.Item]
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass
 class Mutant:
-    """A changed function: the lines of the changed statement, what was changed, and the code of all functions in it.
+    """A changed function: the line of the changed statement, what was changed, and the code of the functions in it.
 
     A function that another returned earlier, such as a patch of Ultralytics, is changed too.
     """
 
     number: int
-    lines: range
+    line: int
     old: str
     new: str
     codes: dict[tuple[str, int], CodeType]
+
+
+@dataclass
+class Test:
+    """A test, the seconds that it takes, the statements that it reaches, and whether it passes when repeated."""
+
+    item: pytest.Item
+    seconds: float
+    reached: set[int]
+    repeats: bool | None = None
+    __test__ = False  # for pytest
 
 
 def mutants(file: Path) -> Iterator[Mutant]:
@@ -148,6 +161,19 @@ def mutants(file: Path) -> Iterator[Mutant]:
             yield Mutant(number, *changer.changed, {key: code, **inner})
 
 
+def marked(file: Path) -> dict[tuple[str, int], CodeType]:
+    """Return the code of a module's functions, changed so that each statement first says that it was reached."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in [node for function in _functions(tree) for node in ast.walk(function)]:
+        for name in ("body", "orelse", "finalbody"):
+            block = getattr(node, name, None)
+            if isinstance(block, list):
+                marks = [ast.parse(f"{REACHED}({statement.lineno})").body[0] for statement in block]
+                setattr(node, name, [line for pair in zip(marks, block, strict=True) for line in pair])
+    ast.fix_missing_locations(tree)
+    return {_key(code): code for code in _codes(compile(tree, str(file), "exec"))}
+
+
 def _functions(tree: ast.Module | ast.ClassDef) -> Iterator[Function]:
     """Yield the functions of a module and the methods of its classes; what is inside a function is a part of it."""
     for node in tree.body:
@@ -173,8 +199,8 @@ class _Changer(ast.NodeTransformer):
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.lines = range(0)  # of the statement that is visited, without its body
-        self.changed: tuple[range, str, str] | None = None
+        self.line = 0  # of the statement that is visited
+        self.changed: tuple[int, str, str] | None = None
 
     def change_body(self, function: Function) -> None:
         """Change a function, without its annotations, default values and docstring."""
@@ -185,16 +211,14 @@ class _Changer(ast.NodeTransformer):
         """Return the new node if this is the change to make."""
         if self.changed is None:
             if not self.number:
-                self.changed = self.lines, ast.unparse(old).splitlines()[0][:90], ast.unparse(new).splitlines()[0][:90]
+                self.changed = self.line, ast.unparse(old).splitlines()[0][:90], ast.unparse(new).splitlines()[0][:90]
                 return ast.copy_location(new, old)
             self.number -= 1
         return old
 
     def visit(self, node: ast.AST) -> Any:
-        if isinstance(node, ast.stmt) and self.changed is None:
-            body = getattr(node, "body", None)
-            last = body[0].lineno - 1 if body else node.end_lineno or node.lineno
-            self.lines = range(node.lineno, max(last, node.lineno) + 1)
+        if isinstance(node, ast.stmt):
+            self.line = node.lineno
         return super().visit(node)
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
@@ -275,67 +299,62 @@ class Runner:
         self.all = 0
         self.killed: list[Mutant] = []
         self.survived: list[Mutant] = []
-        self.tests = 0
+        self.tests: list[Test] = []
         self.report = os.fdopen(os.dup(2), "w")  # standard error, which pytest captures
         self.caches: list[Any] = []
-        self.functions: dict[tuple[str, int], list[FunctionType]] = {}
+        self.functions: list[FunctionType] = []
+        self.position = mmap.mmap(-1, 4)  # of the test that a forked process runs
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Take the place of pytest's own loop."""
-        start = time.monotonic()
-        signal.signal(signal.SIGVTALRM, lambda *_: pytest.fail("too slow to take part"))
-        users: list[tuple[float, pytest.Item, set[int]]] = []
-        self.caches = [
-            found
-            for found in gc.get_objects()
-            if type(found) is functools._lru_cache_wrapper and str(found.__module__).startswith("gam_yolo")
-        ]
-        for item in session.items:
-            reached: set[int] = set()
-
-            def trace(frame: FrameType, _: str, __: object, reached: set[int] = reached) -> Any:
-                if frame.f_code.co_filename != str(self.file):
-                    return None
-                reached.add(frame.f_lineno)
-                return trace
-
-            begin = time.process_time()  # as other work may run beside it
-            signal.setitimer(signal.ITIMER_VIRTUAL, self.options.slowest)
-            threading.settrace(trace)
-            sys.settrace(trace)
-            passed = self._passes(item)
-            sys.settrace(None)
-            threading.settrace(None)
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-            seconds = time.process_time() - begin
-            if passed and reached and seconds < self.options.slowest:
-                users.append((seconds, item, reached))
-        for found in [found for found in gc.get_objects() if type(found) is FunctionType]:
-            if found.__code__.co_filename == str(self.file):
-                self.functions.setdefault(_key(found.__code__), []).append(found)
-        self.tests = len(users)
-        users.sort(key=lambda user: user[0])
         begin = time.monotonic()
+        self._find()
+        self._change(marked(self.file))
+        signal.signal(signal.SIGVTALRM, lambda *_: pytest.fail("too slow to take part"))
+        self.tests = sorted(filter(None, map(self._timed, session.items)), key=lambda test: test.seconds)
+        self._find()  # also the functions that a test defined
+        gc.freeze()  # a forked process then copies less
         made = [*mutants(self.file)]
         self.all = len(made)
         chosen = self._chosen(made)
-        self._say(f"{self.tests} tests, {time.monotonic() - start:.0f} s; {len(chosen)} of {self.all} mutants")
+        self._say(f"{len(self.tests)} tests, {time.monotonic() - begin:.0f} s; {len(chosen)} of {self.all} mutants")
+        begin = time.monotonic()
         for mutant in chosen:
-            if self.options.minutes and time.monotonic() - begin > 60 * self.options.minutes:
-                break
-            tests = [(seconds, item) for seconds, item, reached in users if not reached.isdisjoint(mutant.lines)]
-            is_killed = self._is_killed(mutant, tests)
-            (self.killed if is_killed else self.survived).append(mutant)
-            if not is_killed:
-                place = f"mutant {mutant.number}, {self.file.name}:{mutant.lines.start}"
-                self._say(f"{place}: {mutant.old}  ->  {mutant.new}   ({len(tests)} tests)")
             seconds = time.monotonic() - begin
+            if 0 < 60 * self.options.minutes < seconds:
+                break
             self._say(f"{len(self.killed)} killed, {len(self.survived)} survived, {seconds:.0f} s", "\r")
+            (self.killed if self._is_killed(mutant) else self.survived).append(mutant)
         return True
 
-    def _say(self, text: str, end: str = "\n") -> None:
-        self.report.write(f"{text:<80}{end}")
-        self.report.flush()
+    def _find(self) -> None:
+        """Find the functions of the module, and the caches, which each test empties."""
+        found = gc.get_objects()
+        self.functions = [
+            one for one in found if type(one) is FunctionType and one.__code__.co_filename == str(self.file)
+        ]
+        self.caches = [
+            one
+            for one in found
+            if type(one) is functools._lru_cache_wrapper and str(one.__module__).startswith("gam_yolo")
+        ]
+
+    def _change(self, codes: dict[tuple[str, int], CodeType]) -> None:
+        for function in self.functions:
+            code = codes.get(_key(function.__code__))
+            if code and function.__code__.co_freevars == code.co_freevars:
+                function.__code__ = code
+
+    def _timed(self, item: pytest.Item) -> Test | None:
+        """Run a test; return None if it does not take part."""
+        reached: set[int] = set()
+        vars(builtins)[REACHED] = reached.add
+        begin = time.process_time()  # as other work may run beside it
+        signal.setitimer(signal.ITIMER_VIRTUAL, self.options.slowest)
+        passed = self._passes(item)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        seconds = time.process_time() - begin
+        return Test(item, seconds, reached) if passed and reached and seconds < self.options.slowest else None
 
     def _chosen(self, made: list[Mutant]) -> list[Mutant]:
         """Return the mutants to run; a sample is in random order, so that `--minutes` leaves a random sample too."""
@@ -345,31 +364,49 @@ class Runner:
             return made
         return random.Random(self.options.seed).sample(made, self.options.most)  # noqa: S311
 
-    def _is_killed(self, mutant: Mutant, tests: list[Timed]) -> bool:
+    def _is_killed(self, mutant: Mutant) -> bool:
+        tests = [test for test in self.tests if mutant.line in test.reached]
+        while killer := self._first_to_fail(tests, mutant.codes):
+            if killer.repeats is None:
+                killer.repeats = self._first_to_fail([killer], {}) is None
+            if killer.repeats:
+                return True
+            tests.remove(killer)
+            self.tests.remove(killer)
+        place = f"mutant {mutant.number}, {self.file.name}:{mutant.line}"
+        self._say(f"{place}: {mutant.old}  ->  {mutant.new}   ({len(tests)} tests)")
+        return False
+
+    def _first_to_fail(self, tests: list[Test], codes: dict[tuple[str, int], CodeType]) -> Test | None:
+        """Run tests with functions changed, in a forked process, until one fails or does not end; return this one."""
+        self.position[:] = bytes(4)
         child = os.fork()
         if not child:
             status = 1  # of an error outside a test
             try:
                 resource.setrlimit(resource.RLIMIT_DATA, (8 << 30, 8 << 30))
-                for key, code in mutant.codes.items():
-                    for function in self.functions.get(key, []):
-                        if function.__code__.co_freevars == code.co_freevars:
-                            function.__code__ = code
-                for seconds, item in tests:
-                    signal.setitimer(signal.ITIMER_PROF, 5 + 5 * seconds)  # ends this process
-                    signal.setitimer(signal.ITIMER_REAL, 100 + 100 * seconds)
-                    if not self._passes(item):
+                self._change(codes)
+                for position, test in enumerate(tests):
+                    self.position[:] = position.to_bytes(4, "big")
+                    signal.setitimer(signal.ITIMER_PROF, 5 + 5 * test.seconds)  # ends this process
+                    signal.setitimer(signal.ITIMER_REAL, 100 + 100 * test.seconds)
+                    if not self._passes(test.item):
                         break
                 else:
                     status = 0
             finally:
                 os._exit(status)
-        return bool(os.waitpid(child, 0)[1])
+        failed = os.waitpid(child, 0)[1]
+        return tests[int.from_bytes(self.position[:], "big")] if failed else None
 
     def _passes(self, item: pytest.Item) -> bool:
         for cache in self.caches:
             cache.cache_clear()
         return all(report.passed for report in runtestprotocol(item, nextitem=None, log=False))
+
+    def _say(self, text: str, end: str = "\n") -> None:
+        self.report.write(f"{text:<80}{end}")
+        self.report.flush()
 
 
 def main() -> int:
@@ -397,6 +434,7 @@ def main() -> int:
     file, tests = TARGETS[name]
     tests = options.tests or tests
     os.chdir(ROOT)
+    os.environ["OMP_NUM_THREADS"] = "1"  # a forked process waits forever for its parent's threads
     sys.path.insert(0, str(ROOT))  # the checkout's package, whatever is installed
     runner = Runner(ROOT / file, options)
     flags = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:warnings", "--doctest-modules", "--no-header"]
@@ -405,7 +443,7 @@ def main() -> int:
     killed, survived = len(runner.killed), len(runner.survived)
     table = Table("module", "tests", "mutants", "run", "killed", "survived", "killed, %")
     share = f"{100 * killed / max(1, killed + survived):.0f}"
-    table.add_row(file, *map(str, (runner.tests, runner.all, killed + survived, killed, survived)), share)
+    table.add_row(file, *map(str, (len(runner.tests), runner.all, killed + survived, killed, survived)), share)
     Console(width=120).print(table)
     return int(status) if status not in (0, 5) else 0
 
