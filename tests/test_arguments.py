@@ -59,6 +59,8 @@ EXPECTED = "Expected (factor, power=2, mode='plain')"
         ([], f"Scale: missing a required argument: 'factor'. {EXPECTED}."),
         ([{"powr": 3}], f"Scale has no argument 'powr'. {EXPECTED}. Did you mean 'power'?"),
         ([{"channels": 3}], f"Scale has no argument 'channels'. {EXPECTED}."),
+        ([{"factor": 1, "power": 2, "mode": "a"}, 2],
+         "Scale's arguments by name, {factor: 1, power: 2, mode: a}, are not the last. Write them last."),
         ([{"factor": 1}, 2], "Scale's arguments by name, {factor: 1}, are not the last. Write them last."),
         ([1, 2, "a", 4], "Scale takes at most 3 arguments, but the row has 4. "
          f"{EXPECTED} without channels, which come from the row's input."),
@@ -164,6 +166,7 @@ def test_leaves_are_the_values_of_nested_lists_and_mappings() -> None:
         ([[-1, 4], 1, "Concat", (1,)], "[[-1, 4], 1, Concat, [1]]"),
         ([-1, 1, "two\n lines", [None, 0.5]], "[-1, 1, two lines, [None, 0.5]]"),
         ("GAM", "GAM"),
+        ([-1, 1, "GAM", ["x" * 281]], f"[-1, 1, GAM, [{'x' * 281}]]"),  # 300 characters
     ],
 )
 def test_an_error_shows_the_row_as_the_file_has_it(row: object, shown: str) -> None:
@@ -176,7 +179,10 @@ def test_an_error_shortens_a_long_row_and_one_that_holds_itself() -> None:
     cyclic: list[Any] = [-1, 1, "GAM"]
     cyclic.append(cyclic)
     for row in ([-1, 1, "GAM", ["a long text"] * 30], [-1, 1, "GAM", [7] * 5000], cyclic):
-        assert len(str(row_error({}, 0, row, "it is wrong"))) < 200
+        shown = str(row_error({}, 0, row, "it is wrong"))
+        assert shown.startswith("model YAML, row 0 [-1, 1, 'GAM', [")
+        assert "...]" in shown
+        assert len(shown) < 200
 
 
 def test_a_model_without_a_file_is_called_model_yaml() -> None:

@@ -24,6 +24,7 @@ import builtins
 import copy
 import functools
 import gc
+import importlib
 import itertools
 import mmap
 import os
@@ -296,6 +297,7 @@ class Runner:
 
     def __init__(self, file: Path, options: argparse.Namespace) -> None:
         self.file, self.options = file, options
+        self.module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
         self.all = 0
         self.killed: list[Mutant] = []
         self.survived: list[Mutant] = []
@@ -411,6 +413,8 @@ class Runner:
     def _passes(self, item: pytest.Item) -> bool:
         for cache in self.caches:
             cache.cache_clear()
+        if isinstance(item, pytest.DoctestItem) and item.dtest:  # a doctest empties its globals at its end
+            item.dtest.globs.update(vars(importlib.import_module(self.module)))
         return all(report.passed for report in runtestprotocol(item, nextitem=None, log=False))
 
     def _say(self, text: str, end: str = "\n") -> None:
