@@ -64,7 +64,7 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "edit": (
         "gam_yolo/graph/edit.py",
-        ("tests/graph/test_edit.py", "tests/graph/test_api.py", "tests/graph/test_places.py"),
+        ("tests/graph/test_edit.py", "tests/graph/test_places.py::test_layouts_without_brackets_give_the_graph_back"),
     ),
     "transfer": (
         "gam_yolo/graph/transfer.py",
