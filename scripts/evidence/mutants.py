@@ -449,6 +449,7 @@ def main() -> int:
     tests = options.tests or tests
     os.chdir(ROOT)
     os.environ["OMP_NUM_THREADS"] = "1"  # a forked process waits forever for its parent's threads
+    os.environ.setdefault("EXAMPLES", "25")  # of the comparisons with pycocotools
     sys.path.insert(0, str(ROOT))  # the checkout's package, whatever is installed
     runner = Runner(ROOT / file, options)
     flags = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:warnings", "--doctest-modules", "--no-header"]
