@@ -91,12 +91,39 @@ def test_class_names_come_along_once_the_whole_base_has_arrived() -> None:
     source.names = {0: "ant", 1: "bee", 2: "cat"}
     target, other, named = build(placed([2])), build(placed([2]), nc=4), build(placed([2]))
     named.names = {0: "a", 1: "b", 2: "c"}
-    for model in (target, other, named):
+    open_vocabulary = build(placed([2]))
+    open_vocabulary.set_classes = print  # its names are those it was asked for
+    for model in (target, other, named, open_vocabulary):
         transferred(source, model)
+    assert open_vocabulary.names == {i: str(i) for i in range(3)}
     assert target.names == source.names
     assert target.names is not source.names
     assert other.names == {i: str(i) for i in range(4)}
     assert named.names == {0: "a", 1: "b", 2: "c"}
+
+
+def test_rows_of_the_class_head_go_to_the_classes_of_their_names() -> None:
+    source, target = build(), build(placed([1]), nc=2)
+    source.names, target.names = {0: "ant", 1: "bee", 2: "cat"}, {0: "cat", 1: "ant"}
+    report, _ = transferred(source, target)
+    by_name = {tensor.key: tensor.source for tensor in report.tensors if tensor.state == "by class name"}
+    assert by_name
+    for key, origin in by_name.items():
+        assert torch.equal(target.state_dict()[key], source.state_dict()[origin][[2, 0]])
+    assert report.counts()["base"] == report.counts()["base_total"]
+
+
+def test_a_repeated_row_is_not_the_row_built_once() -> None:
+    source, target = build(), build(placed([1]))
+    once = target.model[3]
+    target.model[3] = nn.Sequential(once)
+    target.model[3].i, target.model[3].f, target.model[3].np = once.i, once.f, once.np
+    report, before = transferred(source, target)
+    assert {t.key: t.state for t in report.tensors if t.key.startswith("model.3.")} == {
+        f"model.3.0.{key}": "unmatched" for key in once.state_dict()
+    }
+    assert all(torch.equal(tensor, before[f"model.3.0.{key}"]) for key, tensor in once.state_dict().items())
+    assert report.lost == len(once.state_dict())
 
 
 def test_other_classes_are_no_loss() -> None:
@@ -120,7 +147,7 @@ def test_a_wider_row_loses_its_weights() -> None:
     report, before = transferred(build(), target := build(placed([1], text=text)))
     (lost,) = [tensor for tensor in report.tensors if tensor.state != "copied" and not tensor.block]
     assert (lost.key, lost.source, lost.state) == ("model.10.conv.weight", "model.9.conv.weight", "rejected")
-    assert (report.lost, report.warns()) == (1, True)
+    assert (report.lost, report.changed, report.warns()) == (1, (), True)
     assert torch.equal(target.state_dict()[lost.key], before[lost.key])
 
 
@@ -259,6 +286,15 @@ def test_a_checkpoint_can_be_compared_with_a_yaml_or_another_checkpoint(checkpoi
         each = 4  # tensors of an SE
         assert (counts["base"], counts["base_total"]) == (base, base)
         assert (counts["blocks"], counts["blocks_total"]) == (each * blocks[0], each * blocks[1])
+
+
+def test_a_yaml_is_built_at_the_scale_that_its_name_says(tmp_path: Path) -> None:
+    scaled = f"{placed([1])}scales:\n  n: [1.0, 1.0, 1024]\n  s: [1.0, 2.0, 1024]\n"
+    torch.save({"model": build(), "train_args": {}}, tmp_path / "plain.pt")
+    for name, arrives in (("yolov8n-tiny.yaml", True), ("yolov8s-tiny.yaml", False), ("yolov8-tiny.yaml", True)):
+        (tmp_path / name).write_text(scaled)
+        counts = transfer(tmp_path / "plain.pt", tmp_path / name).counts()
+        assert (counts["base"] == counts["base_total"]) is arrives
 
 
 @pytest.mark.parametrize(
