@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import sys
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -103,6 +105,15 @@ def test_other_rows_are_what_they_are_without_the_block() -> None:
     assert [type(layer) for layer in (*blocked[:4], blocked[5])] == [type(layer) for layer in plain]
 
 
+def test_a_block_in_the_head_gets_its_channels_too() -> None:
+    config = model()
+    config["head"] = [[-1, 1, "SE", [4]], [-1, 1, "C2f", [16, True, {"inside": ["SE", 2]}]], *config["head"]]
+    layers = parse(config)[0]
+    with torch.device("meta"):
+        assert shapes(layers[4]) == shapes(BLOCKS["SE"](48, 4))
+    assert any(isinstance(m, AttendedBottleneck) for m in layers[5].modules())
+
+
 def test_texts_that_are_names_of_the_parser_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     class Named(nn.Module):
         def __init__(self, channels: int, mode: str = "plain") -> None:
@@ -168,6 +179,8 @@ ONLY = "AttentionResNet is a whole network. Write it as the only row, [-1, 1, At
         (model([-1, 1, ["SE"], []]), "row 4 [-1, 1, [SE], []]: the module is ['SE']. Expected"),
         (model([-1, "SE", 1, []]), "row 4 [-1, SE, 1, []]: "),
         (model([-1, 1, "SE"]), "row 4 [-1, 1, SE]: a row has 4 parts, not 3."),
+        (model([-1, 1], [-1, 1, "SE", []]), "row 4 [-1, 1]: a row has 4 parts, not 2."),
+        ({"nc": 3, "backbone": [], "head": [[-1, 2, "AttentionResNet", ["nc"]]]}, ONLY),
         (model([-1, 1, "Flatten", []], [-1, 1, "SE", []]), "row 4 [-1, 1, Flatten, []]: there is no module named"),
         (model([-1, 1, "nn.Flatten", []], [-1, 1, "SE", []], [0, 1, "nn.Identity", []]), None),
         (model([-1, 1, "SE", []], scales={"s": [1, 1, 64]}, scale="n"),
@@ -219,6 +232,34 @@ def test_errors_of_a_plain_model_stay_ultralytics_own(rows: list[list[Any]], err
         parse(model(*rows, [-1, 1, "SE", []]))
 
 
+def test_a_plain_file_without_a_section_stays_ultralytics_own_error() -> None:
+    with pytest.raises(KeyError, match="head"):
+        parse({"nc": 3, "backbone": BASE})
+
+
+def test_a_whole_network_is_the_only_row() -> None:
+    config = {"nc": 3, "backbone": [[-1, 1, "AttentionResNet", ["nc", "resnet18", {"block": "SE"}]]], "head": []}
+    (network,) = parse(config)[0]
+    assert type(network).__name__ == "AttentionResNet"
+    assert [m.out_features for m in network.modules() if isinstance(m, nn.Linear)][-1] == 3
+    assert any(type(m) is BLOCKS["SE"] for m in network.modules())
+
+
+def test_a_module_is_wrapped_once_what_restricted_loading_needs_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    stock = getattr(tasks.parse_model, "__wrapped__", tasks.parse_model)
+    for safe_load in (False, True):
+        module = ModuleType("tasks")
+        vars(module).update(parse_model=stock, SAFE_LOAD=safe_load)
+        for name in ("gam_yolo.resnet", "gam_yolo.bottleneck"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        parse_model.patch(module)
+        assert module.parse_model.__wrapped__ is stock
+        assert "gam_yolo.bottleneck" in sys.modules
+        assert ("gam_yolo.resnet" in sys.modules) is safe_load
+    with pytest.raises(UserError, match="parse_model"):
+        parse_model.patch(ModuleType("tasks"))
+
+
 def test_an_input_without_channels_is_named() -> None:
     config = model([-1, 1, "SE", []])
     config["backbone"].insert(4, [-1, 1, "Classify", [5]])
@@ -234,6 +275,13 @@ def test_a_warning_is_given_once_and_never_while_quiet(lines: list[str]) -> None
     assert len(warned) == 1
     assert "small.yaml" in warned[0]
     assert "row 4 " in warned[0]
+
+
+def test_a_channel_count_as_a_ratio_inside_a_row_is_a_warning(lines: list[str]) -> None:
+    config = model()
+    config["backbone"][1][3] = [128, True, {"inside": ["SE", 64]}]  # its bottlenecks have 64 channels
+    parse(config)
+    assert [line for line in lines if "row 1 " in line and "[misbound-argument]" in line]
 
 
 def test_where_the_parser_cannot_be_wrapped_each_block_says_why() -> None:
