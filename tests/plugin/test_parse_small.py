@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision.models  # noqa: F401  # what a row of a whole network imports takes longer than these tests
 from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.utils import LOGGER
