@@ -178,6 +178,7 @@ ONLY = "AttentionResNet is a whole network. Write it as the only row, [-1, 1, At
          "Did you mean 'GAM'?"),
         (model([-1, 1, "SEE", []]), "row 4 [-1, 1, SEE, []]: there is no module named 'SEE'. Did you mean 'SE'?"),
         (model([-1, 1, ["SE"], []]), "row 4 [-1, 1, [SE], []]: the module is ['SE']. Expected"),
+        (model([-1, 1, ["SE"]]), "row 4 [-1, 1, [SE]]: a row has 4 parts, not 3."),
         (model([-1, "SE", 1, []]), "row 4 [-1, SE, 1, []]: "),
         (model([-1, 1, "SE"]), "row 4 [-1, 1, SE]: a row has 4 parts, not 3."),
         (model([-1, 1], [-1, 1, "SE", []]), "row 4 [-1, 1]: a row has 4 parts, not 2."),
@@ -248,15 +249,15 @@ def test_a_whole_network_is_the_only_row() -> None:
 
 def test_a_module_is_wrapped_once_what_restricted_loading_needs_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     stock = getattr(tasks.parse_model, "__wrapped__", tasks.parse_model)
-    for safe_load in (False, True):
+    for safe_load in (None, False, True):  # older releases do not have the name
         module = ModuleType("tasks")
-        vars(module).update(parse_model=stock, SAFE_LOAD=safe_load)
+        vars(module).update(parse_model=stock, **({} if safe_load is None else {"SAFE_LOAD": safe_load}))
         for name in ("gam_yolo.resnet", "gam_yolo.bottleneck"):
             monkeypatch.delitem(sys.modules, name, raising=False)
         parse_model.patch(module)
         assert module.parse_model.__wrapped__ is stock
         assert "gam_yolo.bottleneck" in sys.modules
-        assert ("gam_yolo.resnet" in sys.modules) is safe_load
+        assert ("gam_yolo.resnet" in sys.modules) is bool(safe_load)
     with pytest.raises(UserError, match="parse_model"):
         parse_model.patch(ModuleType("tasks"))
 
