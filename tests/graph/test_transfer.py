@@ -69,13 +69,13 @@ def test_each_tensor_is_its_counterparts_and_is_reported_so(there: list[int], he
     blocks = {str(row + 1 + sum(r < row for r in here)) for row in here}
     assert [tensor.key for tensor in report.tensors] == list(new)
     for tensor in report.tensors:
-        row = tensor.key.split(".")[1]
+        place = tensor.key.split(".")[1]
         origin = expected.get(tensor.key, "")
         assert torch.equal(new[tensor.key], old[origin] if origin else before[tensor.key]), tensor.key
         assert tensor.source == origin
         assert tensor.state == ("copied" if origin else "new")
-        assert tensor.block == (row in blocks)
-        assert tensor.module == modules(target)[int(row)]
+        assert tensor.block == (place in blocks)
+        assert tensor.module == modules(target)[int(place)]
         assert (tensor.module == "SE") == tensor.block
     assert (report.mismatch, report.changed, report.lost, report.warns()) == ("", (), 0, False)
     assert has_blocks(target) == bool(here)
