@@ -172,15 +172,18 @@ def _shown(value: object) -> str:
 def _class_digest(block: type[nn.Module]) -> str:
     """Return the digest of a class's module, or of its methods where it has no file, as in a notebook.
 
-    Methods count with their default arguments, and with those of base classes without a file.
+    Methods count with their default arguments, as do those of base classes without a file, and the files of the others.
     """
     if _top(block.__module__) in VERSIONED:
         return ""
     if _file(block.__module__):
         return code_digest(block.__module__)
-    kinds = [kind for kind in block.__mro__ if _top(kind.__module__) not in VERSIONED and not _file(kind.__module__)]
-    functions = [value for kind in kinds for value in vars(kind).values() if isinstance(value, FunctionType)]
-    return hashlib.sha256(b"".join(marshal.dumps((f.__code__, _defaults(f))) for f in functions)).hexdigest()
+    kinds = [kind for kind in block.__mro__ if _top(kind.__module__) not in VERSIONED]
+    without_file = [kind for kind in kinds if not _file(kind.__module__)]
+    functions = [value for kind in without_file for value in vars(kind).values() if isinstance(value, FunctionType)]
+    code = [code_digest(*(kind.__module__ for kind in kinds)).encode()]
+    code += [marshal.dumps((function.__code__, _defaults(function))) for function in functions]
+    return hashlib.sha256(b"".join(code)).hexdigest()
 
 
 def _defaults(function: FunctionType) -> list[str]:

@@ -204,7 +204,7 @@ def _mistyped(name: str, known: Iterable[str]) -> str:
     """Return the known name that differs by a slip; none where a short name is a slip of several."""
     plain = _spelled(name)
     most = 0 if len(plain) < 3 else 1 if len(plain) < 10 else 2
-    close = [k for k in known if 0 < _slips(plain, _spelled(k)) <= most]
+    close = [k for k in known if _slips(plain, _spelled(k)) <= most]
     if len(plain) == 3:  # NAM and GAM are two papers
         close = [k for k in close if _spelled(k)[0] == plain[0]]
         return close[0] if len(close) == 1 else ""
@@ -215,7 +215,7 @@ def _slips(a: str, b: str) -> int:
     """Count the letters that are wrong, missing, too many, or swapped with the next one."""
     if abs(len(a) - len(b)) > 2:
         return 3
-    above: list[int] = [0] * (len(b) + 1)
+    above: list[int] = []
     row: list[int] = [*range(len(b) + 1)]
     for i, x in enumerate(a):
         before, above, row = above, row, [i + 1]

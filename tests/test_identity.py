@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+import sysconfig
 from collections.abc import Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.metadata import version
 from pathlib import Path
 
+import cv2
 import pytest
+import torch
 from torch import nn
 
 from gam_yolo import identity, registry
@@ -43,8 +49,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "other.py").write_text("a = 1\n")
     _import_file(tmp_path / "udgate.py")
     yield tmp_path
-    for name in ("udgate", "udgate_math", "udgate_lazy"):
-        sys.modules.pop(name, None)
+    for name in [name for name in sys.modules if name.startswith("udgate")]:
+        sys.modules.pop(name)
     registry._registered.pop("udgate")
 
 
@@ -86,6 +92,29 @@ def test_our_blocks_are_followed_to_their_parts_and_not_to_each_other(monkeypatc
     assert not {"cbam.py", "se.py", "registry.py"} & set(read)
 
 
+@pytest.mark.parametrize(
+    "statement", ["from {}_parts import deep", "from {}_parts.deep import x", "import {}_parts.deep"]
+)
+def test_an_edit_within_a_users_package_changes_the_digest(folder: Path, statement: str) -> None:
+    package = folder / "udgate_parts"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "deep.py").write_text("from . import deeper\nx = 1\n")
+    (package / "deeper.py").write_text("y = 1\n")
+    (package / "unused.py").write_text("z = 1\n")
+    (folder / "udgate_math.py").write_text(f"{statement.format('udgate')}\n")
+    importlib.invalidate_caches()
+    digests = [identity.block_sources(model_of("udgate"))]
+    for file, counts in (("deep", True), ("deeper", True), ("unused", False)):
+        (package / f"{file}.py").write_text((package / f"{file}.py").read_text().replace("1", "2"))
+        digests.append(identity.block_sources(model_of("udgate")))
+        assert (digests[-1] != digests[-2]) is counts, file
+
+
+def test_a_block_in_the_head_counts() -> None:
+    assert list(identity.block_sources({"backbone": [], "head": [[-1, 1, "SE", []]]})) == ["SE"]
+
+
 def test_a_block_in_an_argument_and_the_network_around_it_count() -> None:
     row = [-1, 1, "AttentionResNet", ["nc", "resnet18", {"block": "CBAM"}]]
     assert list(identity.block_sources({"backbone": [row], "head": []})) == ["CBAM", "AttentionResNet"]
@@ -112,6 +141,50 @@ def test_a_class_without_a_file_is_identified_by_its_methods(cell: str) -> None:
     assert digests[0] != digests[1]
 
 
+def test_a_notebooks_class_counts_with_the_file_of_its_base_class(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = type("Cell", (registry.get("udgate"),), {"__module__": "cell_without_file"})
+    monkeypatch.setitem(registry._registered, "Cell", cell)
+    before = identity.block_sources(model_of("Cell"))
+    assert identity.block_sources(model_of("Cell")) == before
+    (folder / "udgate_lazy.py").write_text("def shift(x):\n    return x\n")
+    assert identity.block_sources(model_of("Cell")) != before
+
+
+def test_a_class_of_torch_is_identified_by_the_version_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry._registered, "Swish", nn.Softmax2d)
+    assert identity.block_sources(model_of("Swish")) == {"Swish": ""}
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        (f"udgate_fast{EXTENSION_SUFFIXES[0]}", True),  # compiled beside the block
+        ("udgate_fast.py", True),  # a file that Python could not read either
+        ("site/udgate_fast.py", False),  # an installed package does not change while its version stands still
+    ],
+)
+def test_an_optional_import_counts_once_it_is_found_beside_the_block(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, counts: bool
+) -> None:
+    (folder / "site").mkdir()
+    sys.path.append(str(folder / "site"))
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(folder / "site"))
+    identity._installed.cache_clear()
+    (folder / "udgate_math.py").write_text(
+        "def scale(x):\n    try:\n        import udgate_fast\n    except Exception:\n        return x\n"
+    )
+    digests = []
+    for content in (None, b"\0def = 1", b"\0def = 2"):
+        if content:
+            (folder / name).write_bytes(content)
+        importlib.invalidate_caches()
+        digests.append(identity.block_sources(model_of("udgate"))["udgate"])
+    identity._installed.cache_clear()
+    assert len({*digests}) == (3 if counts else 1)
+
+
 def test_the_environment_holds_versions_and_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
@@ -128,6 +201,36 @@ def test_the_environment_holds_versions_and_variables(monkeypatch: pytest.Monkey
     assert len(changed) == 2
 
 
+def test_the_environment_names_each_package_as_an_identifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in identity.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(identity, "PACKAGES", ("gam-yolo", "no-such-package"))
+    assert identity.environment() == {
+        "gam_yolo": version("gam-yolo"),
+        "no_such_package": "",
+        "torch": torch.__version__,
+        "opencv": cv2.__version__,
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ({"a": 1}, {"a": 1}, []),
+        ({"a": 1}, {"b": 2}, ["a was 1 and is not set", "b was not set and is 2"]),
+        ({"a": ""}, {"a": 0}, ["a was not set and is 0"]),
+        ({"x": {"y": {"z": 1}}}, {"x": {"y": {"z": 2}}}, ["x: y: z was 1 and is 2"]),
+        ({"model": {"nc": 1}}, {"model": {"nc": 2}}, ["model"]),
+        ({"x": {"y": 1}}, {"x": 3}, ["x"]),
+        ({"x": 3}, {"x": [1]}, ["x"]),
+        ({"digest": "0" * 40}, {"digest": "1" * 40}, ["digest"]),
+        ({"digest": "0" * 30}, {"digest": "1" * 30}, [f"digest was {'0' * 30} and is {'1' * 30}"]),
+    ],
+)
+def test_changes_are_said_in_words(before: dict[str, object], after: dict[str, object], says: list[str]) -> None:
+    assert identity.changes(before, after) == says
+
+
 def test_an_edit_of_ultralytics_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As in an editable installation, whose version does not change."""
     package = tmp_path / "framework_of_mine"
@@ -135,6 +238,7 @@ def test_an_edit_of_ultralytics_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_pat
     (package / "__init__.py").write_text("")
     (package / "augment.py").write_text("p = 0.5\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "framework_of_mine", raising=False)
     digest = identity._package_digest.__wrapped__
     before = digest("framework_of_mine")
     (package / "augment.py").write_text("p = 0.6\n")

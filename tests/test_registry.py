@@ -79,6 +79,11 @@ def test_a_taken_name_is_rejected_without_override(name: str, by: str) -> None:
     assert register(name=name, override=True)(Halve) is BLOCKS[name] is Halve
 
 
+def test_the_bare_decorator_rejects_a_taken_name() -> None:
+    with pytest.raises(UserError, match="cannot register 'GAM': the name is taken"):
+        register(type("GAM", (Halve,), {}))
+
+
 def test_a_taken_name_is_rejected_before_ultralytics_is_imported() -> None:
     code = (
         "from torch import nn; from gam_yolo import register\n"
@@ -138,10 +143,75 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
         registry.get("CBMA")
 
 
+def slips(name: str) -> set[str]:
+    """Every name with one letter missing, too many, wrong, or swapped with the next."""
+    cuts = [(name[:i], name[i:]) for i in range(len(name) + 1)]
+    return {
+        *(a + b[1:] for a, b in cuts[:-1]),
+        *(f"{a}y{b}" for a, b in cuts),
+        *(f"{a}y{b[1:]}" for a, b in cuts[:-1]),
+        *(f"{a}{b[1]}{b[0]}{b[2:]}" for a, b in cuts[:-2]),
+    } - {name}
+
+
+def wrong_twice(name: str) -> set[str]:
+    return {f"{name[:i]}y{name[i + 1 : j]}y{name[j + 1 :]}" for j in range(len(name)) for i in range(j)}
+
+
+def test_one_slip_is_recognized_in_a_name_and_two_in_a_long_one() -> None:
+    for name in ("Focus", "Concat", "Upsampler"):
+        known = [name, "Detect"]
+        once = slips(name)
+        assert [slip for slip in once if registry.suggest(slip, known) != {"similar": name}] == []
+        twice = wrong_twice(name)
+        assert [slip for slip in twice if registry.suggest(slip, known)] == []
+    for name in ("Bottleneck", "RepNCSPELAN4"):
+        twice = wrong_twice(name) | {f"y{name}y", f"{name[1]}{name[0]}{name[2:-2]}{name[-1]}{name[-2]}", f"{name}yy"}
+        twice |= {name[1:-1], name[:-2]} if len(name) > 11 else {name[:-1]}
+        assert [slip for slip in twice if registry.suggest(slip, [name, "Detect"]) != {"similar": name}] == []
+        thrice = {f"yyy{name[3:]}", f"{name[:-3]}yyy", f"y{name[:4]}y{name[4:]}y"}
+        assert [slip for slip in thrice if registry.suggest(slip, [name, "Detect"])] == []
+
+
+ABSENT = {"fix": "gam_yolo does not have this block. See docs/own-block.md to add it"}
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "parts"),
+    [
+        ("SF", ["SE"], {}),  # a letter of two is no slip
+        ("Se", ["SE"], {"similar": "SE"}),
+        ("GAN", ["GAM"], {"similar": "GAM"}),
+        ("XAM", ["GAM"], {}),  # another first letter is another paper
+        ("GAN", ["GAM", "GAP"], {}),  # of two it could be
+        ("GAN", ["GAM", "BAM"], {"similar": "GAM"}),
+        ("G_A_N", ["GAM"], {"similar": "GAM"}),
+        ("nn.conv", ["Conv"], {"similar": "Conv"}),
+        ("Rep-Conv", ["RepConv"], {"similar": "RepConv"}),
+        ("SEAttention", ["SE", "Conv"], {"similar": "SE"}),
+        ("SEAttention", ["Conv"], ABSENT),  # SE is not what could be meant there
+        ("ChannelAtt", ["Conv"], ABSENT),
+        ("Zonk", ["Conv"], {}),
+        ("SOCA", ["SCSA", "SOCB"], ABSENT),
+        ("CA", ["CoordAtt"], {"similar": "CoordAtt"}),
+        ("CA", ["Conv"], {}),
+    ],
+)
+def test_a_suggestion_is_made_only_for_what_can_be_meant(name: str, known: list[str], parts: dict[str, str]) -> None:
+    assert registry.suggest(name, known) == parts
+
+
 def test_registered_blocks_are_safe_to_load(tmp_path: Path) -> None:
-    register(Halve)
-    torch.save(Halve(3), tmp_path / "block.pt")
-    torch.load(tmp_path / "block.pt", weights_only=True)
+    safe = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    try:
+        register(Halve)
+        torch.save(nn.Sequential(Halve(3), KeywordOnly(3)), tmp_path / "block.pt")  # what its file defines counts too
+        with torch.serialization.safe_globals([nn.Sequential]):
+            torch.load(tmp_path / "block.pt", weights_only=True)
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(safe)
 
 
 def run(command: list[Any], cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:

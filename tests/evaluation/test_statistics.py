@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
+from scipy.stats import norm as normal
 from scipy.stats import t as student
 from scipy.stats import ttest_ind
 
@@ -25,6 +27,7 @@ from gam_yolo.evaluation import (
     resample,
     verdict,
 )
+from gam_yolo.evaluation.statistics import sum_dof
 
 from .test_real import predict
 
@@ -262,6 +265,110 @@ def test_intervals_hold_normal_variables_as_often_as_they_promise(k: int, noises
         assert 0.93 - 0.005 < held < 0.97 + 0.005  # beyond the aim, twice the error of 8,000 trials
 
 
+def by_the_definition(a: Samples, b: Samples | None, level: float, *, paired: bool) -> dict[str, float]:
+    """The estimate b - a, or that of a alone, from the formulas at the head of the module, number by number."""
+    signed = [(1.0, a)] if b is None else [(1.0, b), (-1.0, a)]
+    value = sum(sign * float(np.mean(s.value[:, 0])) for sign, s in signed)
+    over = sum(sign * s.replicates[:, 0].mean(axis=0) for sign, s in signed)
+    n, n_eff, r = float(a.images[0]), float(a.effective[0]), len(over)
+    dof_v = n_eff / 2 if b is None else min(n / 2, n_eff)
+    dof_v = 1 / (1 / max(dof_v, 1) + 1 / r)
+    v = float(np.sum((over - over.mean()) ** 2) / (r - 1))
+    seeds = [(s.value[:, 0], s.replicates[:, 0]) for _, s in signed]
+    if paired:
+        seeds = [(seeds[0][0] - seeds[1][0], seeds[0][1] - seeds[1][1])]
+    parts, interaction = [], 0.0
+    for values, again in seeds:
+        k = len(values)
+        if k > 1:
+            parts.append((float(np.var(values, ddof=1)) / k, k - 1))
+            both = again - again.mean(axis=0) - again.mean(axis=1)[:, None] + again.mean()
+            interaction += float((both**2).sum()) / ((k - 1) * (r - 1)) / k
+    s = sum(part for part, _ in parts)
+    welch = [s**2 / sum(part**2 / (d + more) for part, d in parts) - more for more in (0, 2)] if s else [1.0]
+    dof_s = float(np.mean(welch))
+    total = max(0.0, v - interaction) + s or max(v, interaction)
+    share = s / total
+
+    def half(alpha: float) -> float:
+        z, t_v, t_s = (float(f.isf(alpha / 2)) ** 2 for f in (normal, student(dof_v), student(dof_s)))
+        return float(np.sqrt(total * (z + (t_v - z) * (1 - share) ** 1.75 + (t_s - z) * share**1.75)))
+
+    p = brentq(lambda log: half(10**log) - abs(value), -30, 0) if abs(value) > half(1.0) else 0.0
+    low, high = value - half(1 - level), value + half(1 - level)
+    if b is None:
+        low, high = max(low, 0.0), min(high, 1.0)
+    return {
+        "value": value, "low": low, "high": high, "p": 10**p, "image_dof": dof_v, "seed_dof": dof_s,
+        "image_variance": v, "seed_variance": max(0.0, s - interaction), "interaction": interaction,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("images", [(200, 30.0), (40, 200.0), (12, 10.0)])
+@pytest.mark.parametrize(("k", "level"), [((1, 1), 0.95), ((3, 3), 0.9), ((2, 5), 0.95), ((4, 1), 0.99)])
+@pytest.mark.parametrize("noise", [(0.03, 0.01), (0.002, 0.02), (0.0, 0.02)])
+def test_an_estimate_is_what_its_definition_says(
+    k: tuple[int, int], level: float, images: tuple[int, float], noise: tuple[float, float], paired: bool
+) -> None:
+    rng = np.random.default_rng(7)
+
+    def drawn(k: int, mean: float) -> Samples:
+        value = mean + rng.normal(0, noise[0], (k, 1))
+        again = value[..., None] + rng.normal(0, noise[1], (1, 1, 25)) + rng.normal(0, noise[1], (k, 1, 25))
+        return Samples(value, again, np.array([images[0]]), np.array([images[1]]))
+
+    a, b = drawn(k[0], 0.97), drawn(k[1], 0.93)
+    cases = [(estimate(a, level), by_the_definition(a, None, level, paired=False))]
+    if not paired or k[0] == k[1]:
+        found = difference(b, a, level, paired=paired)
+        cases.append((found, by_the_definition(a, b, level, paired=paired)))
+        assert found.seeded == (min(k) > 1)
+    for found, expected in cases:
+        for name, number in expected.items():
+            assert getattr(found, name)[0] == pytest.approx(number, rel=1e-6, abs=1e-12), name
+
+
+@pytest.mark.parametrize(
+    ("images", "effective", "spread", "has_interval"),
+    [
+        (40, 10.0, 0.01, True),
+        (40, 9.9, 0.01, False),
+        (20, 20.0, 0.0, True),
+        (19, 20.0, 0.0, False),
+        (19, 20.0, 0.01, True),
+    ],
+)
+def test_too_few_images_have_no_interval(images: int, effective: float, spread: float, has_interval: bool) -> None:
+    """Ten images that tell something, or twenty on which two detectors do the same."""
+    again = 0.5 + np.linspace(-0.1, 0.1, 30)
+    a = Samples(np.full((2, 1), 0.5), np.tile(again, (2, 1, 1)), np.array([images]), np.array([effective]))
+    b = replace(a, replicates=a.replicates + spread * np.sin(np.arange(30)))
+    found = difference(b, a)
+    for ends in (found.low, found.high, found.p, found.image_variance, found.seed_variance, found.interaction):
+        assert np.isfinite(ends[0]) == has_interval
+    assert found.value[0] == 0
+    assert verdict(found.value[0], found.p[0]) == ("no detectable difference" if has_interval else "too few images")
+
+
+def test_a_metric_that_no_set_of_images_changes_has_no_interval() -> None:
+    """A detector that finds nothing: 0 on every replicate, which says nothing about other images."""
+    nothing = Samples(np.zeros((2, 1)), np.zeros((2, 1, 30)), np.array([40]), np.array([40.0]))
+    something = replace(nothing, replicates=np.tile(np.linspace(0, 0.1, 30), (2, 1, 1)))
+    for found, has_interval in (
+        (estimate(nothing), False),
+        (difference(nothing, nothing), False),
+        (difference(something, nothing), True),
+    ):
+        assert np.isfinite(found.low[0]) == np.isfinite(found.high[0]) == has_interval
+
+
+def test_degrees_of_freedom_of_a_sum_are_the_mean_of_welchs_two_formulas() -> None:
+    variances = np.array([[1.0, 2.0, 0.0, 0.0], [3.0, 0.0, 5.0, 0.0]])
+    expected = [(16 / (1 / 2 + 9 / 4) + 16 / (1 / 4 + 9 / 6) - 2) / 2, (2 + 4 - 2) / 2, (4 + 6 - 2) / 2, 1.0]
+    np.testing.assert_allclose(sum_dof(variances, [2, 4]), expected)
+
+
 def test_spread_that_images_explain_is_not_put_down_to_seeds() -> None:
     # Seeds that respond to the images each in their own way, with no level of their own.
     rng = np.random.default_rng(0)
@@ -310,3 +417,6 @@ def test_verdict_follows_sign_and_level() -> None:
     assert verdict(0.1, 0.01) == "better"
     assert verdict(-0.1, 0.01) == "worse"
     assert verdict(-0.1, 0.01, level=0.999) == "no detectable difference"
+    assert verdict(0.1, 0.25, level=0.75) == "no detectable difference"
+    assert verdict(0.1, 0.04) == verdict(0.1, 0.1, level=0.8) == "better"
+    assert verdict(np.nan, 0.01) == verdict(0.1, np.nan) == "too few images"

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gam_yolo.errors import UserError
-from gam_yolo.graph.edit import insert, remove, rewrite
-from gam_yolo.graph.model import Document, Graph
+from gam_yolo.graph.edit import Edit, insert, remove, rewrite
+from gam_yolo.graph.model import Document, Graph, Layer
 
 from .samples import TINY, shipped
 
@@ -135,12 +137,18 @@ LAYOUTS = {
     "windows line ends": TINY.replace("\n", "\r\n"),
     "no newline at the end": TINY.rstrip(),
     "head first": "head:" + TINY.split("head:")[1] + TINY.split("head:")[0],
+    "head first, no newline at the end": ("head:" + TINY.split("head:")[1] + TINY.split("head:")[0]).rstrip(),
     "no indentation": TINY.replace("\n  -", "\n-"),
     "odd spaces": TINY.replace("[-1, 1,", "[ -1,1 ,").replace("]] #", " ] ]  #"),
     "byte order mark": "\ufeff" + TINY,
     "merged in": "base: &b\n" + "".join(f"  {line}\n" for line in TINY.splitlines()[1:]) + "<<: *b\n",
     "unrelated anchors": TINY.replace("nc: 3", "nc: &n 3\nother: *n"),
 }
+
+
+LAYOUTS["head first, no newline, windows line ends"] = LAYOUTS["head first, no newline at the end"].replace(
+    "\n", "\r\n"
+)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -159,6 +167,76 @@ def test_what_a_row_has_replaced_is_found_among_its_other_arguments() -> None:
     document = Document(TINY.replace("[-1, 1, Conv, [32, 3, 2]] # 3-P5/32", f"{row} # 3-P5/32"), "x")
     text = rewrite(document, remove(document.graph, is_gam))
     assert text == TINY.replace("[-1, 1, Conv, [32, 3, 2]] # 3-P5/32", "[-1, 2, Conv, [ 32,3, 2 ]] # 3-P5/32")
+
+
+ROW = "- [-1, 1, Conv, [24, 1, 1]] # X4 (6)"
+SPELLED = "- [ -1,01, 'Conv', [ 24, 0x1,1 ] ] # X4 (6)"
+
+
+def changed(text: str, change: Callable[[Layer], Layer], row: int = 6) -> str:
+    """The text of a model in which one row is another."""
+    document = Document(text, "x.yaml")
+    layers = list(document.graph.layers)
+    layers[row] = change(layers[row])
+    return rewrite(document, Edit(Graph(tuple(layers)), tuple(range(len(layers)))))
+
+
+@pytest.mark.parametrize(
+    ("change", "row"),
+    [
+        (lambda layer: layer.holding("GAM", []), "- [ -1,01, 'Conv', [ 24, 0x1,1, {inside: GAM} ] ]"),
+        (lambda layer: layer.holding("GAM", [4, "a b"]), "- [ -1,01, 'Conv', [ 24, 0x1,1, {inside: [GAM, 4, a b]} ] ]"),
+        (lambda layer: replace(layer, args=[24, 3]), "- [ -1,01, 'Conv', [ 24, 3 ] ]"),
+        (lambda layer: replace(layer, args=[24, 1]), "- [ -1,01, 'Conv', [ 24, 0x1 ] ]"),
+        (lambda layer: replace(layer, args=[8, 1, 1]), "- [ -1,01, 'Conv', [ 8, 1, 1 ] ]"),
+        (lambda layer: replace(layer, args=[]), "- [ -1,01, 'Conv', [  ] ]"),
+        (lambda layer: layer.replaced("SE", []), "- [ -1,1, SE, [{replaces: [01, 'Conv', [ 24, 0x1,1 ]]}] ]"),
+        (
+            lambda layer: layer.replaced("SE", [4, "max", {"start": "zero"}]),
+            "- [ -1,1, SE, [4, max, {start: zero, replaces: [01, 'Conv', [ 24, 0x1,1 ]]}] ]",
+        ),
+        (
+            lambda layer: layer.replaced("SE", [4]).replaced("ECA", ["@"]),
+            "- [ -1,1, ECA, ['@', {replaces: [01, 'Conv', [ 24, 0x1,1 ]]}] ]",
+        ),
+    ],
+)
+def test_what_a_row_keeps_keeps_its_spelling(change: Callable[[Layer], Layer], row: str) -> None:
+    text = TINY.replace(ROW, SPELLED)
+    assert SPELLED in text
+    assert changed(text, change) == text.replace(SPELLED.partition(" #")[0], row)
+
+
+def test_a_row_is_another_and_then_itself_again() -> None:
+    text = TINY.replace(ROW, SPELLED)
+    steps: list[list[Callable[[Layer], Layer]]] = [
+        [lambda layer: layer.replaced("SE", [4, {"start": "zero"}])],
+        [lambda layer: layer.replaced("SE", []), lambda layer: layer.replaced("ECA", [{"kernel": 3}])],
+        [lambda layer: layer.holding("GAM", [4]), lambda layer: layer.replaced("SE", [])],
+        [lambda layer: layer.holding("GAM", [])],
+    ]
+    for changes in steps:
+        after = text
+        for change in changes:
+            after = changed(after, change)
+        assert changed(after, lambda layer: layer.base()) == text
+
+
+@pytest.mark.parametrize("old", ["[24, 1, 1]", "[]"])
+def test_arguments_without_brackets_or_values_are_written_on_one_line(old: str) -> None:
+    block = "- - -1\n    - 1\n    - Conv\n    - - 24\n      - 1\n      - 1\n    # X4 (6)"
+    text = TINY.replace(ROW, block) if old != "[]" else TINY.replace(ROW, ROW.replace("[24, 1, 1]", "[]"))
+    assert text != TINY
+    for change, written in (
+        (lambda layer: replace(layer, args=[24, 3]), "[24, 3]"),
+        (lambda layer: layer.holding("GAM", []), f"[{old[1:-1]}{', ' * (old != '[]')}{{inside: GAM}}]"),
+    ):
+        after = changed(text, change)
+        assert written in after
+        assert len(after.splitlines()) == len(text.splitlines()) - 2 * (old != "[]")
+    assert f"SE, [{{replaces: [1, Conv, {old}]}}]" in changed(text, lambda x: x.replaced("SE", [])).replace(
+        "\n    - ", ", "
+    )
 
 
 def test_rows_shared_by_an_alias_are_rejected_rather_than_changed_together() -> None:
