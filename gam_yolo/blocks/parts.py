@@ -161,9 +161,10 @@ def times(gate: Tensor, x: Tensor) -> Tensor:
 
 
 class ChannelShuffle(nn.ChannelShuffle):
-    """Channel shuffle, (B, C, H, W) -> (B, C, H, W), traced as an index selection.
+    """Channel shuffle, (B, C, H, W) -> (B, C, H, W).
 
-    torch's own operation keeps the memory format, but ONNX and the converters that read TorchScript do not know it.
+    torch's own operation keeps the memory format, but ONNX and the converters that read TorchScript do not know it. An
+    index selection is one operation in ONNX. NCNN does not know that, but what a transposition of the groups does.
 
     Args:
         channels: C.
@@ -178,7 +179,12 @@ class ChannelShuffle(nn.ChannelShuffle):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` with its channels shuffled."""
-        return x.index_select(1, self.order) if tracing() else super().forward(x)
+        if not tracing():
+            return super().forward(x)
+        if torch.onnx.is_in_onnx_export():
+            return x.index_select(1, self.order)
+        b, _, h, w = x.shape
+        return x.view(b, self.groups, -1, h, w).transpose(1, 2).reshape(x.shape)
 
 
 class Scale(nn.Module):
@@ -339,7 +345,10 @@ class Start(nn.Module):
             weight = 0.5
         else:
             return fx
-        return torch.lerp(x.to(fx.dtype), fx, weight)  # one kernel; exactly x where the weight is 0 or fx is x
+        x = x.to(fx.dtype)
+        if tracing():
+            return x + weight * (fx - x)  # the converter of NCNN has no `lerp`
+        return torch.lerp(x, fx, weight)  # one kernel; exactly x where the weight is 0 or fx is x
 
     def extra_repr(self) -> str:
         """Return what `print` shows; nothing for the default."""

@@ -131,7 +131,8 @@ def explore(kind: str, file: Path, options: argparse.Namespace) -> None:
     if options.corpus:
         (options.corpus / kind).mkdir(parents=True, exist_ok=True)
         corpus = [str(options.corpus / kind)]
-    limits = [f"-seed={options.seed}", "-max_len=256", "-len_control=0", "-rss_limit_mb=0", "-timeout=0"]
+    limits = [f"-seed={options.seed}", "-max_len=256", "-len_control=0", "-rss_limit_mb=0"]
+    limits += ["-timeout=600", "-report_slow_units=600"]  # `fuzz.run` has limits of its own
     atheris.Setup([sys.argv[0], *limits, *corpus], one_case, enable_python_coverage=True)
     atheris.Fuzz()
 

@@ -20,6 +20,7 @@ from gam_yolo.blocks import (
     ECA,
     ELA,
     EMA,
+    GAM,
     LSKA,
     MLCA,
     SCSA,
@@ -29,6 +30,7 @@ from gam_yolo.blocks import (
     Triplet,
     UltralyticsCBAM,
 )
+from gam_yolo.blocks.gam import PRESETS
 from gam_yolo.blocks.parts import ConvBN
 from gam_yolo.errors import UserError
 
@@ -189,6 +191,19 @@ def test_exports(block: type[nn.Module], tmp_path: Any) -> None:
         want = built(x).detach()
         torch.testing.assert_close(traced(x), want)
         torch.testing.assert_close(torch.from_numpy(session.run(None, {"x": x.numpy()})[0]), want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("block", "options"),
+    [*((block, {}) for block in DEFINITIONS), *((GAM, {"preset": preset}) for preset in PRESETS)],
+)
+def test_traces_without_what_the_converter_of_ncnn_lacks(block: type[nn.Module], options: dict[str, str]) -> None:
+    built = randomised(block(64, start="identity", **options).eval())
+    x = torch.rand(1, 64, 8, 8)
+    traced = torch.jit.trace(built, x)
+    torch.testing.assert_close(traced(x), built(x))
+    operations = {node.kind() for node in traced.inlined_graph.nodes()}
+    assert not operations & {"aten::lerp", "aten::index_select", "aten::channel_shuffle"}
 
 
 @every_block
