@@ -73,6 +73,52 @@ def test_the_hundredth_detection_of_an_image_counts_and_the_next_does_not() -> N
     assert ours[8] == 0.5  # AR100
 
 
+def _problem(objects: list[list[float]], found: list[tuple[list[float], float]], classes: int = 1) -> Problem:
+    """One image with objects of the first class, and detections with a score each."""
+    annotation = {"image_id": 1, "category_id": 1, "iscrowd": 0, "difficult": False}
+    annotations = [
+        {**annotation, "id": i, "bbox": box, "area": box[2] * box[3]} for i, box in enumerate(objects, start=1)
+    ]
+    results = [{"image_id": 1, "category_id": 1, "bbox": box, "score": score} for box, score in found]
+    return Problem(1, classes, annotations, results)
+
+
+@pytest.mark.parametrize("side", [32.0, 96.0])
+@pytest.mark.parametrize("width", [1.0, 0.5, 0.75])
+def test_an_object_of_a_limiting_area_is_of_both_sizes_and_an_iou_on_a_threshold_is_enough(
+    side: float, width: float
+) -> None:
+    box = [8.0, 8.0, side, side]
+    problem = _problem([box], [([8.0, 8.0, side * width, side], 0.9)])  # the IoU is `width`, exactly
+    ours, _ = coco_stats(problem)
+    np.testing.assert_allclose(ours, pycocotools_stats(problem)[0], atol=1e-9, rtol=0)
+    thresholds = {1.0: 10, 0.5: 1, 0.75: 6}[width] / 10
+    assert ours[0] == pytest.approx(thresholds)
+    both = [3, 4] if side == 32 else [4, 5]  # AP of small, medium and large objects
+    assert [ours[i] for i in both] == pytest.approx([thresholds] * 2)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_voc_gives_a_detection_to_the_object_that_it_overlaps_most(reverse: bool) -> None:
+    near, far = [100.0, 100.0, 40.0, 40.0], [108.0, 100.0, 40.0, 40.0]
+    # The more confident detection overlaps both by more than a half, and `near` most. The other one finds `far` alone.
+    problem = _problem([far, near] if reverse else [near, far], [([101.0, 100.0, 40.0, 40.0], 0.9), (far, 0.8)])
+    np.testing.assert_allclose(voc_stats(problem)[0], [1, 1], atol=1e-9)
+    # Two detections of `near`: the second is a false positive, although `far` is free and overlaps it too.
+    problem = _problem([far, near] if reverse else [near, far], [(near, 0.9), ([101.0, 100.0, 40.0, 40.0], 0.8)])
+    expected = voc_by_the_book(problem, 1)
+    np.testing.assert_allclose(voc_stats(problem)[0], expected, atol=1e-9)
+    assert expected[1] == pytest.approx(0.5)
+
+
+def test_a_precision_curve_is_read_at_101_recalls() -> None:
+    first, second, aside = [10.0, 10.0, 20.0, 20.0], [60.0, 10.0, 20.0, 20.0], [200.0, 10.0, 20.0, 20.0]
+    problem = _problem([first, second], [(first, 0.9), (aside, 0.8), (second, 0.7)], classes=2)
+    curve = precision_curve(match_coco(problem.truth, problem.detections))
+    np.testing.assert_allclose(curve[0], [1.0] * 51 + [2 / 3] * 50, atol=1e-9)
+    assert np.isnan(curve[1]).all()
+
+
 @pytest.mark.parametrize("objects", [*range(1, 21), 30, 70])
 def test_voc_2007_reads_the_recall_points_of_the_development_kit(objects: int) -> None:
     """Every number of hits among so many objects, and false positives between them: recall meets tenths exactly."""
