@@ -17,7 +17,7 @@ from PIL import Image
 
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.data import ImageId
-from gam_yolo.errors import UserError
+from gam_yolo.errors import UserError, brief
 from gam_yolo.io import file_sha256, read_text
 
 __all__ = [
@@ -92,16 +92,19 @@ def is_truncated(file: Path) -> bool:
         return end not in stream.read()
 
 
-def image_files(entry: str | list[str], where: str) -> list[Path]:
+def image_files(entry: object, where: str) -> list[Path]:
     """List the images of a split: folders, searched through, and lists of files, as Ultralytics reads them.
 
     It follows links to folders, and passes over hidden files and folders, such as `._a.jpg` and `.ipynb_checkpoints`.
 
     Raises:
-        UserError: There are none, or a list cannot be read.
+        UserError: There are none, the entry is not a path or a list of paths, or a list cannot be read.
     """
     found: list[Path] = []
-    for path in map(Path, entry if isinstance(entry, list) else [entry]):
+    for text in entry if isinstance(entry, list) else [entry]:
+        if not isinstance(text, (str, Path)):
+            raise UserError(f"is {brief(text)}", at=where, expected="a folder of images, or a list of them")
+        path = Path(text)
         if is_folder(path):
             if path.resolve() == path.resolve().parent:  # a search that would take minutes
                 raise UserError(f"is {path}, the whole file system", at=where, expected="a folder of images")

@@ -72,7 +72,7 @@ def _shared_with_training(content: dict[str, Any], split: str) -> list[str]:
     if split == "train":
         return []
     try:
-        training = image_files(content["train"], "train")
+        training = image_files(content.get("train"), "train")
     except UserError:  # whoever only evaluates may not have them
         return []
     return shared_images({split: image_files(content[split], split), "train": training})

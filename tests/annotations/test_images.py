@@ -10,6 +10,7 @@ from ultralytics.data.dataset import YOLODataset
 from gam_yolo.annotations import read_truth
 from gam_yolo.annotations.images import image_files
 from gam_yolo.datasets import prepare
+from gam_yolo.errors import UserError
 
 from .conftest import photograph
 
@@ -49,3 +50,16 @@ def test_a_list_names_images_from_where_ultralytics_looks_for_them(
     widths = [float(label["bboxes"][0, 2]) * 100 for label in read.labels]
     assert sorted(widths) == pytest.approx([10, 20])
     assert sorted(truth.box[:, 2].tolist()) == pytest.approx([10, 20])
+
+
+def test_a_split_can_be_scored_where_the_entry_of_the_training_images_is_empty(tmp_path: Path) -> None:
+    photograph(tmp_path / "val/a.jpg")
+    (tmp_path / "m.yaml").write_text(f"path: {tmp_path}\ntrain:\nval: val\nnames: [cat]\n")
+    assert read_truth(str(tmp_path / "m.yaml"), None).ids == ("a",)
+
+
+@pytest.mark.parametrize("entry", [None, 3, [None], {"a": "b"}, [1.5]])
+def test_an_entry_that_is_no_path_is_an_error(tmp_path: Path, entry: object) -> None:
+    photograph(tmp_path / "val/a.jpg")
+    with pytest.raises(UserError, match=r"m\.yaml, split 'val': is .*Expected a folder of images, or a list of them"):
+        image_files(entry, "m.yaml, split 'val'")

@@ -101,14 +101,22 @@ def test_an_object_of_a_limiting_area_is_of_both_sizes_and_an_iou_on_a_threshold
 @pytest.mark.parametrize("reverse", [False, True])
 def test_voc_gives_a_detection_to_the_object_that_it_overlaps_most(reverse: bool) -> None:
     near, far = [100.0, 100.0, 40.0, 40.0], [108.0, 100.0, 40.0, 40.0]
-    # The more confident detection overlaps both by more than a half, and `near` most. The other one finds `far` alone.
-    problem = _problem([far, near] if reverse else [near, far], [([101.0, 100.0, 40.0, 40.0], 0.9), (far, 0.8)])
-    np.testing.assert_allclose(voc_stats(problem)[0], [1, 1], atol=1e-9)
-    # Two detections of `near`: the second is a false positive, although `far` is free and overlaps it too.
-    problem = _problem([far, near] if reverse else [near, far], [(near, 0.9), ([101.0, 100.0, 40.0, 40.0], 0.8)])
+    # The first overlaps both objects by more than a half, and `near` most. The second overlaps `near` alone so much.
+    found = [([101.0, 100.0, 40.0, 40.0], 0.9), ([90.0, 100.0, 40.0, 40.0], 0.8)]
+    problem = _problem([far, near] if reverse else [near, far], found)
     expected = voc_by_the_book(problem, 1)
     np.testing.assert_allclose(voc_stats(problem)[0], expected, atol=1e-9)
     assert expected[1] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("found", [[], [([20.5, 20.0, 0.4, 0.4], 0.9)]])
+def test_no_detection_and_one_beside_an_object_of_less_than_a_pixel_find_nothing(
+    found: list[tuple[list[float], float]],
+) -> None:
+    problem = _problem([[20.0, 20.0, 0.4, 0.4]], found)
+    np.testing.assert_allclose(coco_stats(problem)[0], pycocotools_stats(problem)[0], atol=1e-9, rtol=0)
+    assert coco_stats(problem)[0][0] == 0
+    np.testing.assert_allclose(voc_stats(problem)[0], [0, 0])
 
 
 def test_a_precision_curve_is_read_at_101_recalls() -> None:
