@@ -58,19 +58,20 @@ def test_the_mean_of_the_precision_curve_is_average_precision(problem: Problem) 
     np.testing.assert_allclose(mean, per_class, atol=1e-9)
 
 
-def test_the_hundredth_detection_of_an_image_counts_and_the_next_does_not() -> None:
+@pytest.mark.parametrize(("limit", "at"), [(1, 6), (10, 7), (100, 8)])  # AR1, AR10 and AR100
+def test_the_last_detection_of_the_limit_counts_and_the_next_does_not(limit: int, at: int) -> None:
     box = [10.0, 10.0, 20.0, 20.0]
     annotation = {"category_id": 1, "bbox": box, "area": 400.0, "iscrowd": 0, "difficult": False}
     annotations = [{**annotation, "id": i, "image_id": i} for i in (1, 2)]
     results = [
         {"image_id": image, "category_id": 1, "bbox": box if n == hit else [500.0, *box[1:]], "score": 1 - n / 1000}
-        for image, hit in ((1, 99), (2, 100))
+        for image, hit in ((1, limit - 1), (2, limit))
         for n in range(102)
     ]
     problem = Problem(2, 1, annotations, results)
     ours, _ = coco_stats(problem)
     np.testing.assert_allclose(ours, pycocotools_stats(problem)[0], atol=1e-9, rtol=0)
-    assert ours[8] == 0.5  # AR100
+    assert ours[at] == 0.5
 
 
 def _problem(objects: list[list[float]], found: list[tuple[list[float], float]], classes: int = 1) -> Problem:
