@@ -37,9 +37,11 @@ def test_tuned_models_detect_have_blocks_that_do_something_and_lose_nothing_by_e
     for name, found in tuned.items():
         assert found["PyTorch"]["AP"] > 0.3, name
         assert min(found["PyTorch"]["change"]) > 0.01, name
-        assert "ONNX" in found, name
-        for kind in {"ONNX", "OpenVINO in float32", "MNN"} & {*found}:
-            assert found[kind]["AP"] == pytest.approx(found["PyTorch"]["AP"], abs=0.001), (name, kind)
+        for kind in ("TorchScript", "ONNX", "OpenVINO in float32", "NCNN", "MNN", "LiteRT"):
+            if (name, kind) == ("ema", "NCNN"):
+                assert "problem" in found[kind]  # as docs/export.md says
+            else:
+                assert found[kind]["AP"] == pytest.approx(found["PyTorch"]["AP"], abs=0.001), (name, kind)
 
 
 def test_a_part_of_the_images_is_at_equal_distances_by_name(root: Path, tmp_path: Path) -> None:
