@@ -88,7 +88,7 @@ def test_transfer_and_its_command(base: Path) -> None:
     report, printed = transfer(base.with_suffix(".pt"), target), run("transfer", base.with_suffix(".pt"), target)
     as_json = json.loads(run("transfer", base.with_suffix(".pt"), target, "--json").stdout)
     assert as_json.pop("tensors") == [vars(tensor) for tensor in report.tensors]
-    assert as_json == {**report.counts(), "mismatch": report.mismatch, "changed": [], "lost": 0}
+    assert as_json == {**report.counts(), "mismatch": report.mismatch, "changed": [], "lost": 0, "fused": False}
     assert printed.stdout.splitlines()[-1] == report.line()
     assert report.counts()["base"] == report.counts()["base_total"] == len(YOLO(base).model.state_dict())
 

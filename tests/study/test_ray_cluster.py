@@ -40,7 +40,10 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def training_on(raylet: psutil.Process, runs: list[Run]) -> tuple[Run, psutil.Process] | None:
     """The run that a node trains, and its process."""
     for process in raylet.children(recursive=True):
-        command = process.cmdline()
+        try:
+            command = process.cmdline()
+        except psutil.Error:  # it has just ended
+            continue
         if "gam_yolo.study.worker" in command:
             return next(run for run in runs if str(run.folder.path) in command), process
     return None
