@@ -200,7 +200,7 @@ def test_exports(block: type[nn.Module], tmp_path: Any) -> None:
 def test_traces_without_what_the_converter_of_ncnn_lacks(block: type[nn.Module], options: dict[str, str]) -> None:
     built = randomised(block(64, start="identity", **options).eval())
     x = torch.rand(1, 64, 8, 8)
-    traced = torch.jit.trace(built, x)
+    traced = torch.jit.trace(built, x, check_trace=False)
     torch.testing.assert_close(traced(x), built(x))
     operations = {node.kind() for node in traced.inlined_graph.nodes()}
     assert not operations & {"aten::lerp", "aten::index_select", "aten::channel_shuffle"}
