@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +19,6 @@ from torch import nn
 from typer.testing import CliRunner
 from ultralytics import YOLO
 from ultralytics.nn import tasks
-from ultralytics.utils import LOGGER
 
 import gam_yolo  # noqa: F401  # registers
 from gam_yolo.cli import graph as commands
@@ -38,25 +36,6 @@ stock_load: Callable[..., None] = vars(tasks.BaseModel)["load"].__wrapped__  # U
 IDENTITY = [{"start": "identity"}]
 LAYERS = {"yolov8n": 22, "yolov5nu": 24}  # rows before the head
 FILES = {"yolov8n": "yolov8.yaml", "yolov5nu": "yolov5.yaml"}
-
-
-class Lines(logging.Handler):
-    """What Ultralytics logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.said: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(record.getMessage())
-
-
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    handler = Lines()
-    LOGGER.addHandler(handler)
-    yield handler.said
-    LOGGER.removeHandler(handler)
 
 
 read_checkpoint: Any = getattr(tasks, "load_checkpoint", None) or vars(tasks)["attempt_load_one_weight"]

@@ -6,9 +6,7 @@ The model has five rows, so that a test takes milliseconds.
 from __future__ import annotations
 
 import copy
-import logging
 import sys
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +15,6 @@ import torch
 import torchvision.models  # noqa: F401  # what a row of a whole network imports takes longer than these tests
 from torch import nn
 from ultralytics.nn import tasks
-from ultralytics.utils import LOGGER
 
 from gam_yolo import BLOCKS, UserError
 from gam_yolo.bottleneck import AttendedBottleneck
@@ -31,23 +28,9 @@ BASE: list[list[Any]] = [
 ]
 
 
-class Lines(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.said: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(record.getMessage())
-
-
-@pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What Ultralytics logs."""
+@pytest.fixture(autouse=True)
+def nothing_was_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parse_model, "_warned", set())
-    handler = Lines()
-    LOGGER.addHandler(handler)
-    yield handler.said
-    LOGGER.removeHandler(handler)
 
 
 def model(*rows: list[Any], at: int = 4, **keys: Any) -> dict[str, Any]:
