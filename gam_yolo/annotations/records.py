@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 from gam_yolo.annotations.rules import Box
 from gam_yolo.errors import UserError
 from gam_yolo.io import is_number
 
-__all__ = ["box_of", "is_id", "number_of", "reject_repeats", "shown"]
+__all__ = ["box_of", "distinct", "is_id", "look_up", "look_up_all", "number_of", "reject_repeats", "shown"]
 
 
 def number_of(record: dict[str, Any], key: str, at: str) -> float:
@@ -45,6 +46,23 @@ def box_of(record: dict[str, Any], at: str, inverted: bool = False) -> Box:
 def is_id(value: object, kinds: tuple[type, ...] = (int, str)) -> bool:
     """Return whether a value from a JSON file may be an id."""
     return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def look_up_all(keys: list[Any], known: Mapping[Any, int]) -> list[int]:
+    """Look up values of a JSON file that should be ids, as `look_up` does."""
+    if {type(key) for key in keys} <= {int, str}:  # as nearly always
+        return list(map(known.get, keys, repeat(-1)))
+    return [look_up(key, known) for key in keys]
+
+
+def look_up(key: object, known: Mapping[Any, int]) -> int:
+    """Look up a value that should be an id; -1 where it is none, or unknown."""
+    return known.get(key, -1) if is_id(key) else -1
+
+
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """Return each value once, in the order of their text."""
+    return [value for _, value in sorted({str(value): value for value in values}.items())]
 
 
 def reject_repeats(values: Iterable[object], at: str, what: str) -> None:
