@@ -31,7 +31,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gam_yolo.io import read_json, write
+from gam_yolo.errors import UserError
+from gam_yolo.io import file_sha256, is_number, read_json, write
 
 __all__ = ["RunFolder", "StudyFolder"]
 
@@ -118,12 +119,37 @@ class RunFolder:
         return found
 
     def mark_finished(self, record: dict[str, Any]) -> None:
-        """Mark the run as finished."""
-        write(self.finished_file, json.dumps(record))
+        """Mark the run as finished, with the checkpoint that it has now."""
+        write(self.finished_file, json.dumps({**record, "checkpoint": file_sha256(self.best)}))
 
     def nms_time_limit(self) -> int:
-        """Return how often a validation of the finished run lost detections to the time limit, see `validation`."""
-        return int(read_json(self.finished_file).get("nms_time_limit", 0))
+        """Return how often a validation of the finished run lost detections to the time limit, see `validation`.
+
+        Raises:
+            UserError: The mark is damaged.
+        """
+        return int(self._mark()["nms_time_limit"])
+
+    def check_checkpoint(self) -> None:
+        """Check that the checkpoint is the one that the run finished with, which is the one that the report evaluates.
+
+        Raises:
+            UserError: It is missing or another one, or the mark is damaged.
+        """
+        expected = self._mark()["checkpoint"]
+        if expected and file_sha256(self.best) != expected:  # a release before 0.2 has no such key
+            raise UserError(
+                "is not the checkpoint that this run finished with",
+                at=self.best,
+                fix=f"Put that one back, or remove {self.path} to train the run again",
+            )
+
+    def _mark(self) -> dict[str, Any]:
+        found = read_json(self.finished_file)
+        mark = {"nms_time_limit": 0, "checkpoint": ""} | (found if isinstance(found, dict) else {})
+        if not (isinstance(found, dict) and is_number(mark["nms_time_limit"]) and isinstance(mark["checkpoint"], str)):
+            raise UserError("is damaged", at=self.finished_file, fix=f"Remove {self.path} to train the run again")
+        return mark
 
     def mark_failed(self, record: dict[str, Any]) -> None:
         """Record why the run failed."""

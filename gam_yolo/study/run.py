@@ -97,6 +97,9 @@ def run_study(
         reject_broken_numpy()
         with ray_cluster.connected(ray, workers, say) if ray else contextlib.nullcontext() as cluster:
             plans = [plan(one, folder.dataset(one.dataset)) for one in studies]
+            for run in merged(plans).runs:
+                if run.finished:
+                    run.folder.check_checkpoint()
             chosen = merged(plans).only(only)
             launcher = cluster or local.this_machine(chosen, workers)
             for line in _summary(studies, chosen, folder):

@@ -18,7 +18,7 @@ from PIL import Image
 
 from gam_yolo.errors import UserError
 from gam_yolo.study.config import Study
-from gam_yolo.study.folder import StudyFolder
+from gam_yolo.study.folder import RunFolder, StudyFolder
 from gam_yolo.study.plan import Plan, plan
 from gam_yolo.study.run import plan_study, run_study
 
@@ -308,6 +308,8 @@ def test_a_finished_study_reports_and_names_what_its_validations_lost(
     runs = plan_study(tmp_path / "study.yaml", project=tmp_path).runs
     for run in runs:
         run.lay_out()
+        run.folder.best.parent.mkdir(parents=True)
+        run.folder.best.write_text(run.name)
         run.folder.mark_finished({"nms_time_limit": 3 if run.variant == "gam" else 0})
     made: list[Any] = []
 
@@ -342,3 +344,40 @@ def test_variants_that_differ_in_nothing_are_noted(own: dict[str, Any], study_of
     variants["other"] = {**gam, "overrides": {"lr0": 0.1}}
     notes = plan_study(study_of({**own, "variants": variants, "seeds": [0, 1]}), project=tmp_path).notes
     assert notes == ("gam and again have the same model and train arguments, so they cannot differ",)
+
+
+@pytest.mark.usefixtures("uncounted")
+def test_a_checkpoint_that_was_replaced_after_its_run_is_not_reported(
+    content: dict[str, Any], own: dict[str, Any], study_of: Write, tmp_path: Path
+) -> None:
+    study_of({**own, "variants": content["variants"]})
+    run, other = plan_study(tmp_path / "study.yaml", project=tmp_path).runs
+    for one in (run, other):
+        one.lay_out()
+        one.folder.best.parent.mkdir(parents=True)
+        one.folder.best.write_text(one.name)
+        one.folder.mark_finished({})
+    run.folder.best.write_text("another")
+    with pytest.raises(UserError, match=r"best\.pt: is not the checkpoint that this run finished with\. Put that one"):
+        run_study(tmp_path / "study.yaml", project=tmp_path, only=[other.name])
+    run.folder.best.unlink()
+    with pytest.raises(UserError, match=r"best\.pt: cannot be read"):
+        run_study(tmp_path / "study.yaml", project=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "mark", ["", "[]", "null", "3", '{"nms_time_limit": "many"}', '{"nms_time_limit": NaN}', '{"checkpoint": 7}']
+)
+def test_a_damaged_mark_is_one_line_of_error(mark: str, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.finished_file.write_text(mark)
+    for read in (folder.nms_time_limit, folder.check_checkpoint):
+        with pytest.raises(UserError, match=r"finished\.json"):
+            read()
+
+
+def test_the_mark_of_an_earlier_release_has_no_digest(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.finished_file.write_text('{"environment": {}}')
+    folder.check_checkpoint()
+    assert folder.nms_time_limit() == 0
