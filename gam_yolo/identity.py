@@ -237,22 +237,30 @@ def _imports(file: Path, module: str) -> Iterable[str]:
     if file.suffix != ".py":
         return []
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    found: list[str] = []
+    for level, base, names in _import_statements(file.read_bytes()):
+        if level:
+            base = importlib.util.resolve_name("." * level + base, package)
+        within = base and _top(base) not in VERSIONED and _top(base) not in sys.stdlib_module_names
+        for name in names:
+            inner = f"{base}.{name}" if base else name
+            found.append(inner if not base or (within and _file(inner)) else base)
+    return found
+
+
+@functools.lru_cache(maxsize=512)
+def _import_statements(source: bytes) -> list[tuple[int, str, list[str]]]:
+    """Return the level, the base and the names of each import of a source. Parsing takes most of a digest's time."""
     try:
-        tree = ast.parse(file.read_bytes())
+        nodes = [*ast.walk(ast.parse(source))]
     except (SyntaxError, ValueError):  # it cannot be imported either
         return []
-    found: list[str] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = "." * node.level + (node.module or "")
-            base = importlib.util.resolve_name(base, package) if node.level else base
-            for alias in node.names:
-                inner = f"{base}.{alias.name}"
-                within = _top(base) not in VERSIONED and _top(base) not in sys.stdlib_module_names
-                found.append(inner if within and _file(inner) else base)
-    return found
+    found = [(0, "", [alias.name for alias in node.names]) for node in nodes if isinstance(node, ast.Import)]
+    return found + [
+        (node.level, node.module or "", [alias.name for alias in node.names])
+        for node in nodes
+        if isinstance(node, ast.ImportFrom)
+    ]
 
 
 def _version(package: str) -> str:
