@@ -17,6 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # a missing package is an error; Ultralytics would install it
 os.environ.setdefault("YOLO_OFFLINE", "true")
 os.environ.setdefault("GAM_YOLO_TEST_DATA", str(ROOT.parent / "shared"))
+if "PYTEST_XDIST_WORKER" in os.environ:  # several workers share the cores, and so do the processes that they start
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def pytest_report_header() -> str:
@@ -27,7 +30,7 @@ def pytest_report_header() -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that read the repository, which are those that use `root`, and start with the slowest files.
 
-    Two workers (`-n 2 --dist loadfile`) take whole files, so the longest must not come last.
+    Two workers (`-n 2`) take whole files, so the longest must not come last.
     """
     items.sort(key=lambda item: (item.path.name != "test_docs.py", item.path.parent.name != "study"))
     for item in items:
