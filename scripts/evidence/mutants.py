@@ -442,6 +442,7 @@ def main() -> int:
     sys.path.insert(0, str(ROOT))  # the checkout's package, whatever is installed
     runner = Runner(ROOT / file, options)
     flags = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:warnings", "--doctest-modules", "--no-header"]
+    flags += ["-o", "addopts="]  # which are for several processes
     flags += ["-k", f"not ({' or '.join(LEFT_OUT)})"]
     status = pytest.main([*flags, file, *tests], plugins=[runner])
     killed, survived = len(runner.killed), len(runner.survived)
