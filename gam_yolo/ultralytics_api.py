@@ -441,7 +441,9 @@ def info(text: str) -> None:
 
 def warn(text: str) -> None:
     """Log a warning as Ultralytics does."""
-    get("LOGGER").warning(text)
+    logger: logging.Logger = get("LOGGER")
+    marks = any(type(handler.formatter).__name__ == "PrefixFormatter" for handler in logger.handlers)
+    logger.warning(text if marks else f"WARNING ⚠️ {text}")  # older releases write the mark into each text
 
 
 _lock = threading.Lock()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import gam_yolo
+from gam_yolo import ultralytics_api
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,6 +23,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several workers share the cores, and 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
+SINCE = {"yolo11": "8.3.0", "C3k2": "8.3.0", "yolo12": "8.3.78", "yoloe": "8.3.99", "MuSGD": "8.4.0", "yolo26": "8.4.0"}
+"""The first release of Ultralytics with something, by its name in the parameters of a test."""
+
+
 def pytest_report_header() -> str:
     """Say which package is tested."""
     return f"gam_yolo {gam_yolo.__version__} from {Path(gam_yolo.__file__).parent}"
@@ -30,12 +35,19 @@ def pytest_report_header() -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that read the repository, which are those that use `root`, and start with the slowest files.
 
+    Tests of what the installed Ultralytics does not have yet are skipped.
+
     Two workers (`-n 2`) take whole files, so the longest must not come last.
     """
     items.sort(key=lambda item: (item.path.name != "test_docs.py", item.path.parent.name != "study"))
     for item in items:
         if "root" in getattr(item, "fixturenames", ()):
             item.add_marker("checkout")
+        needed = [mark.args[0] for mark in item.iter_markers("since")]
+        needed += [release for name, release in SINCE.items() if name in item.name]
+        newest = max(needed, key=ultralytics_api.numbers, default="0")
+        if ultralytics_api.numbers(newest) > ultralytics_api.numbers(ultralytics_api.version()):
+            item.add_marker(pytest.mark.skip(reason=f"needs ultralytics>={newest}"))
 
 
 @pytest.fixture(autouse=True)

@@ -45,8 +45,8 @@ def patch(tasks: ModuleType) -> None:
         vars(instance)["frozen_rows"] = getattr(source, "frozen_rows", None)
         if verbose:
             if line := _hazard(instance, report):
-                tasks.LOGGER.warning(line)
-            (tasks.LOGGER.warning if report.warns() else tasks.LOGGER.info)(report.line())
+                ultralytics_api.warn(line)
+            (ultralytics_api.warn if report.warns() else ultralytics_api.info)(report.line())
 
     wrapt.wrap_function_wrapper(tasks, "BaseModel.load", load)
 

@@ -139,7 +139,7 @@ def _parse(
         setattr(tasks, layer.module, block)
     inside = {layer.index: _bound_inside(model, layer, layers[layer.index]) for layer in graph.layers if _holds(layer)}
     if not ultralytics_api.is_quiet():
-        _warn(tasks, model, channels | {index: bound[0][0] for index, bound in inside.items()})
+        _warn(model, channels | {index: bound[0][0] for index, bound in inside.items()})
     built = build(final)
     for index, arguments in inside.items():
         line = _attend(built[0][index], str(as_list(graph.layers[index].inside)[0]), arguments)
@@ -214,7 +214,7 @@ def _attend(layer: nn.Module, name: str, arguments: list[list[Any]]) -> str:
     return f"{built.i:>3}{'inside':>20}{len(arguments):>3}{added:10.0f}  {where:<45}{arguments[0]!s:<30}"
 
 
-def _warn(tasks: ModuleType, model: Mapping[str, Any], channels: Mapping[int, int]) -> None:
+def _warn(model: Mapping[str, Any], channels: Mapping[int, int]) -> None:
     """Log what `gam-yolo check` would say about the blocks, as far as that is known without a search, once."""
     from gam_yolo.graph.lint import quick_check
 
@@ -222,7 +222,7 @@ def _warn(tasks: ModuleType, model: Mapping[str, Any], channels: Mapping[int, in
         line = finding.line(source(model))
         if line not in _warned:
             _warned.add(line)
-            tasks.LOGGER.warning(line)
+            ultralytics_api.warn(line)
 
 
 def _explainable(tasks: ModuleType, model: Any, error: Exception) -> bool:

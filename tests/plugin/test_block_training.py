@@ -75,7 +75,7 @@ def data(tmp_path: Path) -> str:
 def trainer(**attributes: Any) -> Any:
     """A trainer with as much as its optimizer needs."""
     made: Any = object.__new__(BaseTrainer)
-    args = SimpleNamespace(lr0=0.01, optimizer="auto", warmup_bias_lr=0.1, compile=False)
+    args = SimpleNamespace(lr0=0.01, optimizer="auto", warmup_bias_lr=0.1, momentum=0.9, compile=False)
     vars(made).update({"args": args, "data": {"nc": 1}, "world_size": 0, "callbacks": defaultdict(list)} | attributes)
     return made
 
@@ -159,6 +159,7 @@ def test_a_number_that_yaml_reads_as_text_is_a_number() -> None:
     assert BlockTraining.of({"block_lr": "1e1", "block_epochs": "2"}, "") == BlockTraining(10.0, 2)
 
 
+@pytest.mark.since("8.4.40")  # which names the groups
 def test_warm_up_schedule_log_and_results_treat_them_as_ultralytics_own_groups(
     tmp_path: Path, data: str, lines: list[str]
 ) -> None:

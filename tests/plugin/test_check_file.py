@@ -31,6 +31,7 @@ def test_users_and_ultralytics_own_files_come_first(tmp_path: Path, monkeypatch:
     assert Path(checks.check_yaml("yolov8.yaml")).parts[-2:] == ("v8", "yolov8.yaml")
 
 
+@pytest.mark.since("8.4.145")  # an older one looks for the name without the letter first
 @pytest.mark.parametrize("folder", ["exp2small", "v8n", "a.5s/b", "plain"])
 def test_a_scale_letter_is_read_in_the_name_and_not_in_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str

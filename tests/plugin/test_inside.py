@@ -69,7 +69,7 @@ def same(a: nn.Module, b: nn.Module, ours: bool) -> list[bool]:
 def test_real_weights_arrive_completely_and_predict_the_same(
     shared: Path, name: str, at: str, total: int | None
 ) -> None:
-    base = tasks.load_checkpoint(shared / "weights" / f"{name}.pt")[0].eval()
+    base: Any = YOLO(shared / "weights" / f"{name}.pt").model.float().eval()
     file = {"yolov8n": "yolov8n.yaml", "yolov5nu": "yolov5n.yaml"}[name]
     model = tasks.DetectionModel(
         {**place(file, block="GAM", at=at, args=ZERO).yaml, "scale": "n"}, verbose=False
@@ -87,6 +87,7 @@ def test_real_weights_arrive_completely_and_predict_the_same(
             assert torch.equal(model(x)[0], base(x)[0])  # a block with `start: zero` is the identity
 
 
+@pytest.mark.since("8.3.0")  # C3k2
 def test_blocks_inside_are_transferred_completely_or_not_at_all(folder: Path) -> None:
     source = placed(folder, "inside C2f", **ZERO)
     cases: list[tuple[str, dict[str, Any], bool]] = [
@@ -108,6 +109,7 @@ def test_blocks_inside_are_transferred_completely_or_not_at_all(folder: Path) ->
     assert all(same(plain.model, source.model, ours=False))
 
 
+@pytest.mark.since("8.3.0")  # C3k2
 def test_a_row_that_was_replaced_has_no_counterpart_but_all_others_have(folder: Path) -> None:
     plain = YOLO(folder / "yolov8-small.yaml")
     plain.save(folder / "plain.pt")
@@ -124,6 +126,7 @@ def test_a_row_that_was_replaced_has_no_counterpart_but_all_others_have(folder: 
         assert {t.state for t in report.tensors if t.key.startswith("model.4.")} == ({"new"} if block else set())
 
 
+@pytest.mark.since("8.3.0")  # C3k2
 def test_freezing_leaves_blocks_inside_and_in_a_rows_place_trainable(folder: Path) -> None:
     model = placed(folder, "inside 1, replace SPPF").model
     said: list[str] = []
@@ -134,6 +137,7 @@ def test_freezing_leaves_blocks_inside_and_in_a_rows_place_trainable(folder: Pat
     assert "what is inside row 1 (C2f), row 4 (GAM) stay trainable" in said[0]
 
 
+@pytest.mark.since("8.3.0")  # C3k2
 def test_a_checkpoint_loads_without_trust_in_a_new_process_and_exports(folder: Path) -> None:
     torch.manual_seed(0)
     model = placed(folder, "inside C2f, inside C3k2, remove SPPF, before 3")

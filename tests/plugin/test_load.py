@@ -21,6 +21,7 @@ from ultralytics import YOLO
 from ultralytics.nn import tasks
 
 import gam_yolo  # noqa: F401  # registers
+from gam_yolo import ultralytics_api
 from gam_yolo.cli import graph as commands
 from gam_yolo.errors import UserError
 from gam_yolo.graph import transfer
@@ -204,6 +205,7 @@ def test_by_name_and_class_names_through_the_public_interface(shared: Path, tmp_
     assert torch.allclose(got, want, atol=1e-3)  # pixels; fused convolutions round, and both are fused
 
 
+@pytest.mark.since("8.3.0")  # YOLO11
 def test_models_without_blocks_are_left_to_ultralytics(
     weights: dict[str, nn.Module], lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,7 +249,8 @@ def test_class_counts_class_names_and_channels_do_what_they_do_without_blocks(
     for row, layer in enumerate(plain.model):
         for key, tensor in layer.state_dict().items():
             assert torch.equal(ours.model[moved(row, rows)].state_dict()[key], tensor), (row, key)
-    assert ours.names == plain.names
+    if ultralytics_api.numbers(ultralytics_api.version()) >= (8, 3, 0):  # older ones leave the placeholders
+        assert ours.names == plain.names
     stock_count = next(line for line in lines if "items from pretrained weights" in line).split()[1]
     assert f"Transferred {stock_count} base tensors" in "".join(lines)  # the two counts agree
 
@@ -412,7 +415,7 @@ def test_a_head_without_counterpart_gives_nothing_of_its_class_branch(weights: d
     assert all(torch.equal(t, before[k]) for k, t in target.state_dict().items() if k.startswith(f"model.{head}."))
 
 
-@pytest.mark.parametrize("source", [nn.Linear(1, 1), "yolo11.yaml"], ids=["no YAML", "another family"])
+@pytest.mark.parametrize("source", [nn.Linear(1, 1), "yolo11.yaml"], ids=["no YAML", "yolo11"])
 def test_where_structure_allows_no_map_nothing_is_loaded(lines: list[str], source: Any) -> None:
     model = build(source) if isinstance(source, str) else source
     target = build("yolov8n", [4])
@@ -464,7 +467,7 @@ def test_checkpoint_dictionaries_and_silence(weights: dict[str, nn.Module], line
     assert target.transferred == {
         "base": 355, "base_total": 355, "blocks": 0, "blocks_total": 19, "new": 19, "rejected": 0, "unmatched": 0,
     }  # fmt: skip
-    assert target.pt_path == weights["yolov8n"].pt_path
+    assert getattr(target, "pt_path", "") == getattr(weights["yolov8n"], "pt_path", "")  # not in older releases
 
 
 class Compiled(nn.Module):

@@ -16,7 +16,7 @@ import torchvision.models  # noqa: F401  # what a row of a whole network imports
 from torch import nn
 from ultralytics.nn import tasks
 
-from gam_yolo import BLOCKS, UserError
+from gam_yolo import BLOCKS, UserError, ultralytics_api
 from gam_yolo.bottleneck import AttendedBottleneck
 from gam_yolo.plugin import parse_model
 
@@ -80,7 +80,8 @@ def test_a_block_that_reads_another_row_and_is_repeated() -> None:
     assert kept == [1, 2]
     assert layers[4].f == 1
     assert layers[4].i == 4
-    assert layers[4].np == sum(p.numel() for p in layers[4].parameters())
+    if ultralytics_api.numbers(ultralytics_api.version()) >= (8, 3, 40):  # it was the number of one of them
+        assert layers[4].np == sum(p.numel() for p in layers[4].parameters())
 
 
 def test_other_rows_are_what_they_are_without_the_block() -> None:
