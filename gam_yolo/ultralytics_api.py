@@ -8,6 +8,7 @@ renders the table for `docs/compatibility.md`. Nothing of Ultralytics is importe
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import inspect
 import logging
@@ -182,6 +183,7 @@ ASSUMPTIONS = {
         Assumption("ultralytics.data.augment", "LetterBox", ("new_shape",), "fit images into a square"),
         Assumption("ultralytics.data.augment", "classify_transforms", ("size",), "crop images for a classifier"),
         Assumption("ultralytics.utils.downloads", "attempt_download_asset", ("file",), "fetch pretrained weights"),
+        Assumption("ultralytics.utils.downloads", "GITHUB_ASSETS_NAMES", (), "tell which weights can be fetched"),
         Assumption(
             "ultralytics.utils.nms",
             "non_max_suppression",
@@ -295,9 +297,27 @@ def _checked(path: str | Path) -> str:
     from gam_yolo.checkpoints import reject_code
 
     file = download_checkpoint(str(path))
-    if file.is_file():
-        reject_code(file)
+    if not file.is_file():  # for which older releases ask the network
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
+    reject_code(file)
     return str(file)
+
+
+def train_into(folder: Path, project: str) -> dict[str, Any]:
+    """Return the arguments with which a training writes into a folder; `save_dir` is ignored by older releases."""
+    if numbers(version()) < (8, 4, 4):
+        return {"project": str(folder.parent), "name": folder.name, "exist_ok": True}
+    return {"project": project, "save_dir": str(folder)}
+
+
+def load_pretrained(yolo: Any, weights: str) -> None:
+    """Load weights into the `YOLO` object of a YAML, if its `train` ignores `pretrained`, as in older releases.
+
+    Raises:
+        UserError: The checkpoint could run code, and is not trusted.
+    """
+    if numbers(version()) < (8, 3, 160):
+        yolo.load(_checked(weights))
 
 
 def model_class(config: dict[str, Any]) -> Any:
@@ -373,8 +393,11 @@ def load_dataset_yaml(data: str, download: bool = False) -> dict[str, Any]:
 def dataset_folder(path: str | Path) -> Path:
     """Return the folder that a dataset YAML's `path` means, whether it exists or not."""
     folder = Path(path)
+    folder = folder if folder.is_absolute() or folder.exists() else Path(get("DATASETS_DIR")) / folder
     # `Path.resolve` raises RuntimeError at a loop of links; `realpath` leaves it to whoever opens the file.
-    return Path(os.path.realpath(folder if folder.is_absolute() or folder.exists() else get("DATASETS_DIR") / folder))
+    with contextlib.suppress(ValueError):  # a null byte, which no path has
+        folder = Path(os.path.realpath(folder))
+    return folder
 
 
 def label_files(images: list[str]) -> list[str]:
@@ -411,7 +434,12 @@ def runs_folder() -> Path:
 
 def download_checkpoint(name: str) -> Path:
     """Return the path of a checkpoint, downloaded where it is one of Ultralytics' own and missing."""
-    return Path(get("attempt_download_asset")(name))
+    try:
+        return Path(get("attempt_download_asset")(name))
+    except OSError:
+        if Path(name).name in get("GITHUB_ASSETS_NAMES"):
+            raise
+        return Path(name)  # older releases ask the network for any name
 
 
 def model_yamls() -> list[Path]:

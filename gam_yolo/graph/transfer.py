@@ -149,7 +149,7 @@ def transfer_weights(source: nn.Module, target: nn.Module, load: Load, logger: l
     except UserError as error:
         found = Counterparts({}, {}, str(error))
     offered, rejected = _offer(source, target, found)
-    shown = _Renumbered(source, offered, head=len(_layers(target)) - 1 in found.base)
+    shown = _Renumbered(source, target, offered, head=len(_layers(target)) - 1 in found.base)
     if found.base:
         with _without_count(logger):
             load(shown)
@@ -213,7 +213,7 @@ def transfer(source: str | Path, target: str | Path, *, trust: bool = False) -> 
     with ultralytics_api.quiet():
         if has_blocks(old) or has_blocks(new):
             return transfer_weights(old, new, load, tasks.LOGGER)
-        shown = _Renumbered(old, {key: key for key in old.state_dict()}, head=True)
+        shown = _Renumbered(old, new, {key: key for key in old.state_dict()}, head=True)
         load(shown, verbose=False)
     return _report(new, shown, {}, "")
 
@@ -284,15 +284,21 @@ def _same_kind(old: nn.Module, new: nn.Module) -> bool:
     return isinstance(old, type(new)) or isinstance(new, type(old))
 
 
-class _Renumbered(wrapt.ObjectProxy):  # type: ignore[type-arg]  # generic in new versions of wrapt only
-    """A model whose state dict has the keys of another model; everything else is its own."""
+_FIRST = (
+    "model.0.conv.weight"  # which `load` adapts to other input channels, since Ultralytics 8.3.140 or a little before
+)
 
-    def __init__(self, model: nn.Module, keys: dict[str, str], head: bool) -> None:
+
+class _Renumbered(wrapt.ObjectProxy):  # type: ignore[type-arg]  # generic in new versions of wrapt only
+    """A model whose state dict has the keys of another model, the target; everything else is its own."""
+
+    def __init__(self, model: nn.Module, target: nn.Module, keys: dict[str, str], head: bool) -> None:
         super().__init__(model)
         self._self_renamed = keys
         self._self_head = head
         self._self_state: dict[str, Tensor] = {}
         self._self_shapes: dict[str, torch.Size] = {}
+        self._self_first = target.state_dict().get(_FIRST, torch.empty(0)).clone()
 
     def float(self) -> _Renumbered:
         """Return itself in single precision, as `load` asks for."""
@@ -325,7 +331,7 @@ class _Renumbered(wrapt.ObjectProxy):  # type: ignore[type-arg]  # generic in ne
             return BY_NAME  # `load` removes what it handles by itself
         if shape == tensor.shape:
             return COPIED
-        return ADAPTED if key == "model.0.conv.weight" and shape[2:] == tensor.shape[2:] else REJECTED
+        return ADAPTED if key == _FIRST and not torch.equal(tensor, self._self_first) else REJECTED
 
 
 def _report(target: nn.Module, shown: _Renumbered, rejected: dict[str, str], mismatch: str) -> TransferReport:

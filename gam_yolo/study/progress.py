@@ -23,7 +23,7 @@ class Epochs:
     Attributes:
         done: Epochs done.
         of: Epochs of its recipe.
-        seconds: Duration of the last epoch; None before there is one.
+        seconds: Duration of the last epoch; None before there is one, and with releases that do not write it.
         map: mAP50-95, or top-1 accuracy, by Ultralytics' own validation after the last epoch; None before there is one.
     """
 
@@ -39,8 +39,10 @@ def read_epochs(run: Run) -> Epochs:
     if not rows:
         return Epochs(0, run.epochs)
     last = rows[-1]
-    before = rows[-2]["time"] if len(rows) > 1 and rows[-2]["time"] < last["time"] else 0.0  # it restarts on resuming
-    return Epochs(int(last["epoch"]), run.epochs, last["time"] - before, last.get(MAP, last.get(TOP1)))
+    now, before = last.get("time"), rows[-2].get("time", 0.0) if len(rows) > 1 else 0.0
+    if now is not None and before < now:  # it restarts on resuming, and older releases do not write it
+        now -= before
+    return Epochs(int(last["epoch"]), run.epochs, now, last.get(MAP, last.get(TOP1)))
 
 
 def seconds_left(jobs: Sequence[Job]) -> float | None:

@@ -98,7 +98,9 @@ def _train(run: RunFolder, arguments: dict[str, Any], task: str) -> None:
         shutil.rmtree(run.train, ignore_errors=True)
         snapshots.wipe(run)
         model = ultralytics_api.model(str(run.model), task=task)
-        arguments |= {"project": run.spec()["study"], "save_dir": str(run.train)}  # trackers read the project
+        if isinstance(weights := arguments["pretrained"], str):
+            ultralytics_api.load_pretrained(model, weights)
+        arguments |= ultralytics_api.train_into(run.train, run.spec()["study"])  # trackers read the project
     elif snapshots.restore_files(run, snapshot):
         print(f"study: the training had ended with {snapshot.name}")
         ultralytics_api.get("strip_optimizer")(run.best)
@@ -106,9 +108,10 @@ def _train(run: RunFolder, arguments: dict[str, Any], task: str) -> None:
     else:
         print(f"study: the training resumes after {snapshot.name}")
         model = ultralytics_api.model(str(snapshot / snapshots.LAST))
-        arguments = {"resume": True, "data": arguments["data"], "save_dir": str(run.train)} | {
+        arguments = {"resume": True, "data": arguments["data"]} | {
             key: arguments[key] for key in ("device", "workers") if key in arguments
         }
+        arguments |= ultralytics_api.train_into(run.train, run.spec()["study"])
     for part in (snapshots, trackers, validation):
         part.attach(model)
     model.train(**arguments)

@@ -16,8 +16,8 @@ What is tested, and what a row says:
   that compute something else than in the checkpoint;
 - identity: whether YOLOv8n-GAM with a zero start then predicts what the checkpoint predicts;
 - commands: train and val with restricted loading, each in a fresh process that imports nothing of ours by itself; then
-  check, place, train without a block, val, predict, export, transfer, plan of a study, compare, each in a fork of one
-  more process.
+  check, place, train without a block, val, predict, export, transfer, a study of two trainings that start from the
+  weights of one, compare, each in a fork of one more process.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def commands() -> list[str]:
     plain, gam = (f"runs/{name}/weights/last.pt" for name in ("plain", "gam"))
     variants = {"plain": {"model": "yolov8n.yaml"}, "gam": {"model": "yolov8n-gam.yaml"}}
     recipe = {"epochs": 1, "imgsz": 32, "optimizer": "SGD", "device": "cpu"}
-    study = {"data": "demo.yaml", "pretrained": False, "seeds": [0], "variants": variants, "recipe": recipe}
+    study = {"data": "demo.yaml", "pretrained": plain, "seeds": [0], "variants": variants, "recipe": recipe}
     Path("study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     run = [f"project={Path.cwd() / 'runs'}", "exist_ok=True"]
     lines: list[tuple[Callable[[], object], list[str]]] = [
@@ -202,7 +202,7 @@ def commands() -> list[str]:
         (entrypoint, ["predict", f"model={gam}", "source=demo/images/val", *run, *SMALL]),
         (entrypoint, ["export", f"model={gam}", "format=torchscript", "imgsz=32"]),
         (ours, ["transfer", plain, "mine.yaml"]),
-        (ours, ["study", "study.yaml", "--dry-run"]),
+        (ours, ["study", "study.yaml", "--project", "studies"]),
         (ours, ["compare", f"plain={plain}", f"gam={gam}", "--data", "demo.yaml", "--imgsz", "32", "-o", "report"]),
     ]
     failed = []
@@ -217,6 +217,9 @@ def commands() -> list[str]:
             shown.seek(0)
             if status:
                 failed.append(f"{arguments[0]}: {_last(shown.read().decode(errors='replace'))}")
+    (log,) = [file.read_text() for file in Path("studies").glob("*/gam-s0-*/log.txt")] or ["no training"]
+    if "Transferred 355/355 base tensors" not in log:
+        failed.append(f"study: the training did not start from the pretrained weights: {_last(log)}")
     return failed
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from ultralytics import YOLO
 from ultralytics.nn import tasks
 from ultralytics.utils import LOGGER
 
@@ -37,7 +38,7 @@ def said() -> Iterator[list[tuple[int, str]]]:
 
 @pytest.fixture(scope="module")
 def trained(shared: Path) -> Any:
-    return tasks.load_checkpoint(shared / "weights" / "yolov8n.pt")[0]
+    return YOLO(shared / "weights" / "yolov8n.pt").model.float()
 
 
 def gam(nc: int | None = None) -> Any:

@@ -60,6 +60,7 @@ def stop(trainer: Any) -> None:
         raise Stop
 
 
+@pytest.mark.since("8.3.160")  # an older `train` ignores `pretrained`
 def test_training_freezes_the_base_rows_and_resumes_so(folder: Path) -> None:
     """Rows 0 to 2 of the base are 0, 2 and 3 with GAM after rows 0 and 2; blocks are rows 1 and 4."""
     seen: list[Any] = []

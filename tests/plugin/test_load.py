@@ -21,7 +21,6 @@ from ultralytics import YOLO
 from ultralytics.nn import tasks
 
 import gam_yolo  # noqa: F401  # registers
-from gam_yolo import ultralytics_api
 from gam_yolo.cli import graph as commands
 from gam_yolo.errors import UserError
 from gam_yolo.graph import transfer
@@ -249,7 +248,7 @@ def test_class_counts_class_names_and_channels_do_what_they_do_without_blocks(
     for row, layer in enumerate(plain.model):
         for key, tensor in layer.state_dict().items():
             assert torch.equal(ours.model[moved(row, rows)].state_dict()[key], tensor), (row, key)
-    if ultralytics_api.numbers(ultralytics_api.version()) >= (8, 3, 0):  # older ones leave the placeholders
+    if plain.names != {i: str(i) for i in range(plain.yaml["nc"])}:  # as older releases leave them
         assert ours.names == plain.names
     stock_count = next(line for line in lines if "items from pretrained weights" in line).split()[1]
     assert f"Transferred {stock_count} base tensors" in "".join(lines)  # the two counts agree
@@ -467,7 +466,8 @@ def test_checkpoint_dictionaries_and_silence(weights: dict[str, nn.Module], line
     assert target.transferred == {
         "base": 355, "base_total": 355, "blocks": 0, "blocks_total": 19, "new": 19, "rejected": 0, "unmatched": 0,
     }  # fmt: skip
-    assert getattr(target, "pt_path", "") == getattr(weights["yolov8n"], "pt_path", "")  # not in older releases
+    if hasattr(target, "pt_path"):  # not in older releases
+        assert target.pt_path == weights["yolov8n"].pt_path
 
 
 class Compiled(nn.Module):
@@ -550,6 +550,7 @@ def test_the_command_shows_the_ledger(shared: Path, tmp_path: Path) -> None:
         assert isinstance(result.exception, UserError)
 
 
+@pytest.mark.since("8.3.160")  # an older `train` ignores `pretrained`
 def test_interrupted_training_resumes(shared: Path, tmp_path: Path, lines: list[str]) -> None:
     """From a plain checkpoint to GAM, interrupted, resumed: the resumed run begins with the weights that were saved."""
     pictures = sorted((shared / "data" / "coco" / "val2017").glob("*.jpg"))[:4]

@@ -105,7 +105,7 @@ def test_yaml_without_its_blocks_is_ultralytics_own(stem: str) -> None:
         ("v8/yolov8-obb.yaml", "OBBModel"),
         ("11/yolo11-cls.yaml", "ClassificationModel"),
         ("26/yolo26-sem.yaml", "SemanticSegmentationModel"),
-        ("rt-detr/rtdetr-resnet50.yaml", "RTDETRDetectionModel"),
+        pytest.param("rt-detr/rtdetr-resnet50.yaml", "RTDETRDetectionModel", marks=pytest.mark.since("8.3.0")),
     ],
 )
 def test_every_task_goes_forward_and_backward(file: str, model_class: str) -> None:
