@@ -33,7 +33,7 @@ QUICK = {"epochs": 2, "imgsz": 64, "batch": 2, "workers": 0, "plots": False, "va
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "yolov8-tiny.yaml").write_text(TINY)
     place(tmp_path / "yolov8-tiny.yaml", block="GAM", at="0,2", args=[2]).save(tmp_path / "yolov8-gam.yaml")
-    torch.save({"model": YOLO(tmp_path / "yolov8-tiny.yaml").model, "train_args": {}}, tmp_path / "plain.pt")
+    torch.save({"model": YOLO(tmp_path / "yolov8-tiny.yaml").model.half(), "train_args": {}}, tmp_path / "plain.pt")
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()
     for i in range(2):
