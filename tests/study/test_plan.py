@@ -11,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -153,6 +155,21 @@ def test_a_label_of_equal_size_is_not_read_from_a_stale_cache(
     edit_label(own)
     planned(own, study_of, tmp_path)
     assert cache.stat().st_mtime_ns > made
+
+
+@pytest.mark.usefixtures("uncounted")
+def test_an_array_of_other_pixels_beside_a_training_image_is_rejected(
+    own: dict[str, Any], study_of: Write, tmp_path: Path
+) -> None:
+    """Ultralytics' `cache=disk` writes them, and reads them in place of an image that was replaced since."""
+    image, other = sorted((tmp_path / "set" / "images" / "train").iterdir())[:2]
+    array = image.with_suffix(".npy")
+    np.save(array, np.asarray(cv2.imread(str(image))))
+    planned(own, study_of, tmp_path)
+    image.write_bytes(other.read_bytes())
+    os.utime(image, (1e9, 1e9))
+    with pytest.raises(UserError, match=f"{array.name}: has other pixels than {image.name}"):
+        planned(own, study_of, tmp_path)
 
 
 EDITED = """
