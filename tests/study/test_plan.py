@@ -214,9 +214,9 @@ def test_an_edited_block_of_the_user_is_a_new_run_for_the_command(own: dict[str,
 
 @pytest.mark.usefixtures("uncounted")
 @pytest.mark.parametrize("key", ["train", "val"])
-@pytest.mark.parametrize("value", ["images/nowhere", None, "empty"])
+@pytest.mark.parametrize("value", ["images/nowhere", None, "empty", ["images/val", 4]])
 def test_an_error_in_a_split_names_the_dataset_and_the_key(
-    key: str, value: str | None, own: dict[str, Any], study_of: Write, tmp_path: Path
+    key: str, value: object, own: dict[str, Any], study_of: Write, tmp_path: Path
 ) -> None:
     (tmp_path / "set" / "empty").mkdir()
     file = Path(own["data"])
@@ -228,7 +228,22 @@ def test_an_error_in_a_split_names_the_dataset_and_the_key(
         assert "own.yaml" in str(error.value)
         assert f"'{key}'" in str(error.value) or "nowhere" in str(error.value)
         assert "None)" not in str(error.value)
+        assert "operand" not in str(error.value)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("uncounted")
+@pytest.mark.parametrize("key", ["data", "pretrained"])
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "loop/a"])
+def test_a_name_that_the_system_cannot_open_is_reported_with_its_key(
+    key: str, name: str, own: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    study = tmp_path / "study.yaml"
+    study.write_text(yaml.safe_dump({**own, key: f"{name}.pt" if key == "pretrained" else name}))
+    with pytest.raises(UserError, match=f"study.yaml.*'{key}'"):
+        run_study(study, project=tmp_path)
 
 
 @pytest.mark.usefixtures("uncounted")
