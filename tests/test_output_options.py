@@ -132,6 +132,15 @@ def test_what_is_in_the_way_of_the_table_is_found_before_the_comparison(kind: st
     assert "truth.json" in error_of(*COMPARE, "-o", "."), "nothing is in the way without --latex"
 
 
+@pytest.mark.parametrize("kind", ["file", "nowhere", "loop"])
+def test_what_is_in_the_way_of_drawings_is_found_before_the_look(kind: str, folder: Path) -> None:
+    if kind == "file":
+        (folder / "pictures").write_text("mine")
+    else:
+        (folder / "pictures").symlink_to("pictures" if kind == "loop" else kind)
+    assert error_of("look", "a.pt", "image.jpg", "-o", ".") == "pictures: is in the way of a folder"
+
+
 COMPLETE = """
 {"images": [{"id": 1, "width": 9, "height": 9}], "categories": [{"id": 1, "name": "a"}],
  "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}]}

@@ -91,11 +91,15 @@ def run_study(
     """
     studies, folder = _open(study, project)
     say = progress or (lambda _: None)
+    from gam_yolo.report.files import REPORT, reject_obstacles
+
     with _file_errors(folder), contextlib.ExitStack() as stack, trusting(trust):
         folder.path.mkdir(parents=True, exist_ok=True)
         stack.enter_context(FileLock(folder.lock, timeout=0))
         reject_broken_numpy()
         with ray_cluster.connected(ray, workers, say) if ray else contextlib.nullcontext() as cluster:
+            for one in studies:
+                reject_obstacles(folder.dataset(one.dataset).report, REPORT, ("predictions",))
             plans = [plan(one, folder.dataset(one.dataset)) for one in studies]
             for run in merged(plans).runs:
                 if run.finished:

@@ -267,6 +267,21 @@ def test_images_that_no_training_can_use_are_found_before_it(
         plan(study, StudyFolder(tmp_path / "study"))
 
 
+@pytest.mark.parametrize("name", ["report", "report/predictions", "report/report.csv"])
+def test_what_is_in_the_way_of_the_report_is_found_before_any_training(
+    name: str, own: dict[str, Any], study_of: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each training would end in a failure, or all of them without a report."""
+    monkeypatch.setattr("gam_yolo.study.run.execute", lambda *_: pytest.fail("a run was started"))
+    study = study_of(own)
+    place = tmp_path / study.name / name
+    place.parent.mkdir(parents=True)
+    place.write_text("mine")
+    with pytest.raises(UserError, match=f"{place}: (is in the way of a folder|already exists and was not written by)"):
+        run_study(tmp_path / "study.yaml", project=tmp_path)
+    assert place.read_text() == "mine"
+
+
 @pytest.mark.usefixtures("uncounted")
 def test_a_file_of_the_system_is_named(own: dict[str, Any], study_of: Write, tmp_path: Path) -> None:
     study_of(own)
