@@ -17,7 +17,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -112,8 +112,7 @@ def code_digest(*modules: str) -> str:
     """Return a digest of the source of modules and of what they import, directly or through others.
 
     Imports are followed within the module's own package, and to files that are not installed: those beside a script,
-    or of an editable installation. Other installed packages are left out; their version is in `environment`, or
-    does not change while they are installed.
+    or of an editable installation. Of other installed packages the version counts, where it is not in `environment`.
 
     Args:
         modules: Their names. One that has no file, such as a notebook's, adds nothing.
@@ -125,7 +124,11 @@ def code_digest(*modules: str) -> str:
         if name in digests or (file := _file(name)) is None:
             continue
         digests[name] = file_sha256(file)
-        pending += [found for found in _imports(file, name) if _follows(name, found)]
+        for found in _imports(file, name):
+            if _follows(name, found):
+                pending.append(found)
+            elif _top(name) != "gam_yolo" and (release := _release(_top(found))):
+                digests[f"{_top(found)} in site-packages"] = release
     return text_sha256(digests)
 
 
@@ -225,6 +228,18 @@ def _follows(importer: str, imported: str) -> bool:
         return True
     file = _file(imported)
     return file is not None and not any(file.is_relative_to(folder) for folder in _installed())
+
+
+def _release(package: str) -> str:
+    """Return the distributions and versions of a package that someone's code imports; empty where none matters."""
+    if package in VERSIONED or package in sys.stdlib_module_names or package == "gam_yolo":
+        return ""
+    return " ".join(f"{name} {version(name)}" for name in sorted({*_distributions().get(package, ())}))
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return packages_distributions()
 
 
 @functools.cache

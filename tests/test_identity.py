@@ -70,6 +70,38 @@ def test_an_edit_of_a_block_or_of_what_it_imports_changes_its_digest_alone(folde
     assert identity.block_sources(model_of("GAM")) == {"GAM": before["GAM"]}
 
 
+def test_another_release_of_a_package_that_a_block_imports_changes_its_digest_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an upgrade of timm, where the block takes a layer from it."""
+    (folder / "udgate_math.py").write_text("from udtimm.layers import factor\n\ndef scale(x):\n    return factor * x\n")
+    site = folder / "site-packages"
+    (site / "udtimm").mkdir(parents=True)
+    (site / "udtimm/__init__.py").write_text("")
+    (site / "udtimm/layers.py").write_text("factor = 2\n")
+    info = site / "ud_timm-1.0.dist-info"
+    info.mkdir()
+    (info / "top_level.txt").write_text("udtimm\n")
+    model = model_of("GAM", "udgate")
+
+    def digests(release: str) -> dict[str, str]:
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: ud-timm\nVersion: {release}\n")
+        identity._distributions.cache_clear()
+        importlib.invalidate_caches()
+        return identity.block_sources(model)
+
+    absent = identity.block_sources(model)
+    sys.path.insert(0, str(site))  # the fixture restores it
+    monkeypatch.setattr(identity, "_installed", lambda: frozenset([site]))
+    try:
+        first, upgraded = digests("1.0"), digests("1.1")
+        assert first == digests("1.0")
+        assert {name for name in first if first[name] != upgraded[name]} == {"udgate"}
+        assert {name for name in first if first[name] != absent[name]} == {"udgate"}
+    finally:
+        identity._distributions.cache_clear()
+
+
 def test_an_edit_changes_the_digest_of_a_checkpoint_with_the_block_alone(folder: Path) -> None:
     with_block, without = nn.Sequential(registry.get("udgate")(8)), nn.Sequential(nn.Conv2d(3, 8, 1))
     before = [identity.checkpoint_code_digest(model) for model in (with_block, without)]
