@@ -26,6 +26,7 @@ from torch import nn
 
 from gam_yolo import registry
 from gam_yolo.arguments import RESNET, leaves
+from gam_yolo.errors import UserError
 from gam_yolo.io import file_sha256, text_sha256
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "code_digest",
     "environment",
     "framework_code",
+    "reject_edited_blocks",
 ]
 
 PACKAGES = ("gam-yolo", "ultralytics", "torch", "torchvision", "numpy", "pillow", "albumentations")
@@ -117,19 +119,46 @@ def code_digest(*modules: str) -> str:
     Args:
         modules: Their names. One that has no file, such as a notebook's, adds nothing.
     """
-    digests: dict[str, str] = {}
+    files, releases = _followed(*modules)
+    return text_sha256({**{name: file_sha256(file) for name, file in files.items()}, **releases})
+
+
+def reject_edited_blocks() -> None:
+    """Reject the code of users' blocks that was edited after this process, such as a notebook's, has imported it.
+
+    What the process computes is of the code before, and must not be kept as that of the code there is now.
+
+    Raises:
+        UserError: A file of a block, or one that it imports, is newer.
+    """
+    for block in registry.BLOCKS.values():
+        if _top(block.__module__) == "gam_yolo":
+            continue
+        for file in _followed(block.__module__)[0].values():
+            if file.stat().st_mtime > registry.registered_at(block):
+                raise UserError(
+                    "has changed since this process imported it, and the code before would run",
+                    at=file,
+                    fix="Restart Python, or the kernel of the notebook",
+                )
+
+
+def _followed(*modules: str) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return the files of modules and of what they import, by module; and the releases of the packages beyond them."""
+    files: dict[str, Path] = {}
+    releases: dict[str, str] = {}
     pending = list(modules)
     while pending:
         name = pending.pop()
-        if name in digests or (file := _file(name)) is None:
+        if name in files or (file := _file(name)) is None:
             continue
-        digests[name] = file_sha256(file)
+        files[name] = file
         for found in _imports(file, name):
             if _follows(name, found):
                 pending.append(found)
             elif _top(name) != "gam_yolo" and (release := _release(_top(found))):
-                digests[f"{_top(found)} in site-packages"] = release
-    return text_sha256(digests)
+                releases[f"{_top(found)} in site-packages"] = release
+    return files, releases
 
 
 def environment() -> dict[str, str]:

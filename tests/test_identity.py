@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ import pytest
 import torch
 from torch import nn
 
-from gam_yolo import identity, registry
+import gam_yolo
+from gam_yolo import UserError, identity, registry
 from gam_yolo.discovery import _import_file
 from gam_yolo.io import file_sha256
 
@@ -100,6 +102,25 @@ def test_another_release_of_a_package_that_a_block_imports_changes_its_digest_al
         assert {name for name in first if first[name] != absent[name]} == {"udgate"}
     finally:
         identity._distributions.cache_clear()
+
+
+@pytest.mark.parametrize("edited", ["udgate.py", "udgate_math.py", "udgate_lazy.py"])
+def test_code_that_was_edited_after_its_import_is_not_compared(folder: Path, edited: str) -> None:
+    """A notebook would run the old code, and store its predictions as those of the new code, for later processes."""
+    weights = [folder / "a.pt", folder / "b.pt"]
+    for number, file in enumerate(weights):
+        file.write_bytes(bytes([number]))
+    with pytest.raises(UserError, match="no ground truth"):
+        gam_yolo.compare(weights)
+    file = folder / edited
+    file.write_text(f"{file.read_text()}\n")
+    later = file.stat().st_mtime + 5
+    os.utime(file, (later, later))
+    with pytest.raises(UserError, match=rf"{edited}: has changed since this process imported it, .* Restart Python"):
+        gam_yolo.compare(weights)
+    os.utime(file, (later - 10, later - 10))  # as if the process were a new one
+    with pytest.raises(UserError, match="no ground truth"):
+        gam_yolo.compare(weights)
 
 
 def test_an_edit_changes_the_digest_of_a_checkpoint_with_the_block_alone(folder: Path) -> None:
