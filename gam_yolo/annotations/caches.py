@@ -54,8 +54,10 @@ def _same_pixels(image: Path, array: Path) -> bool:
 
     try:
         cached = np.load(array, mmap_mode="r", allow_pickle=False)
-        grey = cached.ndim == 2 or cached.shape[-1] == 1
+        grey = cached.ndim == 2 or cached.shape[-1:] == (1,)
+        if cached.dtype != np.uint8 or cached.ndim < 2 or not (grey or cached.shape[-1] == 3):  # more spectral bands
+            return True
         read = cv2.imdecode(np.fromfile(image, np.uint8), cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
-    except (OSError, ValueError, cv2.error):
+    except (OSError, EOFError, ValueError, cv2.error):
         return True
     return read is None or np.array_equal(cached.reshape(cached.shape[:2] if grey else cached.shape), read)
