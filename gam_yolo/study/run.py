@@ -191,6 +191,7 @@ class _Watch:
 
 def _compare(study: Study, planned: Plan, folder: StudyFolder, device: str, say: Progress) -> Comparison | None:
     """Report on all finished runs on one dataset, whichever were chosen this time."""
+    from gam_yolo.report.files import REPORT
     from gam_yolo.report.predictions import Settings
     from gam_yolo.report.run import run as report
     from gam_yolo.report.task_evaluation import Request
@@ -209,6 +210,8 @@ def _compare(study: Study, planned: Plan, folder: StudyFolder, device: str, say:
                 )
     if baseline not in weights or len(weights) < 2:
         say(f"{where}no report yet: it needs a finished run of the baseline and of another variant")
+        if (page := folder.report / REPORT[0]).is_file():
+            say(f"{where}{page} is of earlier runs, which are not this study's any more")
         return None
     if missing := [run.name for run in planned.runs if not run.finished]:
         say(f"{where}the report is without {', '.join(missing)}")

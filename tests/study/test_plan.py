@@ -283,6 +283,23 @@ def test_what_is_in_the_way_of_the_report_is_found_before_any_training(
 
 
 @pytest.mark.usefixtures("uncounted")
+def test_a_report_of_earlier_runs_is_said_to_be(
+    own: dict[str, Any], study_of: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an edit of a block all runs are new, and the page in the folder is still that of the old code."""
+    monkeypatch.setattr("gam_yolo.study.run.execute", lambda *_: None)
+    report = tmp_path / study_of(own).name / "report"
+    said: list[str] = []
+    assert run_study(tmp_path / "study.yaml", project=tmp_path, progress=said.append) is None
+    assert not any("earlier runs" in line for line in said)
+    report.mkdir()
+    (report / "report.html").write_text("<p>GAM is better</p>")
+    (report / "report.json").write_text('{"schema": "gam-yolo/comparison", "schema_version": 1}')
+    assert run_study(tmp_path / "study.yaml", project=tmp_path, progress=said.append) is None
+    assert said[-1] == f"{report / 'report.html'} is of earlier runs, which are not this study's any more"
+
+
+@pytest.mark.usefixtures("uncounted")
 def test_a_file_of_the_system_is_named(own: dict[str, Any], study_of: Write, tmp_path: Path) -> None:
     study_of(own)
     (tmp_path / "file").write_text("")
