@@ -234,7 +234,8 @@ def _renumbered(
         old = Graph.from_config(before, name)
     except UserError:
         return None
-    if not _makes_sense(before, name):
+    # Without some of several blocks, other files make sense by chance, and measuring each would take seconds.
+    if not (_makes_sense(before, name) if all_blocks else _is_shipped(old)):
         return None
     wrong: dict[int, list[str]] = {}
     shifted = all_blocks
@@ -255,6 +256,17 @@ def _renumbered(
         f"the row numbers are those of the file without {without}, so rows read the wrong tensors",
         f"Renumber {changes}; or let `gam-yolo place` insert the blocks",
     )
+
+
+def _is_shipped(graph: Graph) -> bool:
+    """Return whether a model is one of Ultralytics' but for its blocks."""
+    try:
+        plain = remove(graph, registry.BLOCKS.__contains__).graph
+    except UserError:
+        return False
+    sources = [layer.sources for layer in plain.layers]
+    bases = same_modules([layer.module for layer in plain.layers])
+    return any([layer.sources for layer in base.layers] == sources for base in bases.values())
 
 
 def _partly_stale(graph: Graph, blocks: set[int]) -> Iterator[Finding]:

@@ -151,6 +151,17 @@ def test_a_second_block_after_which_nothing_was_renumbered(base: str, first: str
             assert f"{old} -> {new}" in finding.remedy
 
 
+def test_a_row_that_is_not_read_beside_several_blocks_is_no_stale_number(tmp_path: Path) -> None:
+    """Without one of the blocks, the head would read each row by chance."""
+    path = tmp_path / "yolov8n-several.yaml"
+    place("yolov8n.yaml", block="GAM", at="p3").save(path)
+    for at in ("p4", "p5"):
+        place(path, block="SE", at=at).save(path, force=True)
+    rows = yaml.safe_load(path.read_text())
+    rows["head"].insert(-1, [-1, 1, "Conv", [64, 3, 2]])
+    assert codes(checked(tmp_path, yaml.safe_dump(rows), path.name)) == [("unused-row", 25)]
+
+
 @pytest.mark.parametrize("base", ["yolov8", "yolov5", "yolo11", "yolo12"])
 def test_numbers_of_the_base_in_a_file_whose_head_was_corrected(base: str, tmp_path: Path) -> None:
     """As published: a block before the backbone's end, the head's numbers corrected, those of the Concats not."""
