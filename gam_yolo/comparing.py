@@ -123,6 +123,10 @@ def compare(
             similar=similar(control, names[1:]),
         )
     check_replicates(replicates)
+    if any(path.suffix == ".pt" for variant in found for path in variant.paths):
+        from gam_yolo.identity import reject_edited_blocks  # imports torch
+
+        reject_edited_blocks()
     folder = output_path(output, "the report's folder") if output is not None else None
     if look:
         from gam_yolo.attention.differences import add_look, check_variants  # imports torch

@@ -17,7 +17,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -26,6 +26,7 @@ from torch import nn
 
 from gam_yolo import registry
 from gam_yolo.arguments import RESNET, leaves
+from gam_yolo.errors import UserError
 from gam_yolo.io import file_sha256, text_sha256
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "code_digest",
     "environment",
     "framework_code",
+    "reject_edited_blocks",
 ]
 
 PACKAGES = ("gam-yolo", "ultralytics", "torch", "torchvision", "numpy", "pillow", "albumentations")
@@ -112,21 +114,51 @@ def code_digest(*modules: str) -> str:
     """Return a digest of the source of modules and of what they import, directly or through others.
 
     Imports are followed within the module's own package, and to files that are not installed: those beside a script,
-    or of an editable installation. Other installed packages are left out; their version is in `environment`, or
-    does not change while they are installed.
+    or of an editable installation. Of other installed packages the version counts, where it is not in `environment`.
 
     Args:
         modules: Their names. One that has no file, such as a notebook's, adds nothing.
     """
-    digests: dict[str, str] = {}
+    files, releases = _followed(*modules)
+    return text_sha256({**{name: file_sha256(file) for name, file in files.items()}, **releases})
+
+
+def reject_edited_blocks() -> None:
+    """Reject the code of users' blocks that was edited after this process, such as a notebook's, has imported it.
+
+    What the process computes is of the code before, and must not be kept as that of the code there is now.
+
+    Raises:
+        UserError: A file of a block, or one that it imports, is newer.
+    """
+    for block in registry.BLOCKS.values():
+        if _top(block.__module__) == "gam_yolo":
+            continue
+        for file in _followed(block.__module__)[0].values():
+            if file.stat().st_mtime > registry.registered_at(block):
+                raise UserError(
+                    "has changed since this process imported it, and the code before would run",
+                    at=file,
+                    fix="Restart Python, or the kernel of the notebook",
+                )
+
+
+def _followed(*modules: str) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return the files of modules and of what they import, by module; and the releases of the packages beyond them."""
+    files: dict[str, Path] = {}
+    releases: dict[str, str] = {}
     pending = list(modules)
     while pending:
         name = pending.pop()
-        if name in digests or (file := _file(name)) is None:
+        if name in files or (file := _file(name)) is None:
             continue
-        digests[name] = file_sha256(file)
-        pending += [found for found in _imports(file, name) if _follows(name, found)]
-    return text_sha256(digests)
+        files[name] = file
+        for found in _imports(file, name):
+            if _follows(name, found):
+                pending.append(found)
+            elif _top(name) != "gam_yolo" and (release := _release(_top(found))):
+                releases[f"{_top(found)} in site-packages"] = release
+    return files, releases
 
 
 def environment() -> dict[str, str]:
@@ -225,6 +257,18 @@ def _follows(importer: str, imported: str) -> bool:
         return True
     file = _file(imported)
     return file is not None and not any(file.is_relative_to(folder) for folder in _installed())
+
+
+def _release(package: str) -> str:
+    """Return the distributions and versions of a package that someone's code imports; empty where none matters."""
+    if package in VERSIONED or package in sys.stdlib_module_names or package == "gam_yolo":
+        return ""
+    return " ".join(f"{name} {version(name)}" for name in sorted({*_distributions().get(package, ())}))
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return packages_distributions()
 
 
 @functools.cache

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar, overload
@@ -17,11 +19,12 @@ from gam_yolo import ultralytics_api
 from gam_yolo.discovery import discover
 from gam_yolo.errors import UserError, similar
 
-__all__ = ["BLOCKS", "blocks_in", "get", "not_loaded", "register", "suggest"]
+__all__ = ["BLOCKS", "blocks_in", "get", "not_loaded", "register", "registered_at", "suggest"]
 
 B = TypeVar("B", bound=type[nn.Module])
 
 _registered: dict[str, type[nn.Module]] = {}
+_times: dict[type[nn.Module], float] = {}
 
 BLOCKS: Mapping[str, type[nn.Module]] = MappingProxyType(_registered)
 """Every registered block by name, in the order of registration; read-only."""
@@ -109,6 +112,7 @@ def _register(block: B, name: str, override: bool) -> B:
     if not override and (taken := _taken(name, block)):
         raise UserError(f"the name is taken by {taken}", at=at, fix="Choose another, or pass override=True")
     _registered[name] = block
+    _times[block] = time.time()
     # A checkpoint names the block's parts too: the modules that its file defines or imports.
     parts = [
         v for v in vars(sys.modules[block.__module__]).values() if isinstance(v, type) and issubclass(v, nn.Module)
@@ -143,6 +147,11 @@ def get(name: str) -> type[nn.Module]:
         return _registered[name]
     except KeyError:
         raise UserError(f"no block is named '{name}'{not_loaded()}", **suggest(name, _registered)) from None
+
+
+def registered_at(block: type[nn.Module]) -> float:
+    """Return when a block was registered, in seconds since the epoch: as its file is imported."""
+    return _times.get(block, math.inf)
 
 
 def blocks_in(model: nn.Module) -> dict[str, nn.Module]:

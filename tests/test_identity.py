@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ import pytest
 import torch
 from torch import nn
 
-from gam_yolo import identity, registry
+import gam_yolo
+from gam_yolo import UserError, identity, registry
 from gam_yolo.discovery import _import_file
 from gam_yolo.io import file_sha256
 
@@ -68,6 +70,57 @@ def test_an_edit_of_a_block_or_of_what_it_imports_changes_its_digest_alone(folde
     assert after["udgate"] != before["udgate"]
     assert after["GAM"] == before["GAM"]
     assert identity.block_sources(model_of("GAM")) == {"GAM": before["GAM"]}
+
+
+def test_another_release_of_a_package_that_a_block_imports_changes_its_digest_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an upgrade of timm, where the block takes a layer from it."""
+    (folder / "udgate_math.py").write_text("from udtimm.layers import factor\n\ndef scale(x):\n    return factor * x\n")
+    site = folder / "site-packages"
+    (site / "udtimm").mkdir(parents=True)
+    (site / "udtimm/__init__.py").write_text("")
+    (site / "udtimm/layers.py").write_text("factor = 2\n")
+    info = site / "ud_timm-1.0.dist-info"
+    info.mkdir()
+    (info / "top_level.txt").write_text("udtimm\n")
+    model = model_of("GAM", "udgate")
+
+    def digests(release: str) -> dict[str, str]:
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: ud-timm\nVersion: {release}\n")
+        identity._distributions.cache_clear()
+        importlib.invalidate_caches()
+        return identity.block_sources(model)
+
+    absent = identity.block_sources(model)
+    sys.path.insert(0, str(site))  # the fixture restores it
+    monkeypatch.setattr(identity, "_installed", lambda: frozenset([site]))
+    try:
+        first, upgraded = digests("1.0"), digests("1.1")
+        assert first == digests("1.0")
+        assert {name for name in first if first[name] != upgraded[name]} == {"udgate"}
+        assert {name for name in first if first[name] != absent[name]} == {"udgate"}
+    finally:
+        identity._distributions.cache_clear()
+
+
+@pytest.mark.parametrize("edited", ["udgate.py", "udgate_math.py", "udgate_lazy.py"])
+def test_code_that_was_edited_after_its_import_is_not_compared(folder: Path, edited: str) -> None:
+    """A notebook would run the old code, and store its predictions as those of the new code, for later processes."""
+    weights = [folder / "a.pt", folder / "b.pt"]
+    for number, file in enumerate(weights):
+        file.write_bytes(bytes([number]))
+    with pytest.raises(UserError, match="no ground truth"):
+        gam_yolo.compare(weights)
+    file = folder / edited
+    file.write_text(f"{file.read_text()}\n")
+    later = file.stat().st_mtime + 5
+    os.utime(file, (later, later))
+    with pytest.raises(UserError, match=rf"{edited}: has changed since this process imported it, .* Restart Python"):
+        gam_yolo.compare(weights)
+    os.utime(file, (later - 10, later - 10))  # as if the process were a new one
+    with pytest.raises(UserError, match="no ground truth"):
+        gam_yolo.compare(weights)
 
 
 def test_an_edit_changes_the_digest_of_a_checkpoint_with_the_block_alone(folder: Path) -> None:

@@ -115,20 +115,61 @@ def test_a_file_of_the_users_own_is_not_overwritten(command: list[str], name: st
     assert re.match(rf"{name}: already exists and was not written by (gam-yolo|place)\. (Give|Use)", error_of(*command))
 
 
+@pytest.mark.parametrize("kind", ["file", "folder", "nowhere", "loop"])
+@pytest.mark.parametrize("name", ["figures", "report.tex"])
+def test_what_is_in_the_way_of_the_table_is_found_before_the_comparison(kind: str, name: str, folder: Path) -> None:
+    """A file in the place of the figures cost the result that was computed before it was noticed."""
+    if kind == "folder":
+        (folder / name).mkdir()
+    elif kind == "file":
+        (folder / name).write_text("mine")
+    else:
+        (folder / name).symlink_to(name if kind == "loop" else kind)
+    if (name, kind) == ("figures", "folder"):  # where they go
+        assert "truth.json" in error_of(*COMPARE, "--latex", "-o", ".")
+    else:
+        assert error_of(*COMPARE, "--latex", "-o", ".").startswith(f"{name}: ")
+    assert "truth.json" in error_of(*COMPARE, "-o", "."), "nothing is in the way without --latex"
+
+
+@pytest.mark.parametrize("kind", ["file", "nowhere", "loop"])
+def test_what_is_in_the_way_of_drawings_is_found_before_the_look(kind: str, folder: Path) -> None:
+    if kind == "file":
+        (folder / "pictures").write_text("mine")
+    else:
+        (folder / "pictures").symlink_to("pictures" if kind == "loop" else kind)
+    assert error_of("look", "a.pt", "image.jpg", "-o", ".") == "pictures: is in the way of a folder"
+
+
+COMPLETE = """
+{"images": [{"id": 1, "width": 9, "height": 9}], "categories": [{"id": 1, "name": "a"}],
+ "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}]}
+"""
+BOX = '[{"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, %s], "score": 0.%s}]'
+
+
 def test_a_report_is_replaced_by_the_next_one() -> None:
-    Path("truth.json").write_text(
-        '{"images": [{"id": 1, "width": 9, "height": 9}], "categories": [{"id": 1, "name": "a"}], "annotations": '
-        '[{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}]}'
-    )
-    box = '{"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "score": 0.'
-    Path("a.json").write_text(f"[{box}9}}]")
-    Path("b.json").write_text(f"[{box}8}}]")
+    Path("truth.json").write_text(COMPLETE)
+    Path("a.json").write_text(BOX % (5, 9))
+    Path("b.json").write_text(BOX % (5, 8))
     for _ in range(2):
         done = CliRunner().invoke(app, [*COMPARE, "--latex", "-o", "."])
         assert done.exit_code == 0, done.output
         Path("report.md").write_text("of an earlier comparison")
     assert CliRunner().invoke(app, [*COMPARE, "-o", "."]).exit_code == 0
     assert "earlier" not in Path("report.md").read_text()
+
+
+def test_a_table_for_a_paper_does_not_stay_from_an_earlier_comparison() -> None:
+    """The next comparison is made without `--latex`, in the same folder."""
+    Path("truth.json").write_text(COMPLETE)
+    Path("a.json").write_text(BOX % (5, 9))
+    for height, latex in ((3, ["--latex"]), (5, [])):
+        Path("b.json").write_text(BOX % (height, 8))
+        done = CliRunner().invoke(app, [*COMPARE, *latex, "-o", "."])
+        assert done.exit_code == 0, done.output
+        comparison = gam_yolo.Comparison.load("report.json")
+        assert Path("report.tex").read_text() == comparison.to_latex()
 
 
 def test_neither_file_is_written_where_one_cannot_be(folder: Path) -> None:

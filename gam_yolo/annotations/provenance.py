@@ -1,22 +1,24 @@
-"""With which keys of a dataset YAML its folder was prepared. Labels that were written with others would be wrong."""
+"""What a folder was prepared from: keys of its YAML, and annotations. Labels written from others would be wrong."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from gam_yolo.annotations.images import is_file
 from gam_yolo.errors import UserError
-from gam_yolo.io import read_text
+from gam_yolo.io import file_sha256, read_text, text_sha256
 
-__all__ = ["SUMMARY", "first_pixel", "is_provenance", "provenance", "reject_other_keys"]
+__all__ = ["SUMMARY", "annotations_line", "first_pixel", "is_provenance", "provenance", "reject_other_keys"]
 
 SUMMARY = "summary.txt"
 """The file in a prepared folder that says what was written."""
 
 _MARK = "prepared with: "
+_ANNOTATIONS = "digest of the annotations: "
 
 
 def first_pixel(content: Mapping[str, Any], data: str) -> int:
@@ -47,15 +49,22 @@ def provenance(data: Mapping[str, Any], at: str | Path = "") -> str:
     return _MARK + json.dumps(keys, ensure_ascii=False)
 
 
+def annotations_line(folder: Path) -> str:
+    """Return the line of the summary that records the content of the original annotations in a prepared folder."""
+    files = sorted((path.relative_to(folder).as_posix(), path) for path in (folder / "annotations").rglob("*.*"))
+    return _ANNOTATIONS + text_sha256([(name, file_sha256(path)) for name, path in files if is_file(path)])
+
+
 def is_provenance(line: str) -> bool:
-    """Return whether a line of a summary is that of `provenance`."""
-    return line.startswith(_MARK)
+    """Return whether a line of a summary is that of `provenance` or of `annotations_line`."""
+    return line.startswith((_MARK, _ANNOTATIONS))
 
 
 def reject_other_keys(content: Mapping[str, Any], data: str | Path) -> None:
-    """Reject a folder that was prepared before its YAML was edited: an edit does not change what is prepared.
+    """Reject a folder that was prepared before its YAML or its source was edited: that does not change its labels.
 
-    A class may be renamed, but not get another index. `first_pixel` matters where VOC's annotations are read again.
+    A class may be renamed, but not get another index. `first_pixel` matters where VOC's annotations are read again. The
+    annotations are links where that is possible, so that an edit of the source changes what is evaluated.
 
     Args:
         content: The dataset YAML, with absolute paths and names by index.
@@ -68,7 +77,13 @@ def reject_other_keys(content: Mapping[str, Any], data: str | Path) -> None:
     if not is_file(summary):
         return
     for line in read_text(summary, "the summary of a prepared dataset").splitlines():
-        if is_provenance(line):
+        if line.startswith(_ANNOTATIONS) and (newest := _edited(summary)) and line != _line_now(summary.parent, newest):
+            raise UserError(
+                f"its annotations have changed since {summary.parent} was prepared, and the labels there have not",
+                at=data,
+                fix=f"Move that folder away and prepare it again: gam-yolo prepare {data}",
+            )
+        if line.startswith(_MARK):
             now = json.loads(provenance(content, data).removeprefix(_MARK))
             keys = now if content.get("protocol") == "voc" else ["names"]
             try:
@@ -82,6 +97,19 @@ def reject_other_keys(content: Mapping[str, Any], data: str | Path) -> None:
                     at=f"{data}, key '{key}'",
                     fix=f"Move that folder away and prepare it again: gam-yolo prepare {data}",
                 )
+
+
+def _edited(summary: Path) -> int:
+    """Return when the newest of the annotations was written, if that is later than the summary; else 0."""
+    files = (summary.parent / "annotations").rglob("*.*")
+    newest = max((file.stat().st_mtime_ns for file in files if is_file(file)), default=0)
+    return newest if newest > summary.stat().st_mtime_ns else 0
+
+
+@lru_cache(maxsize=16)
+def _line_now(folder: Path, _newest: int) -> str:
+    """Return `annotations_line`; a copied folder is new, and would be digested again and again."""
+    return annotations_line(folder)
 
 
 def _other(before: Any, now: Any) -> bool:

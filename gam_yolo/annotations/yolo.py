@@ -14,7 +14,7 @@ from gam_yolo.annotations.images import composed, exists, image_files, image_id_
 from gam_yolo.annotations.provenance import reject_other_keys
 from gam_yolo.annotations.records import reject_repeats
 from gam_yolo.annotations.rules import AnnotatedImage, Object, Tally, ground_truth, unique_names
-from gam_yolo.errors import UserError, similar
+from gam_yolo.errors import UserError, brief, similar
 from gam_yolo.io import read_text, read_yaml
 from gam_yolo.resources import shipped_names
 
@@ -117,19 +117,26 @@ def dataset(data: str | Path, split: str) -> dict[str, Any]:
 
 
 def missing_images(data: str | Path) -> str:
-    """Say which key of a dataset YAML leads nowhere, where Ultralytics cannot read the YAML; empty if none does."""
+    """Say which key of a dataset YAML leads nowhere, where Ultralytics cannot read the YAML; empty if none does.
+
+    Raises:
+        UserError: A key is no path.
+    """
     file = ultralytics_api.find_yaml(str(data))
     content = read_yaml(file, "a dataset YAML") if file else None
     if not file or not isinstance(content, dict):
         return ""
-    try:
-        folder = ultralytics_api.dataset_folder(content.get("path") or file.parent)
-        for key in ("val", "train"):
-            for path in entries(content.get(key) or []):
-                if not exists(folder / path):
-                    return f"{data}, key '{key}': there is no {folder / path}"
-    except TypeError:  # a key of another type, which Ultralytics names
-        pass
+    for key in ("path", "train", "val", "test"):
+        value = content.get(key) or ""
+        paths = value if isinstance(value, list) and key != "path" else [value]
+        if not all(isinstance(path, str) for path in paths):
+            expected = "a path" if key == "path" else "a path or a list of paths"
+            raise UserError(f"is {brief(value)}", at=f"{data}, key '{key}'", expected=expected)
+    folder = ultralytics_api.dataset_folder(content.get("path") or file.parent)
+    for key in ("val", "train"):
+        for path in entries(content.get(key) or []):
+            if not exists(folder / path):
+                return f"{data}, key '{key}': there is no {folder / path}"
     return ""
 
 

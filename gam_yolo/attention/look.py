@@ -116,7 +116,8 @@ def look(
     found: list[LookedModel] = []
     drawn: list[LookedPicture] = []
     count, seen = 0, set[str]()
-    with output_folder(folder, ("look.html", "look.json")) if folder is not None else contextlib.nullcontext():
+    files_of_look = ("look.html", "look.json"), ("pictures",)
+    with output_folder(folder, *files_of_look) if folder is not None else contextlib.nullcontext():
         with trusting(trust):  # all of them before anything takes time
             loaded = {name: load(file) for name, file in files.items()}
         for name, yolo in loaded.items():

@@ -66,8 +66,7 @@ def compare(
     from gam_yolo.comparing import compare as compare_variants
 
     out = console()
-    if latex:
-        _check_table(output)
+    latex = _writes_table(output, latex)
     found = compare_variants(
         variants,
         data=data,
@@ -96,21 +95,29 @@ def compare(
     out.print(f"Report: {folder / 'report.html'}")
 
 
-def _check_table(output: str) -> None:
-    """Find a file of the user's own in the table's place before anything takes time."""
-    from gam_yolo.report.paper import TABLE, reject_other_table
+def _writes_table(output: str, latex: bool) -> bool:
+    """Return whether to write a table: where one is asked for, or would otherwise be of an earlier comparison.
 
-    if output.strip():
-        reject_other_table(Path(output) / TABLE)
+    What is in the way of it is found before anything takes time.
+    """
+    from gam_yolo.errors import UserError
+    from gam_yolo.report.paper import has_table
+
+    try:
+        return bool(output.strip()) and (has_table(Path(output)) or latex)
+    except UserError:
+        if latex:
+            raise
+        return False
 
 
 def _write_for_paper(found: Comparison, folder: Path) -> None:
     """Write the LaTeX table and the figures."""
     from gam_yolo.io import write
-    from gam_yolo.report.paper import TABLE
+    from gam_yolo.report.paper import FIGURES, TABLE
 
     write(folder / TABLE, found.to_latex())
-    found.save_figures(folder / "figures")
+    found.save_figures(folder / FIGURES)
 
 
 def _table(found: Comparison) -> Table:

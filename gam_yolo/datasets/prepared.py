@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from gam_yolo import ultralytics_api
 from gam_yolo.annotations.images import is_folder, is_safe_name, shared_images
-from gam_yolo.annotations.provenance import SUMMARY, is_provenance, provenance
+from gam_yolo.annotations.provenance import SUMMARY, annotations_line, is_provenance, provenance
 from gam_yolo.annotations.rules import AnnotatedImage, Box, Tally, apply_rules, class_index, unique_names
 from gam_yolo.errors import UserError
 
@@ -127,9 +127,8 @@ def write_dataset(data: Mapping[str, Any], read: Reader, origin: str) -> None:
             lines.append(f"{split}: {job.tally}")
             warnings += [f"{split}: {warning}" for warning in job.tally.warnings()]
         warnings += shared_images({s: sorted((folder / "images" / s).rglob("*.*")) for s in splits_of(entries)})
-        (folder / SUMMARY).write_text(
-            "\n".join([f"source: {origin}", *lines, *warnings, provenance(data, yaml)]) + "\n", encoding="utf-8"
-        )
+        summary = [f"source: {origin}", *lines, *warnings, provenance(data, yaml), annotations_line(folder)]
+        (folder / SUMMARY).write_text("\n".join(summary) + "\n", encoding="utf-8")
     for line in lines:
         ultralytics_api.info(f"{yaml}: {line}")
     for warning in warnings:

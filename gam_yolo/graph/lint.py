@@ -7,11 +7,12 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
 from gam_yolo import registry
-from gam_yolo.arguments import RowError, as_list, bind, is_placed
+from gam_yolo.arguments import RowError, as_list, bind
 from gam_yolo.arguments import source as file_name
 from gam_yolo.blocks.forks import FEWEST_CHANNELS
 from gam_yolo.errors import UserError, brief
@@ -22,6 +23,8 @@ from gam_yolo.graph.shapes import Shape, channels_inside, measure, module_class,
 from gam_yolo.resources import without_letter
 
 __all__ = ["Finding", "as_json", "check", "explain", "quick_check", "status"]
+
+_MOST_PARTS = 32  # combinations of a file's blocks that are tried: all of up to five
 
 
 @dataclass(frozen=True)
@@ -202,39 +205,68 @@ def _modules(graph: Graph) -> Iterator[Finding]:
 
 
 def _stale(config: Mapping[str, Any], name: str, graph: Graph, blocks: set[int]) -> Finding | None:
-    """Find row numbers that were right before the file's blocks were inserted.
+    """Find row numbers that were right before blocks were inserted: all of the file's, or some of them.
 
     Such a file makes no sense as it is: a row is not read, or tensors of different strides meet. It makes sense once
-    its block rows are left out and every number is kept.
+    these blocks' rows are left out and every number is kept.
     """
     if not blocks or _makes_sense(config, name):
         return None
-    rows = {section: config[section] for section in ("backbone", "head")}
-    names = registry.BLOCKS
-    before = {**config, **{s: [row for row in rows[s] if row[2] not in names or is_placed(row)] for s in rows}}
+    sizes = [len(blocks), *range(1, len(blocks))]  # all at once is the likeliest
+    parts = (set(part) for size in sizes for part in combinations(sorted(blocks), size))
+    found = (_renumbered(config, name, graph, part, part == blocks) for part in islice(parts, _MOST_PARTS))
+    return next(filter(None, found), None)
+
+
+def _renumbered(
+    config: Mapping[str, Any], name: str, graph: Graph, inserted: set[int], all_blocks: bool
+) -> Finding | None:
+    """Find row numbers that were right before these blocks were inserted; `all_blocks` if the file has no others."""
+    kept = [layer.index for layer in graph.layers if layer.index not in inserted]
+    split = len(config["backbone"])
+    rows = [*config["backbone"], *config["head"]]
+    before = {
+        **config,
+        "backbone": [rows[i] for i in kept if i < split],
+        "head": [rows[i] for i in kept if i >= split],
+    }
     try:
         old = Graph.from_config(before, name)
     except UserError:
         return None
-    if not _makes_sense(before, name):
+    # Without some of several blocks, other files make sense by chance, and measuring each would take seconds.
+    if not (_makes_sense(before, name) if all_blocks else _is_shipped(old)):
         return None
-    kept = [layer.index for layer in graph.layers if layer.index not in blocks]
     wrong: dict[int, list[str]] = {}
+    shifted = all_blocks
     for layer, now in zip(old.layers, kept, strict=True):
         for source, stands in zip(layer.sources, graph.layers[now].sources, strict=True):
-            meant = _last_block_after(kept[source], blocks) if source >= 0 else source
+            meant = _last_block_after(kept[source], inserted) if source >= 0 else source
             if meant != stands:
                 wrong.setdefault(now, []).append(f"{stands} -> {meant}")
-    if not wrong:
+                shifted |= kept[source] != stands
+    if not wrong or not shifted:  # rows that only read past a block are `_usage`'s
         return None
     changes = "; ".join(f"row {row}: {', '.join(entries)}" for row, entries in wrong.items())
+    without = "its blocks" if all_blocks else " and ".join(str(graph.layers[i]) for i in sorted(inserted))
     return Finding(
         "error",
         "stale-numbers",
         min(wrong),
-        "the row numbers are those of the file without its blocks, so rows read the wrong tensors",
+        f"the row numbers are those of the file without {without}, so rows read the wrong tensors",
         f"Renumber {changes}; or let `gam-yolo place` insert the blocks",
     )
+
+
+def _is_shipped(graph: Graph) -> bool:
+    """Return whether a model is one of Ultralytics' but for its blocks."""
+    try:
+        plain = remove(graph, registry.BLOCKS.__contains__).graph
+    except UserError:
+        return False
+    sources = [layer.sources for layer in plain.layers]
+    bases = same_modules([layer.module for layer in plain.layers])
+    return any([layer.sources for layer in base.layers] == sources for base in bases.values())
 
 
 def _partly_stale(graph: Graph, blocks: set[int]) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gam_yolo import ultralytics_api
+from gam_yolo.annotations.caches import settle_caches
 from gam_yolo.annotations.images import ImageFinder, base_name, image_files, images_unused
 from gam_yolo.annotations.yolo import dataset
 from gam_yolo.errors import UserError, noting, similar
@@ -50,6 +51,10 @@ class DetectorValidation(Validation[Detections]):
         split = self.settings.split
         return sorted(image_files(dataset(self.settings.data or "", split)[split], split))
 
+    def labels(self) -> Sequence[Path]:
+        """Return the label files of these images."""
+        return [Path(label) for label in ultralytics_api.label_files([str(image) for image in self.images()])]
+
     def read(self, path: Path, *, ours: bool) -> Detections:
         """Read a COCO result file."""
         return read_detections(path, self.truth, whole=ours)
@@ -81,6 +86,7 @@ class DetectorValidation(Validation[Detections]):
             return next((name for name in truth.files if file.parts[-len(p := Path(name).parts) :] == p), None)
 
         base, images, data = model._smart_load("validator"), self.images(), str(self.settings.data)
+        settle_caches(images, self.labels())
 
         class Validator(base):  # type: ignore[misc, valid-type]
             """Ultralytics' validator without its own COCO evaluation, which needs another package."""

@@ -18,7 +18,7 @@ from gam_yolo.io import read_json
 from gam_yolo.report.formatting import printable
 from gam_yolo.report.records import read_record
 
-__all__ = ["REPORT", "SavedResult", "output_folder", "to_json", "write_files"]
+__all__ = ["REPORT", "SavedResult", "output_folder", "reject_obstacles", "to_json", "write_files"]
 
 R = TypeVar("R", bound="SavedResult")
 
@@ -97,15 +97,39 @@ def to_json(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=1, allow_nan=False)
 
 
+def reject_obstacles(folder: Path, names: Sequence[str], folders: Sequence[str] = ()) -> None:
+    """Check before anything takes time that the files of a result can take their places.
+
+    Args:
+        folder: Where they go; it need not exist.
+        names: The files; the JSON file among them says whether files that exist are those of an earlier result.
+        folders: Folders in it.
+
+    Raises:
+        UserError: Something else is there, or files of the user's own.
+    """
+    for path in (folder, *(folder / name for name in folders)):
+        if os.path.lexists(path) and not path.is_dir():
+            raise UserError("is in the way of a folder", at=path)
+    blocked = [name for name in names if (folder / name).is_dir()]
+    if blocked:
+        raise UserError("is a folder, and the report has a file of that name", at=folder / blocked[0])
+    found = [folder / name for name in names if (folder / name).is_file()]
+    if found and not any(_is_ours(file) for file in found if file.suffix == ".json"):
+        fix = f"Give another folder: {option('output')}"
+        raise UserError("already exists and was not written by gam-yolo", at=found[0], fix=fix)
+
+
 @contextmanager
-def output_folder(folder: Path, names: Sequence[str]) -> Iterator[None]:
-    """Make a folder, and check before anything takes time that files can be written there.
+def output_folder(folder: Path, names: Sequence[str], folders: Sequence[str] = ()) -> Iterator[None]:
+    """Make a folder, and check as `reject_obstacles` and by trying that files can be written there.
 
     If nothing is written, the folders that were made are removed.
 
     Args:
         folder: The folder.
-        names: The files; the JSON file among them says whether files that exist are those of an earlier result.
+        names: The files.
+        folders: Folders in it.
 
     Raises:
         UserError: They cannot be written, or would replace files of the user's own.
@@ -117,13 +141,7 @@ def output_folder(folder: Path, names: Sequence[str]) -> Iterator[None]:
         TemporaryFile(dir=folder).close()
     except OSError as error:
         raise UserError(f"the report cannot be written there ({error.strerror})", at=printable(str(folder))) from None
-    blocked = [name for name in names if (folder / name).is_dir()]
-    if blocked:
-        raise UserError("is a folder, and the report has a file of that name", at=folder / blocked[0])
-    found = [folder / name for name in names if (folder / name).is_file()]
-    if found and not any(_is_ours(file) for file in found if file.suffix == ".json"):
-        fix = f"Give another folder: {option('output')}"
-        raise UserError("already exists and was not written by gam-yolo", at=found[0], fix=fix)
+    reject_obstacles(folder, names, folders)
     try:
         yield
     except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ from gam_yolo.report.charts import STYLE, VARIABLES, Chart, stand_in
 from gam_yolo.report.render import plan_charts
 from gam_yolo.report.schema import ComparisonRecord, Difference, Value, VariantResult
 
-__all__ = ["COLUMNS", "TABLE", "latex", "reject_other_table", "save_figures"]
+__all__ = ["COLUMNS", "FIGURES", "TABLE", "has_table", "latex", "save_figures"]
 
 COLUMNS = {"1col": 3.5, "2col": 7.16}
 """Widths in inches: IEEE's, which those of other publishers are close to."""
 
-TABLE = "report.tex"
-"""The table's file in the folder of a report."""
+TABLE, FIGURES = "report.tex", "figures"
+"""The table's file and the folder of the figures, in the folder of a report."""
 
 _FIRST_WORDS = r"% Needs \usepackage{booktabs}"
 _POINTS = 8  # size of the text, which the page has in 13 pixels
@@ -41,11 +42,21 @@ _SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {
 }  # fmt: skip
 
 
-def reject_other_table(path: Path) -> None:
-    """Raise a UserError if a file is there that `latex` did not write."""
-    if path.is_file() and not path.read_bytes().startswith(_FIRST_WORDS.encode()):
+def has_table(folder: Path) -> bool:
+    """Return whether a folder has the table of an earlier comparison.
+
+    Raises:
+        UserError: Something else is in the place of the table or of the figures.
+    """
+    table, figures = folder / TABLE, folder / FIGURES
+    ours = table.is_file() and table.read_bytes().startswith(_FIRST_WORDS.encode())
+    other = [(table, "file")] if os.path.lexists(table) and not ours else []
+    other += [(figures, "folder")] if os.path.lexists(figures) and not figures.is_dir() else []
+    for path, kind in other:
         fix = f"Give another folder: {option('output')}"
-        raise UserError("already exists and was not written by gam-yolo", at=path, fix=fix)
+        problem = "already exists and was not written by gam-yolo" if path.is_file() else f"is in the way of a {kind}"
+        raise UserError(problem, at=path, fix=fix)
+    return ours
 
 
 def latex(comparison: ComparisonRecord) -> str:

@@ -140,6 +140,10 @@ class Validation(ABC, Generic[P]):
     def images(self) -> Sequence[Path]:
         """Return the image files of the split, in an order that does not change."""
 
+    def labels(self) -> Sequence[Path]:
+        """Return the label files that Ultralytics computes its own scores with; none if it has no such files."""
+        return ()
+
     @abstractmethod
     def read(self, path: Path, *, ours: bool) -> P:
         """Read a prediction file; `ours` if this package wrote it.
@@ -181,7 +185,7 @@ def collect(
     """
     reject_copies(variants)
     imgsz = common_imgsz(variants, validation.settings, progress, validation.task)
-    images = _images_digest(validation, cache) if imgsz else ""
+    files = _files_digest(validation, cache) if imgsz else ""
     total = sum(len(variant.paths) for variant in variants)
     result: dict[str, list[Predicted[P]]] = {variant.name: [] for variant in variants}
     for number, (name, path) in enumerate(((v.name, path) for v in variants for path in v.paths), 1):
@@ -189,17 +193,17 @@ def collect(
         if path.suffix == ".json":
             result[name].append(_read(path, validation))
         else:
-            result[name].append(_validated(path, validation, imgsz, images, cache / folder_name(name), progress))
+            result[name].append(_validated(path, validation, imgsz, files, cache / folder_name(name), progress))
     for name, seeds in result.items():
         _reject_equal_seeds(name, seeds)
     reject_differences([(str(p.path), p.protocol, p.predictions) for seeds in result.values() for p in seeds])
     return result
 
 
-def _images_digest(validation: Validation[P], cache: Path) -> str:
-    """Return a digest of the content of all images of the split."""
+def _files_digest(validation: Validation[P], cache: Path) -> str:
+    """Return a digest of the content of all images of the split and their label files."""
     digests = FileDigests(cache / "digests.json")
-    found = digests.of(validation.images())
+    found = digests.of([*validation.images(), *validation.labels()])
     with contextlib.suppress(UserError):  # it only saves time
         digests.save()
     return text_sha256(found)
@@ -349,12 +353,12 @@ def load(path: Path, task: TaskName | None = "detect") -> Any:
 
 
 def _validated(
-    path: Path, validation: Validation[P], imgsz: int, images: str, cache: Path, progress: Callable[[str], None]
+    path: Path, validation: Validation[P], imgsz: int, files: str, cache: Path, progress: Callable[[str], None]
 ) -> Predicted[P]:
     """Return a checkpoint's predictions from the cache, or validate it and put them there.
 
-    Stored predictions are used only if the weights, the code of the model, the images, the objects, the settings and
-    the environment are the same, and the kind of device is, where the user chose one.
+    Stored predictions are used only if the weights, the code of the model, the images, their labels, the objects, the
+    settings and the environment are the same, and the kind of device is, where the user chose one.
     """
     from gam_yolo.identity import checkpoint_code_digest, environment  # imports torch, which files do not need
 
@@ -368,7 +372,7 @@ def _validated(
     )
     # Ultralytics pads each image to the shape of its batch, so the batch size changes the predictions a little.
     batch, code = validation.settings.batch, checkpoint_code_digest(model.model)
-    determines = (protocol, validation.method, batch, images, code, environment())
+    determines = (protocol, validation.method, batch, files, code, environment())
     stored = cache / f"{text_sha256(repr(determines))[:16]}.json"
     device = check_device(validation.settings.device)
     known, own = read_protocol(stored)

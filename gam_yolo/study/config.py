@@ -345,7 +345,7 @@ def _train_arguments(value: Any, where: str) -> dict[str, Any]:
 
 
 def _pretrained(value: Any, where: str) -> str | bool:
-    if value is False or (isinstance(value, str) and value.endswith(".pt")):
+    if value is False or (isinstance(value, str) and value.endswith(".pt") and "\0" not in value):
         return value
     expected = "a checkpoint (.pt), or false to train from scratch"
     raise UserError(f"'pretrained' is {brief(value)}", at=where, expected=expected)
@@ -404,6 +404,6 @@ def _text(config: Mapping[str, Any], key: str, expected: str, where: str) -> str
     value = config.get(key)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)  # `at: 15`
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or "\0" in value:  # which no name of a file can hold
         raise UserError(f"'{key}' is {brief(value)}", at=where, expected=expected)
     return value

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gam_yolo import ultralytics_api
+from gam_yolo.annotations.caches import settle_caches
 from gam_yolo.annotations.images import image_files, images_unused
 from gam_yolo.annotations.truth import read_truth
 from gam_yolo.annotations.yolo import missing_images, no_dataset_yaml
@@ -132,17 +133,8 @@ def _entries(file: Path) -> dict[str, Any]:
 
 
 def _cache_labels(content: dict[str, Any], split: str, images: list[Path], labels: list[Path], where: str) -> None:
-    """Have Ultralytics read the labels and cache them.
-
-    Releases before 8.4 take a cache for current by the files' sizes alone, so one that is older than any file is
-    removed. A class number that was edited would otherwise be trained as it was.
-    """
-    cache = labels[0].parent.with_suffix(".cache")
-    if cache.is_file():
-        made = cache.stat().st_mtime
-        changed = (file.stat() for file in (*images, *labels) if file.is_file())
-        if any(max(stat.st_mtime, stat.st_ctime) > made for stat in changed):
-            cache.unlink()
+    """Have Ultralytics read the labels and cache them."""
+    settle_caches(images, labels)
     build: Any = ultralytics_api.get("build_yolo_dataset")
     try:
         dataset = build(ultralytics_api.validated_arguments(), content[split], 1, content, mode="val")

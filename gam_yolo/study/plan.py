@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -260,13 +261,26 @@ def _config(variant: Variant, where: str) -> dict[str, Any]:
         raise UserError(error, at=where) from None
 
 
+@contextlib.contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Name the place in the study file in every error about the file or folder that it names."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(error, at=where) from None
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        name = f"{error.filename}: " if error.filename else ""
+        raise UserError(f"{name}cannot be read or written ({reason})", at=where) from error
+
+
 def _imgsz(train: Mapping[str, Any]) -> int:
     size = train.get("imgsz", 640)
     return int(size if isinstance(size, int) else max(size))
 
 
 def _data(study: Study, folder: StudyFolder, dry_run: bool, unknown: list[str]) -> Data:
-    try:
+    with _naming(study.where):
         if not dry_run:
             return read_data(study.data, folder, prepare=True)
         found = find_yaml(study.data)
@@ -276,24 +290,19 @@ def _data(study: Study, folder: StudyFolder, dry_run: bool, unknown: list[str]) 
             unknown.append(f"{study.data} is not prepared; {how}")
             return unprepared(found)
         return read_data(found, folder, prepare=False)
-    except UserError as error:
-        raise UserError(error, at=study.where) from None
 
 
 def _pretrained(study: Study, dry_run: bool, unknown: list[str]) -> tuple[Path | None, Any]:
     """Return the checkpoint's path and its model. Ultralytics downloads it where it is one of its own and missing."""
     if not isinstance(study.pretrained, str):
         return None, None
-    found = ultralytics_api.find_checkpoint(study.pretrained)
-    if not dry_run:
-        found = found or ultralytics_api.download_checkpoint(study.pretrained)
-        where = study.where if study.dataset else f"{study.path}, key 'pretrained'"
-        if not found.is_file():
-            raise UserError(f"there is no file {study.pretrained}", at=where, expected="a checkpoint")
-        try:
+    with _naming(study.where if study.dataset else f"{study.path}, key 'pretrained'"):
+        found = ultralytics_api.find_checkpoint(study.pretrained)
+        if not dry_run:
+            found = found or ultralytics_api.download_checkpoint(study.pretrained)
+            if not found.is_file():
+                raise UserError(f"there is no file {study.pretrained}", expected="a checkpoint")
             return found.resolve(), load_checkpoint(found, None).model
-        except UserError as error:
-            raise UserError(error, at=where) from None
     why = "is not here"
     if found:
         try:

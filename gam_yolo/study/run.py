@@ -91,11 +91,15 @@ def run_study(
     """
     studies, folder = _open(study, project)
     say = progress or (lambda _: None)
+    from gam_yolo.report.files import REPORT, reject_obstacles
+
     with _file_errors(folder), contextlib.ExitStack() as stack, trusting(trust):
         folder.path.mkdir(parents=True, exist_ok=True)
         stack.enter_context(FileLock(folder.lock, timeout=0))
         reject_broken_numpy()
         with ray_cluster.connected(ray, workers, say) if ray else contextlib.nullcontext() as cluster:
+            for one in studies:
+                reject_obstacles(folder.dataset(one.dataset).report, REPORT, ("predictions",))
             plans = [plan(one, folder.dataset(one.dataset)) for one in studies]
             for run in merged(plans).runs:
                 if run.finished:
@@ -187,6 +191,7 @@ class _Watch:
 
 def _compare(study: Study, planned: Plan, folder: StudyFolder, device: str, say: Progress) -> Comparison | None:
     """Report on all finished runs on one dataset, whichever were chosen this time."""
+    from gam_yolo.report.files import REPORT
     from gam_yolo.report.predictions import Settings
     from gam_yolo.report.run import run as report
     from gam_yolo.report.task_evaluation import Request
@@ -205,6 +210,8 @@ def _compare(study: Study, planned: Plan, folder: StudyFolder, device: str, say:
                 )
     if baseline not in weights or len(weights) < 2:
         say(f"{where}no report yet: it needs a finished run of the baseline and of another variant")
+        if (page := folder.report / REPORT[0]).is_file():
+            say(f"{where}{page} is of earlier runs, which are not this study's any more")
         return None
     if missing := [run.name for run in planned.runs if not run.finished]:
         say(f"{where}the report is without {', '.join(missing)}")

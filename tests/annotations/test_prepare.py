@@ -249,6 +249,19 @@ def test_a_path_that_leads_nowhere_is_reported_with_its_key(splits: str, key: st
         assert len(read_truth(str(yaml), None).ids) == 1
 
 
+@pytest.mark.parametrize(
+    ("splits", "key"), [("train: [images, 4]\nval: images", "train"), ("train: images\nval: {a: images}", "val")]
+)
+def test_an_entry_that_is_no_path_is_reported_with_its_key(splits: str, key: str, tmp_path: Path) -> None:
+    photograph(tmp_path / "images/a.jpg")
+    yaml = tmp_path / "mine.yaml"
+    yaml.write_text(f"path: {tmp_path}\n{splits}\nnames: [cat]\n")
+    message = rf"mine.yaml, key '{key}': is .*\. Expected a path or a list of paths\."
+    for read in (prepare, lambda data: read_truth(str(data), None)):
+        with pytest.raises(UserError, match=message):
+            read(yaml)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 def test_a_file_name_in_a_warning_cannot_move_the_cursor(tmp_path: Path) -> None:
     for split in ("train", "val"):

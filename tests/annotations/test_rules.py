@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -260,6 +261,39 @@ def test_a_key_that_was_edited_after_the_preparation_is_reported(
     assert prepare(yaml).splits == before.splits
     Path(yaml).write_text(text.replace("[cat, dog]", "[dog, cat]"))
     before.folder.rename(tmp_path / "away")
+    assert prepare(yaml).splits["val"].boxes == len(read_truth(yaml, None).image) == 1
+
+
+@pytest.mark.parametrize("protocol", ["voc", "coco"])
+def test_annotations_that_were_edited_after_the_preparation_are_reported(
+    protocol: str, tmp_path: Path, dataset_yaml: WriteYaml
+) -> None:
+    """They are links to the source: evaluation would read the new objects, and training the labels of the old ones."""
+    images = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}]
+    box = [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9]}]
+    if protocol == "voc":
+        folder = voc_folder(tmp_path / "kit", "val", {"a": xml(thing("cat", 1, 5, 10, 20))})
+        photograph(folder / "JPEGImages/a.jpg")
+        source = folder / "Annotations/a.xml"
+    else:
+        source = coco_file(tmp_path / "kit/annotations/instances_val.json", images, box)
+        photograph(tmp_path / "kit/val/a.jpg")
+    yaml = dataset_yaml(protocol, tmp_path / "kit", train="images/val")
+    before = prepare(yaml)
+    source.write_text(text := source.read_text())  # a new time, and nothing else
+    shutil.copytree(before.folder, tmp_path / "copy", copy_function=shutil.copy)
+    before.folder.rename(tmp_path / "away")
+    (tmp_path / "copy").rename(before.folder)  # all of its times are new
+    assert prepare(yaml) == before
+    assert len(read_truth(yaml, None).image) == 1
+    shutil.rmtree(before.folder)
+    (tmp_path / "away").rename(before.folder)
+    source.write_text(text.replace("cat", "dog") if protocol == "voc" else text.replace("[1, 1, 9, 9]", "[9, 9, 9, 9]"))
+    assert source.read_text() != text
+    for read in (lambda: prepare(yaml), lambda: read_truth(yaml, None)):
+        with pytest.raises(UserError, match=r"mine\.yaml: its annotations have changed since .* prepared, .* Move"):
+            read()
+    before.folder.rename(tmp_path / "old")
     assert prepare(yaml).splits["val"].boxes == len(read_truth(yaml, None).image) == 1
 
 

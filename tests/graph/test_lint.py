@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from gam_yolo.graph.edit import insert, rewrite
 from gam_yolo.graph.find import load
 from gam_yolo.graph.lint import Finding, as_json, check, status
 from gam_yolo.graph.model import Document
+from gam_yolo.graph.place import place
 
 from .samples import TINY, mutated
 
@@ -119,6 +121,45 @@ def test_numbers_left_as_they_were_before_an_insertion(tmp_path: Path) -> None:
     assert codes(findings) == [("stale-numbers", 19)]
     assert "row 19: 12 -> 13; row 26: 15 -> 17, 18 -> 21, 21 -> 25" in findings[0].remedy
     assert status(findings) == 2
+
+
+@pytest.mark.parametrize("base", ["yolov8n", "yolo11n"])
+@pytest.mark.parametrize("first", ["9", "p3", "head-inputs"])
+def test_a_second_block_after_which_nothing_was_renumbered(base: str, first: str, tmp_path: Path) -> None:
+    """The numbers are those of the file with its first block, which was placed well. Each reader is named."""
+    text = place(f"{base}.yaml", block="GAM", at=first).text
+    document = Document(text, "x")
+    for row in range(9, document.graph.head.index - 1):
+        right = insert(document.graph, [row], "SE", [])
+        rows = yaml.safe_load(text)
+        part, at = ("backbone", row) if row < len(rows["backbone"]) else ("head", row - len(rows["backbone"]))
+        rows[part].insert(at + 1, [-1, 1, "SE", []])
+        changes = [
+            (layer.index, old, new)
+            for layer in right.graph.layers
+            if (origin := right.origin[layer.index]) is not None
+            for old, new in zip(document.graph.layers[origin].sources, layer.sources, strict=True)
+            if old > row and old != origin - 1  # `-1` needs no number
+        ]
+        if not changes:
+            continue
+        (finding,) = checked(tmp_path, yaml.safe_dump(rows), f"{base}-mine.yaml")
+        assert finding.code == "stale-numbers"
+        assert finding.message.startswith("the row numbers are those of the file without ")
+        for reader, old, new in changes:
+            assert f"row {reader}: " in finding.remedy
+            assert f"{old} -> {new}" in finding.remedy
+
+
+def test_a_row_that_is_not_read_beside_several_blocks_is_no_stale_number(tmp_path: Path) -> None:
+    """Without one of the blocks, the head would read each row by chance."""
+    path = tmp_path / "yolov8n-several.yaml"
+    place("yolov8n.yaml", block="GAM", at="p3").save(path)
+    for at in ("p4", "p5"):
+        place(path, block="SE", at=at).save(path, force=True)
+    rows = yaml.safe_load(path.read_text())
+    rows["head"].insert(-1, [-1, 1, "Conv", [64, 3, 2]])
+    assert codes(checked(tmp_path, yaml.safe_dump(rows), path.name)) == [("unused-row", 25)]
 
 
 @pytest.mark.parametrize("base", ["yolov8", "yolov5", "yolo11", "yolo12"])

@@ -67,6 +67,10 @@ CASES = {
         BASE.replace("# 9\n", "# 9\n  - [-1, 1, SE, []]\n", 1).replace("# 12\n", "# 12\n  - [-1, 1, SE, [4]]\n", 1),
         "stale-numbers",
     ),
+    "stale numbers, of a second block": (
+        with_row("GAM, []", "p3").replace("  - [[-1, 9], 1", "  - [-1, 1, SE, []]\n  - [[-1, 9], 1"),
+        "stale-numbers",
+    ),
     "the head's numbers corrected alone": (
         BASE.replace("  - [-1, 1, SPPF", "  - [-1, 1, GAM, []]\n  - [-1, 1, SPPF").replace(
             "[15, 18, 21]", "[16, 19, 22]"

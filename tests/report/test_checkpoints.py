@@ -10,7 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -461,3 +463,64 @@ def test_stored_predictions_of_other_code_or_images_are_not_used(
     content[middle] ^= 1  # the same size, other content, and still an image
     images[0].write_bytes(content)
     assert compare_again()[0] == 0
+
+
+@pytest.fixture
+def own_set(coco: tuple[Path, Path], tmp_path: Path) -> Path:
+    """A copy of the images, labels and YAML, to change."""
+    data = tmp_path / "set" / "data.yaml"
+    shutil.copytree(coco[0].parent, data.parent)
+    data.write_text(data.read_text().replace(str(coco[0].parent), str(data.parent)))
+    return data
+
+
+def test_ultralytics_own_scores_follow_the_label_files(
+    shared: Path, own_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels of other classes than the annotations: the warning goes when they are corrected, and not before."""
+    monkeypatch.setattr(cost, "_ROUNDS", 1)
+    weights = {name: shared / "weights" / f"{name}.pt" for name in ("yolov8n", "yolov5nu")}
+
+    def compare_again() -> tuple[float, bool]:
+        truth = own_set.parent / "truth.json"
+        found = compare(weights, data=own_set, gt=truth, imgsz=160, replicates=100, device="cpu", output=tmp_path / "o")
+        own = found.variants["yolov8n"].runs[0].ultralytics
+        assert own is not None
+        assert own.AP50 is not None
+        return own.AP50, any("by Ultralytics" in warning for warning in found.warnings)
+
+    labels = {file: file.read_text() for file in (own_set.parent / "labels").glob("*.txt")}
+    for file, text in labels.items():
+        file.write_text(re.sub(r"^\d+", lambda match: str((int(match[0]) + 1) % 80), text, flags=re.M))
+    shifted, warned = compare_again()
+    assert shifted < 0.1
+    assert warned
+    for file, text in labels.items():
+        file.write_text(text)
+    right, warned = compare_again()
+    assert right > 0.2
+    assert not warned
+
+
+def test_an_array_of_other_pixels_beside_an_image_is_rejected(
+    shared: Path, own_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`cache=disk` wrote the pixels of images that were replaced, with their times, by others of the same size."""
+    monkeypatch.setattr(cost, "_ROUNDS", 1)
+    weights = [shared / "weights" / f"{name}.pt" for name in ("yolov8n", "yolov5nu")]
+    images = sorted((own_set.parent / "images").glob("*.jpg"))
+    for image in images:
+        pixels: Any = cv2.imread(str(image))
+        np.save(image.with_suffix(".npy"), pixels)
+        cv2.imwrite(str(image), pixels[:, ::-1] if image == images[3] else pixels, [cv2.IMWRITE_JPEG_QUALITY, 100])
+        if image != images[3]:
+            np.save(image.with_suffix(".npy"), np.asarray(cv2.imread(str(image))))
+        os.utime(image, (1e9, 1e9))
+
+    def compare_them() -> None:
+        compare(weights, data=own_set, imgsz=160, replicates=100, device="cpu", output=tmp_path / "out")
+
+    with pytest.raises(UserError, match=f"{images[3].stem}.npy: has other pixels than {images[3].name}, .* Remove it"):
+        compare_them()
+    images[3].with_suffix(".npy").unlink()
+    compare_them()

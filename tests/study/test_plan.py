@@ -11,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -155,6 +157,21 @@ def test_a_label_of_equal_size_is_not_read_from_a_stale_cache(
     assert cache.stat().st_mtime_ns > made
 
 
+@pytest.mark.usefixtures("uncounted")
+def test_an_array_of_other_pixels_beside_a_training_image_is_rejected(
+    own: dict[str, Any], study_of: Write, tmp_path: Path
+) -> None:
+    """Ultralytics' `cache=disk` writes them, and reads them in place of an image that was replaced since."""
+    image, other = sorted((tmp_path / "set" / "images" / "train").iterdir())[:2]
+    array = image.with_suffix(".npy")
+    np.save(array, np.asarray(cv2.imread(str(image))))
+    planned(own, study_of, tmp_path)
+    image.write_bytes(other.read_bytes())
+    os.utime(image, (1e9, 1e9))
+    with pytest.raises(UserError, match=f"{array.name}: has other pixels than {image.name}"):
+        planned(own, study_of, tmp_path)
+
+
 EDITED = """
 from torch import nn
 from gam_yolo import register
@@ -197,9 +214,9 @@ def test_an_edited_block_of_the_user_is_a_new_run_for_the_command(own: dict[str,
 
 @pytest.mark.usefixtures("uncounted")
 @pytest.mark.parametrize("key", ["train", "val"])
-@pytest.mark.parametrize("value", ["images/nowhere", None, "empty"])
+@pytest.mark.parametrize("value", ["images/nowhere", None, "empty", ["images/val", 4]])
 def test_an_error_in_a_split_names_the_dataset_and_the_key(
-    key: str, value: str | None, own: dict[str, Any], study_of: Write, tmp_path: Path
+    key: str, value: object, own: dict[str, Any], study_of: Write, tmp_path: Path
 ) -> None:
     (tmp_path / "set" / "empty").mkdir()
     file = Path(own["data"])
@@ -211,7 +228,22 @@ def test_an_error_in_a_split_names_the_dataset_and_the_key(
         assert "own.yaml" in str(error.value)
         assert f"'{key}'" in str(error.value) or "nowhere" in str(error.value)
         assert "None)" not in str(error.value)
+        assert "operand" not in str(error.value)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("uncounted")
+@pytest.mark.parametrize("key", ["data", "pretrained"])
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "loop/a"])
+def test_a_name_that_the_system_cannot_open_is_reported_with_its_key(
+    key: str, name: str, own: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    study = tmp_path / "study.yaml"
+    study.write_text(yaml.safe_dump({**own, key: f"{name}.pt" if key == "pretrained" else name}))
+    with pytest.raises(UserError, match=f"study.yaml.*'{key}'"):
+        run_study(study, project=tmp_path)
 
 
 @pytest.mark.usefixtures("uncounted")
@@ -233,6 +265,38 @@ def test_images_that_no_training_can_use_are_found_before_it(
         return
     with pytest.raises(UserError, match=f"leaves out 1 of the 4 .*{image.name}" if line == "tiny" else image.stem):
         plan(study, StudyFolder(tmp_path / "study"))
+
+
+@pytest.mark.parametrize("name", ["report", "report/predictions", "report/report.csv"])
+def test_what_is_in_the_way_of_the_report_is_found_before_any_training(
+    name: str, own: dict[str, Any], study_of: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each training would end in a failure, or all of them without a report."""
+    monkeypatch.setattr("gam_yolo.study.run.execute", lambda *_: pytest.fail("a run was started"))
+    study = study_of(own)
+    place = tmp_path / study.name / name
+    place.parent.mkdir(parents=True)
+    place.write_text("mine")
+    with pytest.raises(UserError, match=f"{place}: (is in the way of a folder|already exists and was not written by)"):
+        run_study(tmp_path / "study.yaml", project=tmp_path)
+    assert place.read_text() == "mine"
+
+
+@pytest.mark.usefixtures("uncounted")
+def test_a_report_of_earlier_runs_is_said_to_be(
+    own: dict[str, Any], study_of: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an edit of a block all runs are new, and the page in the folder is still that of the old code."""
+    monkeypatch.setattr("gam_yolo.study.run.execute", lambda *_: None)
+    report = tmp_path / study_of(own).name / "report"
+    said: list[str] = []
+    assert run_study(tmp_path / "study.yaml", project=tmp_path, progress=said.append) is None
+    assert not any("earlier runs" in line for line in said)
+    report.mkdir()
+    (report / "report.html").write_text("<p>GAM is better</p>")
+    (report / "report.json").write_text('{"schema": "gam-yolo/comparison", "schema_version": 1}')
+    assert run_study(tmp_path / "study.yaml", project=tmp_path, progress=said.append) is None
+    assert said[-1] == f"{report / 'report.html'} is of earlier runs, which are not this study's any more"
 
 
 @pytest.mark.usefixtures("uncounted")
