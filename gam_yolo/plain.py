@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ def export_plain(checkpoint: str | Path, output: str | Path | None = None, *, tr
         The file, and what else the checkpoint needs.
 
     Raises:
-        UserError: The checkpoint cannot be read, has no blocks of this package, or cannot be served by one file.
+        UserError: The checkpoint cannot be read, or has no blocks of this package.
     """
     path = Path(checkpoint)
     if not path.is_file():
@@ -118,10 +119,8 @@ def export_plain(checkpoint: str | Path, output: str | Path | None = None, *, tr
     own = sorted({kind.__module__ for kind in kinds if kind.__module__.partition(".")[0] == "gam_yolo"})
     if not own:
         raise UserError("has no blocks of gam_yolo", at=path, fix="Load it with Ultralytics as it is")
-    for name in own:
-        if not name.startswith("gam_yolo.blocks."):
-            raise UserError(f"needs {name}, which is not a block", at=path, fix="Export it to ONNX: yolo export")
-    sources = {**dict.fromkeys(_PACKAGES, ""), **_sources(own)}
+    alone = {name: _classes(name, kinds) for name in own if not name.startswith("gam_yolo.blocks.")}
+    sources = {**dict.fromkeys(_PACKAGES, ""), **_sources({*own} - {*alone}), **alone}
     write(
         module,
         _TEMPLATE.format(
@@ -155,6 +154,19 @@ def _sources(names: Iterable[str]) -> dict[str, str]:
                 packaged = node.module in _PACKAGES
                 waiting += [f"{node.module}.{alias.name}" for alias in node.names] if packaged else [node.module]
     return dict(sorted(found.items()))
+
+
+def _classes(name: str, kinds: Iterable[type]) -> str:
+    """Return the source of the classes of a module that hold blocks, such as attended bottlenecks, without the rest.
+
+    The rest of such a module builds them, and needs this package. The classes alone can be unpickled and run.
+    """
+    found = sorted((kind for kind in kinds if kind.__module__ == name), key=lambda kind: kind.__name__)
+    tree = ast.parse(Path(inspect.getfile(found[0])).read_text("utf-8"))
+    imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    lines = [line for line in map(ast.unparse, imports) if "gam_yolo" not in line]
+    lines += sorted({f"from {base.__module__} import {base.__name__}" for kind in found for base in kind.__bases__})
+    return "\n\n\n".join(["\n".join(lines), *map(inspect.getsource, found)])
 
 
 def _quoted(source: str) -> str:

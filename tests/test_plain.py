@@ -124,6 +124,28 @@ def test_every_block_gives_the_same_bits_without_the_package(tmp_path: Path) -> 
         assert torch.equal(ours, plain), row
 
 
+def test_blocks_inside_other_layers_give_the_same_bits_without_the_package(tmp_path: Path) -> None:
+    """Blocks in the bottlenecks of C2f, and in the residual blocks of a ResNet classifier."""
+    place("yolov8n.yaml", block="GAM", at="inside C2f", args={"preset": "strips"}).save(tmp_path / "yolov8-in.yaml")
+    torch.manual_seed(0)
+    YOLO(tmp_path / "yolov8n-in.yaml").save(tmp_path / "inside.pt")
+    YOLO("resnet18-gam-cls.yaml", task="classify").save(tmp_path / "resnet.pt")
+    compute = (
+        "import torch\nfrom ultralytics import YOLO\ntorch.set_num_threads(1)\n"
+        "x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))\n"
+        "with torch.no_grad(): found = [YOLO(f).model.eval()(x)[0] for f in ('inside.pt', 'resnet.pt')]\n"
+        "torch.save(found, 'found.pt')"
+    )
+    subprocess.run([sys.executable, "-c", compute], check=True, cwd=tmp_path)
+    (tmp_path / "found.pt").rename(tmp_path / "ours.pt")
+    assert "AttendedBottleneck" in export_plain(tmp_path / "inside.pt").blocks
+    assert {"AttendedBasicBlock", "AttentionResNet"} < {*export_plain(tmp_path / "resnet.pt").blocks}
+    done = run(tmp_path, f"import inside_plain, resnet_plain\n{compute}")
+    assert done.returncode == 0, done.stderr
+    for ours, plain in zip(torch.load(tmp_path / "ours.pt"), torch.load(tmp_path / "found.pt"), strict=True):
+        assert torch.equal(ours, plain)
+
+
 def test_without_the_module_ultralytics_looks_for_a_package_of_our_name(folder: Path) -> None:
     """What docs/export.md says of a checkpoint alone; here installing is switched off."""
     done = run(folder, PREDICT)
