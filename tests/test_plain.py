@@ -146,6 +146,57 @@ def test_blocks_inside_other_layers_give_the_same_bits_without_the_package(tmp_p
         assert torch.equal(ours, plain)
 
 
+OWN = """
+from torch import nn
+from gam_yolo import SE, register
+from gam_yolo.blocks import ECA
+from gam_yolo.blocks.parts import ConvBN, Start
+
+@register
+class Squeeze(nn.Module):
+    def __init__(self, c, start="default"):
+        super().__init__()
+        self.squeeze, self.se, self.eca = ConvBN(c, 1), SE(c), ECA(c)
+        self.start = Start(c, start, self.squeeze)
+    def forward(self, x):
+        return self.start(x, self.eca(self.se(x * self.start.gate(self.squeeze(x)))))
+
+@register(name="Pointwise")
+class Bare(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.conv = nn.Conv2d(c, c, 1)
+    def forward(self, x):
+        return x * self.conv(x).sigmoid()
+"""
+
+
+@pytest.mark.parametrize("block", ["Squeeze", "Pointwise"])
+def test_a_users_own_block_is_loaded_with_the_file_of_the_user(block: str, tmp_path: Path) -> None:
+    """The file imports `register` and blocks of this package, which `export_plain` serves."""
+    (tmp_path / "own_blocks.py").write_text(OWN)
+    compute = (
+        "import torch\nfrom ultralytics import YOLO\ntorch.manual_seed(0)\ntorch.set_num_threads(1)\n"
+        "with torch.no_grad(): found = YOLO({!r}).model.eval()(torch.linspace(0, 1, 12288).view(1, 3, 64, 64))[0]\n"
+        "torch.save(found, 'found.pt')\n"
+    )
+    make = (
+        f"import gam_yolo, ultralytics\n"
+        f"gam_yolo.place('yolov8n.yaml', block='{block}', at='p3').save('yolov8-own.yaml')\n"
+        "ultralytics.YOLO('yolov8n-own.yaml').save('own.pt')\n"
+        "found = gam_yolo.export_plain('own.pt')\n"
+        "print('RESULT', found.missing)\n"
+    )
+    environment = {**os.environ, "GAM_YOLO_BLOCKS": str(tmp_path / "own_blocks.py")}
+    command = [sys.executable, "-c", make + compute.format("own.pt")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True)
+    assert "RESULT ('own_blocks',)" in done.stdout
+    (tmp_path / "found.pt").rename(tmp_path / "ours.pt")
+    plain = run(tmp_path, f"import own_plain\n{compute.format('own.pt')}")
+    assert plain.returncode == 0, plain.stderr
+    assert torch.equal(torch.load(tmp_path / "ours.pt"), torch.load(tmp_path / "found.pt"))
+
+
 def test_without_the_module_ultralytics_looks_for_a_package_of_our_name(folder: Path) -> None:
     """What docs/export.md says of a checkpoint alone; here installing is switched off."""
     done = run(folder, PREDICT)
