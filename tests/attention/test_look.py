@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,34 @@ def test_images_that_cannot_be_read_are_named(folder: Path, tmp_path: Path) -> N
         assert found.images == 2
         assert note in found.notes
     found = gam_yolo.look(folder / "gam.pt", tmp_path / "with blanks", imgsz=64, pictures=0, limit=2)
+    assert note in found.notes
+    found = gam_yolo.look(folder / "gam.pt", tmp_path / "with blanks", imgsz=64, pictures=0, limit=1)
     assert not any("could not be read" in text for text in found.notes)  # it did not come to them
+
+
+def test_a_limit_is_named_only_where_images_are_left(data: Path, folder: Path) -> None:
+    """The folder has six photographs, the dataset 24."""
+    notes = {
+        limit: gam_yolo.look(folder / "plain.pt", folder / "photos", imgsz=64, pictures=0, limit=limit).notes
+        for limit in (1, 5, 6)
+    }
+    use = "Use --limit (in Python limit=) for more."
+    assert f"Only the first image was read. {use}" in notes[1]
+    assert f"Only the first 5 images were read. {use}" in notes[5]
+    assert not any("limit" in note for note in notes[6])
+    of_data = gam_yolo.look(folder / "plain.pt", data=data, imgsz=64, pictures=0, limit=2)
+    assert of_data.images == 2
+    assert of_data.notes == ("plain has no attention blocks.", f"Only the first 2 images were read. {use}")
+
+
+def test_a_source_that_needs_a_package_that_is_missing_is_reported(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ultralytics' source "screen" needs `mss`."""
+    monkeypatch.setitem(sys.modules, "mss", None)
+    monkeypatch.setattr("ultralytics.utils.checks.AUTOINSTALL", False)
+    with pytest.raises(UserError, match=r"the images screen cannot be read \(ModuleNotFoundError: .*mss"):
+        gam_yolo.look(folder / "gam.pt", "screen", imgsz=64)
 
 
 def test_the_images_of_a_dataset_are_looked_at_in_the_order_of_their_names(data: Path, folder: Path) -> None:
