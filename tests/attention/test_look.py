@@ -351,6 +351,22 @@ def test_a_model_without_a_block_is_the_model_built_without_its_row(folder: Path
     assert (whole - expected).abs().max() > 1
 
 
+def test_blocks_inside_a_row_are_looked_at_and_worth_what_the_base_is_without_them(
+    folder: Path, shared: Path, tmp_path: Path, data: Path
+) -> None:
+    """All blocks removed, the model is the plain one."""
+    gam_yolo.place("yolov8n.yaml", block="ECA", at="inside 6").save(tmp_path / "yolov8-in.yaml")
+    YOLO(tmp_path / "yolov8n-in.yaml").load(shared / "weights/yolov8n.pt").save(tmp_path / "in.pt")
+    found = gam_yolo.look(tmp_path / "in.pt", data=data, imgsz=160, limit=1, pictures=0, replicates=100).models[0]
+    assert [block.path for block in found.blocks] == ["model.6.m.0.attention", "model.6.m.1.attention"]
+    assert [worth.block for worth in found.worth] == ["6.m.0.attention ECA", "6.m.1.attention ECA", ALL]
+    files = {"plain": folder / "plain.pt", "in": tmp_path / "in.pt"}
+    compared = gam_yolo.compare(files, data=data, imgsz=160, replicates=100).variants
+    assert found.AP == compared["in"].metrics["AP"].value
+    assert found.worth[-1].AP == compared["plain"].metrics["AP"].value
+    assert found.AP != found.worth[-1].AP
+
+
 @pytest.fixture(scope="module")
 def data(folder: Path, shared: Path) -> Path:
     """A dataset of which the plain model finds all."""
