@@ -362,8 +362,8 @@ def test_blocks_inside_a_row_are_looked_at_and_worth_what_the_base_is_without_th
     assert [worth.block for worth in found.worth] == ["6.m.0.attention ECA", "6.m.1.attention ECA", ALL]
     files = {"plain": folder / "plain.pt", "in": tmp_path / "in.pt"}
     compared = gam_yolo.compare(files, data=data, imgsz=160, replicates=100).variants
-    assert found.AP == compared["in"].metrics["AP"].value
-    assert found.worth[-1].AP == compared["plain"].metrics["AP"].value
+    assert compared["in"].metrics["AP"].value == found.AP
+    assert compared["plain"].metrics["AP"].value == found.worth[-1].AP
     assert found.AP != found.worth[-1].AP
 
 
