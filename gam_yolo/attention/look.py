@@ -295,7 +295,7 @@ class _Reader:
         """Draw detections, heat map and gates of an image."""
         with torch.inference_mode(False):
             image = frame.image.clone().float()
-        tested = faithfulness(self._network, image)
+        tested = faithfulness(self._network, image) if len(frame.boxes) else None
         if tested:
             self._tests.append(tested)
         photo = drawing.photo(image, frame.content)

@@ -338,6 +338,17 @@ def test_a_true_map_passes_the_test_of_faithfulness(folder: Path) -> None:
     assert insertion > random_insertion
 
 
+def test_heat_maps_are_tested_on_images_with_detections_only(folder: Path) -> None:
+    photos = sorted((folder / "photos").iterdir())
+    yolo = YOLO(folder / "plain.pt")
+    best = [float(yolo.predict(photo, imgsz=160, conf=1e-3, verbose=False)[0].boxes.conf.max()) for photo in photos]
+    confidence = sorted(best)[2] + 1e-4  # above the strongest detection of half of the photographs
+    assert sum(score > confidence for score in best) == 3
+    for limit, images in ((confidence, 3), (max(best) + 1e-4, None)):
+        (found,) = gam_yolo.look(folder / "plain.pt", photos, confidence=limit, pictures=6).models
+        assert (found.faithfulness and found.faithfulness.images) == images
+
+
 def test_a_model_without_a_block_is_the_model_built_without_its_row(folder: Path) -> None:
     """The row removed from the YAML and the weights transferred: another way to the same predictions."""
     removed = YOLO(save_without(folder / "gam.pt", ["model.16"], folder / "removed.pt"))
