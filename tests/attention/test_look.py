@@ -317,6 +317,22 @@ def test_the_heat_map_of_other_heads_is_ultralytics_own(other: Path, folder: Pat
     assert np.abs(ours.numpy() * 255 - theirs(network, pixels, tmp_path)).max() <= 1.01
 
 
+@pytest.mark.parametrize("base", ["yoloe-11n", "yolov8n-worldv2", "yolov9t", "yolov5n"])
+def test_detectors_by_text_and_older_ones_are_looked_at(base: str, folder: Path, tmp_path: Path) -> None:
+    try:
+        placed = gam_yolo.place(f"{base}.yaml", block="SE", at="head-inputs", args={"start": "zero"})
+    except UserError:
+        pytest.skip(f"this release of Ultralytics has no {base}")
+    placed.save(tmp_path / f"{base}.yaml")
+    torch.manual_seed(0)
+    ultralytics_api.model(tmp_path / f"{base}.yaml").save(tmp_path / "best.pt")
+    photo = sorted((folder / "photos").iterdir())[1]
+    found = gam_yolo.look(tmp_path / "best.pt", photo, imgsz=64, confidence=1e-9, pictures=1)
+    (model,) = found.models
+    assert [block.change for block in model.blocks] == [0, 0, 0]
+    assert model.faithfulness is not None
+
+
 def test_a_video_is_read_frame_by_frame(folder: Path, tmp_path: Path) -> None:
     cv2 = pytest.importorskip("cv2")
     writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64))
