@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gam_yolo import __version__, ultralytics_api
 from gam_yolo.checkpoints import trusting
@@ -20,7 +23,14 @@ from gam_yolo.io import output_path, write
 
 __all__ = ["PlainExport", "export_plain"]
 
+blocks: Any = importlib.import_module("gam_yolo.blocks")  # to a type checker `gam_yolo.blocks` is the function
+
 _PACKAGES = ("gam_yolo", "gam_yolo.blocks")
+_REGISTER = """
+
+def register(block=None, **options):
+    return block or (lambda block: block)
+"""
 _TEMPLATE = '''"""The attention blocks of {checkpoint}, written by gam-yolo {version}; licence: AGPL-3.0-only.
 
 Import this module, then load the checkpoint with Ultralytics as usual:
@@ -92,7 +102,7 @@ def export_plain(checkpoint: str | Path, output: str | Path | None = None, *, tr
         The file, and what else the checkpoint needs.
 
     Raises:
-        UserError: The checkpoint cannot be read, has no blocks of this package, or cannot be served by one file.
+        UserError: The checkpoint cannot be read, or has no blocks of this package.
     """
     path = Path(checkpoint)
     if not path.is_file():
@@ -115,13 +125,14 @@ def export_plain(checkpoint: str | Path, output: str | Path | None = None, *, tr
     except Exception as error:
         raise UserError(f"cannot be loaded as a checkpoint ({reason(error)})", at=path) from None
     kinds = {type(module) for module in model.modules()}
-    own = sorted({kind.__module__ for kind in kinds if kind.__module__.partition(".")[0] == "gam_yolo"})
-    if not own:
+    names = {kind.__module__ for kind in kinds}
+    own = sorted(name for name in names if _root(name) == "gam_yolo")
+    missing = sorted(name for name in names if _root(name) not in ("gam_yolo", "torch", "ultralytics", "torchvision"))
+    imported = {pair for name in missing for pair in _imports(_source_of(name))}
+    if not own and not imported:
         raise UserError("has no blocks of gam_yolo", at=path, fix="Load it with Ultralytics as it is")
-    for name in own:
-        if not name.startswith("gam_yolo.blocks."):
-            raise UserError(f"needs {name}, which is not a block", at=path, fix="Export it to ONNX: yolo export")
-    sources = {**dict.fromkeys(_PACKAGES, ""), **_sources(own)}
+    alone = {name: _classes(name, kinds) for name in own if not name.startswith("gam_yolo.blocks.")}
+    sources = {**_sources({*own} - {*alone}, imported), **alone}
     write(
         module,
         _TEMPLATE.format(
@@ -133,28 +144,71 @@ def export_plain(checkpoint: str | Path, output: str | Path | None = None, *, tr
             sources="\n".join(f"    {name!r}: {_quoted(source)}," for name, source in sources.items()),
         ),
     )
-    others = {kind.__module__ for kind in kinds} - {*own}
-    missing = sorted(name for name in others if name.partition(".")[0] not in ("torch", "ultralytics", "torchvision"))
     return PlainExport(module, tuple(sorted(kind.__name__ for kind in kinds if kind.__module__ in own)), tuple(missing))
 
 
-def _sources(names: Iterable[str]) -> dict[str, str]:
-    """Return the source of modules of this package, and of those that they import."""
+def _root(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _source_of(name: str) -> str:
+    """Return the source of an imported module, or nothing where it has none."""
+    try:
+        return inspect.getsource(sys.modules[name])
+    except (KeyError, OSError, TypeError):
+        return ""
+
+
+def _imports(source: str) -> Iterator[tuple[str, str]]:
+    """Yield module and name of what a source imports from modules of this package."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and _root(node.module or "") == "gam_yolo":
+            yield from ((node.module or "", alias.name) for alias in node.names)
+
+
+def _sources(names: Iterable[str], imported: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the source of modules of this package, and of those that they import.
+
+    Args:
+        names: Modules of blocks.
+        imported: Module and name of what the modules of users' blocks import from this package.
+    """
+    exports: dict[str, set[str]] = {package: set() for package in _PACKAGES}
     found: dict[str, str] = {}
-    waiting = [*names]
-    while waiting:
-        name = waiting.pop()
-        if name in found or name in _PACKAGES:
-            continue
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:
-            continue
-        found[name] = Path(spec.origin).read_text("utf-8")
-        for node in ast.walk(ast.parse(found[name])):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "gam_yolo":
-                packaged = node.module in _PACKAGES
-                waiting += [f"{node.module}.{alias.name}" for alias in node.names] if packaged else [node.module]
-    return dict(sorted(found.items()))
+
+    def add(module: str, name: str = "") -> None:
+        if module not in _PACKAGES:
+            if module not in found and importlib.util.find_spec(module):
+                found[module] = inspect.getsource(importlib.import_module(module))
+                for pair in _imports(found[module]):
+                    add(*pair)
+        elif name in blocks.__all__:
+            home = getattr(blocks, name).__module__
+            exports[module].add(f"from {home} import {name}")
+            add(home)
+        elif name != "register":
+            add(f"{module}.{name}")
+
+    for name in names:
+        add(name)
+    for pair in imported:
+        add(*pair)
+    packages = {package: "\n".join(sorted(lines)) for package, lines in exports.items()}
+    packages["gam_yolo"] += _REGISTER
+    return {**packages, **dict(sorted(found.items()))}
+
+
+def _classes(name: str, kinds: Iterable[type]) -> str:
+    """Return the source of the classes of a module that hold blocks, such as attended bottlenecks, without the rest.
+
+    The rest of such a module builds them, and needs this package. The classes alone can be unpickled and run.
+    """
+    found = sorted((kind for kind in kinds if kind.__module__ == name), key=lambda kind: kind.__name__)
+    tree = ast.parse(_source_of(name))
+    imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    lines = [line for line in map(ast.unparse, imports) if "gam_yolo" not in line]
+    lines += sorted({f"from {base.__module__} import {base.__name__}" for kind in found for base in kind.__bases__})
+    return "\n\n\n".join(["\n".join(lines), *map(inspect.getsource, found)])
 
 
 def _quoted(source: str) -> str:

@@ -52,6 +52,19 @@ def test_table_shows_what_is_asked_for() -> None:
     assert "CBAM" not in done.stdout
 
 
+def test_details_say_what_each_start_is_and_name_nothing_of_python() -> None:
+    shown = {
+        name: CliRunner().invoke(app, ["blocks", name], env={"COLUMNS": "160"}).stdout
+        for name in ("GAM", "SimAM", "GAM_Attention")
+    }
+    for name, starts in {"GAM": 3, "SimAM": 2, "GAM_Attention": 0}.items():
+        lines = re.findall(r"^    (default|identity|zero): .*x", shown[name], re.M)
+        assert lines == ["default", "identity", "zero"][:starts]
+        assert "`Start`" not in shown[name]
+        assert "PRESETS" not in shown[name]
+    assert "zero: f(x) with gates centred at 1. It is x at first, because each gate is 1 then." in shown["GAM"]
+
+
 def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(UserError, match=r"no block is named 'Gamm'. Did you mean 'GAM'"):
         blocks(["Gamm"])

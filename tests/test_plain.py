@@ -124,6 +124,79 @@ def test_every_block_gives_the_same_bits_without_the_package(tmp_path: Path) -> 
         assert torch.equal(ours, plain), row
 
 
+def test_blocks_inside_other_layers_give_the_same_bits_without_the_package(tmp_path: Path) -> None:
+    """Blocks in the bottlenecks of C2f, and in the residual blocks of a ResNet classifier."""
+    place("yolov8n.yaml", block="GAM", at="inside C2f", args={"preset": "strips"}).save(tmp_path / "yolov8-in.yaml")
+    torch.manual_seed(0)
+    YOLO(tmp_path / "yolov8n-in.yaml").save(tmp_path / "inside.pt")
+    YOLO("resnet18-gam-cls.yaml", task="classify").save(tmp_path / "resnet.pt")
+    compute = (
+        "import torch\nfrom ultralytics import YOLO\ntorch.set_num_threads(1)\n"
+        "x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))\n"
+        "with torch.no_grad(): found = [YOLO(f).model.eval()(x)[0] for f in ('inside.pt', 'resnet.pt')]\n"
+        "torch.save(found, 'found.pt')"
+    )
+    subprocess.run([sys.executable, "-c", compute], check=True, cwd=tmp_path)
+    (tmp_path / "found.pt").rename(tmp_path / "ours.pt")
+    assert "AttendedBottleneck" in export_plain(tmp_path / "inside.pt").blocks
+    assert {"AttendedBasicBlock", "AttentionResNet"} < {*export_plain(tmp_path / "resnet.pt").blocks}
+    done = run(tmp_path, f"import inside_plain, resnet_plain\n{compute}")
+    assert done.returncode == 0, done.stderr
+    for ours, plain in zip(torch.load(tmp_path / "ours.pt"), torch.load(tmp_path / "found.pt"), strict=True):
+        assert torch.equal(ours, plain)
+
+
+OWN = """
+from torch import nn
+from gam_yolo import SE, register
+from gam_yolo.blocks import ECA
+from gam_yolo.blocks.parts import ConvBN, Start
+
+@register
+class Squeeze(nn.Module):
+    def __init__(self, c, start="default"):
+        super().__init__()
+        self.squeeze, self.se, self.eca = ConvBN(c, 1), SE(c), ECA(c)
+        self.start = Start(c, start, self.squeeze)
+    def forward(self, x):
+        return self.start(x, self.eca(self.se(x * self.start.gate(self.squeeze(x)))))
+
+@register(name="Pointwise")
+class Bare(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.conv = nn.Conv2d(c, c, 1)
+    def forward(self, x):
+        return x * self.conv(x).sigmoid()
+"""
+
+
+@pytest.mark.parametrize("block", ["Squeeze", "Pointwise"])
+def test_a_users_own_block_is_loaded_with_the_file_of_the_user(block: str, tmp_path: Path) -> None:
+    """The file imports `register` and blocks of this package, which `export_plain` serves."""
+    (tmp_path / "own_blocks.py").write_text(OWN)
+    compute = (
+        "import torch\nfrom ultralytics import YOLO\ntorch.manual_seed(0)\ntorch.set_num_threads(1)\n"
+        "with torch.no_grad(): found = YOLO({!r}).model.eval()(torch.linspace(0, 1, 12288).view(1, 3, 64, 64))[0]\n"
+        "torch.save(found, 'found.pt')\n"
+    )
+    make = (
+        f"import gam_yolo, ultralytics\n"
+        f"gam_yolo.place('yolov8n.yaml', block='{block}', at='p3').save('yolov8-own.yaml')\n"
+        "ultralytics.YOLO('yolov8n-own.yaml').save('own.pt')\n"
+        "found = gam_yolo.export_plain('own.pt')\n"
+        "print('RESULT', found.missing)\n"
+    )
+    environment = {**os.environ, "GAM_YOLO_BLOCKS": str(tmp_path / "own_blocks.py")}
+    command = [sys.executable, "-c", make + compute.format("own.pt")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True)
+    assert "RESULT ('own_blocks',)" in done.stdout
+    (tmp_path / "found.pt").rename(tmp_path / "ours.pt")
+    plain = run(tmp_path, f"import own_plain\n{compute.format('own.pt')}")
+    assert plain.returncode == 0, plain.stderr
+    assert torch.equal(torch.load(tmp_path / "ours.pt"), torch.load(tmp_path / "found.pt"))
+
+
 def test_without_the_module_ultralytics_looks_for_a_package_of_our_name(folder: Path) -> None:
     """What docs/export.md says of a checkpoint alone; here installing is switched off."""
     done = run(folder, PREDICT)

@@ -62,7 +62,7 @@ def without(model: nn.Module, path: str) -> None:
     """
     identity, block = nn.Identity(), model.get_submodule(path)
     for name in ("i", "f", "type", "np"):  # what Ultralytics writes on each row's module
-        if hasattr(block, name):
+        if name in vars(block):  # `type` is also a method of every module
             setattr(identity, name, getattr(block, name))
     model.set_submodule(path, identity)
 

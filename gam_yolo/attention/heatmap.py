@@ -39,7 +39,9 @@ def layer_cam(network: nn.Module, image: Tensor, confidence: float = 0.25) -> Te
     """
     layers: Any = network.get_submodule("model")
     maps: list[Tensor] = []
-    handle = layers[-1].register_forward_pre_hook(lambda _, inputs: maps.extend(inputs[0]))
+    handle = layers[-1].register_forward_pre_hook(  # YOLOE passes the classes' embeddings after the maps
+        lambda _, inputs: maps.extend(each for each in inputs[0] if each.ndim == 4)
+    )
     layers[-1].shape = layers[-1].shapes = None  # anchors from an inference would have no gradient
     try:
         with torch.inference_mode(False), torch.enable_grad():

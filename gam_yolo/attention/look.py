@@ -115,7 +115,7 @@ def look(
     options = {"device": device or None, "conf": confidence, "vid_stride": vid_stride}
     found: list[LookedModel] = []
     drawn: list[LookedPicture] = []
-    count, seen = 0, set[str]()
+    count, more, seen = 0, False, set[str]()
     files_of_look = ("look.html", "look.json"), ("pictures",)
     with output_folder(folder, *files_of_look) if folder is not None else contextlib.nullcontext():
         with trusting(trust):  # all of them before anything takes time
@@ -132,6 +132,7 @@ def look(
                     if len(drawn) < count:
                         drawn.append(LookedPicture(frame.name, frame.path, {}, {}))
                     drawn[count - 1].models[name], drawn[count - 1].gates[name] = reader.draw(frame, confidence)
+            more = next(frames, None) is not None
             if not count:
                 raise UserError(f"there is no image in {source}", expected="images, or a video")
             looked = LookedModel(name, str(files[name]), reader.blocks(), reader.faithfulness())
@@ -141,7 +142,7 @@ def look(
                 )
                 looked = replace(looked, AP=whole, worth=worth)
             found.append(looked)
-        notes = (*_notes(found, count, limit, data is not None), *(_unread(source, seen) if count < limit else ()))
+        notes = (*_notes(found, count, more), *(() if more else _unread(source, seen)))
         result = LookResult(count, tuple(found), notes, tuple(drawn))
         if folder is not None:
             result.save(folder)
@@ -184,7 +185,7 @@ def _source(images: Any, data: str | Path | None, split: str, limit: int) -> Any
     if images is None:
         if data is None:
             raise UserError("there are no images", fix=f"Give images, a folder or a video, or {option('data')}")
-        return [str(path) for path in sorted(image_files(dataset(data, split)[split], str(data)))[:limit]]
+        return [str(path) for path in sorted(image_files(dataset(data, split)[split], str(data)))[: limit + 1]]
     if not isinstance(images, (str, Path, Sequence)):
         raise UserError(f"the images are a {type(images).__name__}", expected="a path, or a list of paths")
     if isinstance(images, (str, Path)) or len(images) == 1:
@@ -195,13 +196,14 @@ def _source(images: Any, data: str | Path | None, split: str, limit: int) -> Any
     return [str(image) for image in images]
 
 
-def _notes(found: Sequence[LookedModel], count: int, limit: int, measured: bool) -> tuple[str, ...]:
+def _notes(found: Sequence[LookedModel], count: int, more: bool) -> tuple[str, ...]:
     notes = [f"{model.name} has no attention blocks." for model in found if not model.blocks]
-    if count == limit:
-        notes.append(f"The first {limit} images were read. Use {option('limit')} for more.")
+    if more:
+        read = "image was" if count == 1 else f"{count} images were"
+        notes.append(f"Only the first {read} read. Use {option('limit')} for more.")
     if count == 1:
         notes.append("One image was read. Whether a gate depends on the image is seen on several.")
-    if measured:
+    if any(model.worth for model in found):
         notes.append(
             "What a block is worth is how much the trained model relies on it. The model was not trained without the "
             "block, and could learn to do without it: compare it with one that was."
@@ -251,7 +253,7 @@ class _Reader:
                 for one in source if isinstance(source, list) else [source]:  # a list would be a single batch
                     for result in self._yolo.predict(one, stream=True, verbose=False, save=False, **options):
                         yield _frame(result, image[0], dict(inputs), is_transformer(self._network))
-        except (OSError, AssertionError, ValueError) as error:
+        except (OSError, AssertionError, ValueError, ImportError) as error:
             if isinstance(error, UserError):
                 raise
             why = reason(error).partition(". Supported formats")[0]
@@ -294,7 +296,7 @@ class _Reader:
         """Draw detections, heat map and gates of an image."""
         with torch.inference_mode(False):
             image = frame.image.clone().float()
-        tested = faithfulness(self._network, image)
+        tested = faithfulness(self._network, image) if len(frame.boxes) else None
         if tested:
             self._tests.append(tested)
         photo = drawing.photo(image, frame.content)

@@ -45,7 +45,7 @@ class LookResult(LookRecord, SavedResult):
             for worth in model.worth:
                 lost = worth.lost
                 span = "" if lost.low is None else f" ({100 * lost.low:+.1f} to {100 * (lost.high or 0):+.1f})"
-                lines.append(f"  {worth.block} is worth {100 * (lost.value or 0):+.1f} points of mAP{span}")
+                lines.append(f"  {worth.block}: worth {100 * (lost.value or 0):+.1f} points of mAP{span}")
             if model.faithfulness:
                 lines.append(f"  heat maps: {model.faithfulness.finding}")
         return "\n".join([*lines, *self.notes])

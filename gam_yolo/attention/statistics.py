@@ -113,7 +113,8 @@ class GateValues:
         if len(self.means) > 1 and varies == ["channels"]:
             found = "a fixed scale for each channel: the same at every position and for every image"
         found += f"; {at_ends}" if ends >= _MANY else ""
-        return f"{found}; {dead} of {len(self.means[0])} channels are dead" if dead else found
+        are = "is" if dead == 1 else "are"
+        return f"{found}; {dead} of {len(self.means[0])} channels {are} dead" if dead else found
 
 
 def chance_inside(values: Values, boxes: NDArray[Any], size: tuple[int, int]) -> float:

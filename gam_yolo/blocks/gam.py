@@ -70,7 +70,7 @@ class GAM(nn.Module):
             ablation "with max-pooling", which states neither size nor place. `none` is GAM.
         start: `default`, `identity` or `zero` (the last layer of Mc starts at weight 0 and bias 1, or bias 0 with a
             sigmoid; the scale of the last batch norm starts at 0), see `Start`.
-        preset: One of `PRESETS`.
+        preset: A named choice of the other arguments, which override it.
         shuffle_groups: Groups of the shuffle, if not `groups`. The forks always shuffle by 4.
         conv: Form of the 7x7 convolutions: `dense`; `separable`, a depthwise 7x7 on the C/r channels and a 1x1
             convolution (MobileNet, arXiv 1704.04861); or `strips`, a 1x7 and a 7x1 convolution (Inception-v3, arXiv

@@ -16,6 +16,12 @@ from gam_yolo.cli.console import console
 
 __all__ = ["blocks"]
 
+_STARTS = {
+    "default": "f(x), with the random weights of the source.",
+    "identity": "x + gain a (f(x) - x), with one learnable number a per channel. It is x at first, because a is 0.",
+    "zero": "f(x) with gates centred at 1. It is x at first, because each gate is 1 then.",
+}
+
 
 def blocks(
     names: Annotated[list[str] | None, typer.Argument(help="Blocks to show in detail; default: a list of all.")] = None,
@@ -64,14 +70,17 @@ def _details(e: describe.BlockInfo, where: str, width: int) -> Iterator[str]:
     for argument in e.arguments:
         default = "required" if argument.required else f"default {_literal(argument.default)}"
         default = "from the preset" if argument.name in from_preset else default
-        yield wrapped(f"{argument.name} ({default}): {argument.meaning}".removesuffix(": "), "    ")
+        meaning = argument.meaning.replace(", see `Start`", "")  # a class; below is what a row needs of it
+        yield wrapped(f"{argument.name} ({default}): {meaning}".removesuffix(": "), "    ")
     if e.presets:
         yield "  presets:"
     for preset in e.presets:
         given = ", ".join(f"{key} {_literal(value)}" for key, value in preset.arguments.items())
         yield wrapped(f"{preset.name}: {given}; {_cost(preset)}", "    ")
     if e.starts:
-        yield wrapped(f"starts: {', '.join(e.starts)}")
+        yield "  starts, where f(x) is the formula:"
+    for start in e.starts:
+        yield wrapped(f"{start}: {_STARTS[start]}", "    ")
     yield wrapped(f"row: {e.row}")
 
 

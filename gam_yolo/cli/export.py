@@ -25,7 +25,7 @@ def export_plain(
 
     out = console()
     found = plain.export_plain(checkpoint, output, trust=trust)
-    out.print(f"{found.path}: {', '.join(found.blocks)}")
+    out.print(f"{found.path}: {', '.join(found.blocks) or 'what your blocks import'}")
     for name in found.missing:
         out.print(f"The checkpoint also needs the module {name}.")
     out.print(f"Where gam-yolo is not installed: import {found.path.stem}, then YOLO('{checkpoint.name}').")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,34 @@ def test_images_that_cannot_be_read_are_named(folder: Path, tmp_path: Path) -> N
         assert found.images == 2
         assert note in found.notes
     found = gam_yolo.look(folder / "gam.pt", tmp_path / "with blanks", imgsz=64, pictures=0, limit=2)
+    assert note in found.notes
+    found = gam_yolo.look(folder / "gam.pt", tmp_path / "with blanks", imgsz=64, pictures=0, limit=1)
     assert not any("could not be read" in text for text in found.notes)  # it did not come to them
+
+
+def test_a_limit_is_named_only_where_images_are_left(data: Path, folder: Path) -> None:
+    """The folder has six photographs, the dataset 24."""
+    notes = {
+        limit: gam_yolo.look(folder / "plain.pt", folder / "photos", imgsz=64, pictures=0, limit=limit).notes
+        for limit in (1, 5, 6)
+    }
+    use = "Use --limit (in Python limit=) for more."
+    assert f"Only the first image was read. {use}" in notes[1]
+    assert f"Only the first 5 images were read. {use}" in notes[5]
+    assert not any("limit" in note for note in notes[6])
+    of_data = gam_yolo.look(folder / "plain.pt", data=data, imgsz=64, pictures=0, limit=2)
+    assert of_data.images == 2
+    assert of_data.notes == ("plain has no attention blocks.", f"Only the first 2 images were read. {use}")
+
+
+def test_a_source_that_needs_a_package_that_is_missing_is_reported(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ultralytics' source "screen" needs `mss`."""
+    monkeypatch.setitem(sys.modules, "mss", None)
+    monkeypatch.setattr("ultralytics.utils.checks.AUTOINSTALL", False)
+    with pytest.raises(UserError, match=r"the images screen cannot be read \(ModuleNotFoundError: .*mss"):
+        gam_yolo.look(folder / "gam.pt", "screen", imgsz=64)
 
 
 def test_the_images_of_a_dataset_are_looked_at_in_the_order_of_their_names(data: Path, folder: Path) -> None:
@@ -289,6 +317,22 @@ def test_the_heat_map_of_other_heads_is_ultralytics_own(other: Path, folder: Pat
     assert np.abs(ours.numpy() * 255 - theirs(network, pixels, tmp_path)).max() <= 1.01
 
 
+@pytest.mark.parametrize("base", ["yoloe-11n", "yolov8n-worldv2", "yolov9t", "yolov5n"])
+def test_detectors_by_text_and_older_ones_are_looked_at(base: str, folder: Path, tmp_path: Path) -> None:
+    try:
+        placed = gam_yolo.place(f"{base}.yaml", block="SE", at="head-inputs", args={"start": "zero"})
+    except UserError:
+        pytest.skip(f"this release of Ultralytics has no {base}")
+    placed.save(tmp_path / f"{base}.yaml")
+    torch.manual_seed(0)
+    ultralytics_api.model(tmp_path / f"{base}.yaml").save(tmp_path / "best.pt")
+    photo = sorted((folder / "photos").iterdir())[1]
+    found = gam_yolo.look(tmp_path / "best.pt", photo, imgsz=64, confidence=1e-9, pictures=1)
+    (model,) = found.models
+    assert [block.change for block in model.blocks] == [0, 0, 0]
+    assert model.faithfulness is not None
+
+
 def test_a_video_is_read_frame_by_frame(folder: Path, tmp_path: Path) -> None:
     cv2 = pytest.importorskip("cv2")
     writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64))
@@ -310,6 +354,17 @@ def test_a_true_map_passes_the_test_of_faithfulness(folder: Path) -> None:
     assert insertion > random_insertion
 
 
+def test_heat_maps_are_tested_on_images_with_detections_only(folder: Path) -> None:
+    photos = sorted((folder / "photos").iterdir())
+    yolo = YOLO(folder / "plain.pt")
+    best = [float(yolo.predict(photo, imgsz=160, conf=1e-3, verbose=False)[0].boxes.conf.max()) for photo in photos]
+    confidence = sorted(best)[2] + 1e-4  # above the strongest detection of half of the photographs
+    assert sum(score > confidence for score in best) == 3
+    for limit, images in ((confidence, 3), (max(best) + 1e-4, None)):
+        (found,) = gam_yolo.look(folder / "plain.pt", photos, confidence=limit, pictures=6).models
+        assert (found.faithfulness and found.faithfulness.images) == images
+
+
 def test_a_model_without_a_block_is_the_model_built_without_its_row(folder: Path) -> None:
     """The row removed from the YAML and the weights transferred: another way to the same predictions."""
     removed = YOLO(save_without(folder / "gam.pt", ["model.16"], folder / "removed.pt"))
@@ -321,6 +376,22 @@ def test_a_model_without_a_block_is_the_model_built_without_its_row(folder: Path
         whole = YOLO(folder / "gam.pt").model.eval()(x)[0]
         torch.testing.assert_close(removed.model.eval()(x)[0], expected)
     assert (whole - expected).abs().max() > 1
+
+
+def test_blocks_inside_a_row_are_looked_at_and_worth_what_the_base_is_without_them(
+    folder: Path, shared: Path, tmp_path: Path, data: Path
+) -> None:
+    """All blocks removed, the model is the plain one."""
+    gam_yolo.place("yolov8n.yaml", block="ECA", at="inside 6").save(tmp_path / "yolov8-in.yaml")
+    YOLO(tmp_path / "yolov8n-in.yaml").load(shared / "weights/yolov8n.pt").save(tmp_path / "in.pt")
+    found = gam_yolo.look(tmp_path / "in.pt", data=data, imgsz=160, limit=1, pictures=0, replicates=100).models[0]
+    assert [block.path for block in found.blocks] == ["model.6.m.0.attention", "model.6.m.1.attention"]
+    assert [worth.block for worth in found.worth] == ["6.m.0.attention ECA", "6.m.1.attention ECA", ALL]
+    files = {"plain": folder / "plain.pt", "in": tmp_path / "in.pt"}
+    compared = gam_yolo.compare(files, data=data, imgsz=160, replicates=100).variants
+    assert compared["in"].metrics["AP"].value == found.AP
+    assert compared["plain"].metrics["AP"].value == found.worth[-1].AP
+    assert found.AP != found.worth[-1].AP
 
 
 @pytest.fixture(scope="module")

@@ -193,6 +193,17 @@ def test_warm_up_schedule_log_and_results_treat_them_as_ultralytics_own_groups(
     assert [line.split(" changes")[0] for line in moved] == ["row 1 (GAM)", "row 3.0 (SE)", "row 3.1 (SE)"]
 
 
+def test_a_key_set_in_python_holds_for_a_model_with_loaded_weights(tmp_path: Path, data: str, lines: list[str]) -> None:
+    (tmp_path / "yolov8-my.yaml").write_text(TINY)
+    YOLO(tmp_path / "yolov8-my.yaml").save(tmp_path / "weights.pt")
+    for model in (YOLO(tmp_path / "weights.pt"), YOLO(tmp_path / "yolov8-my.yaml").load(tmp_path / "weights.pt")):
+        model.model.yaml["block_lr"] = 10
+        lines.clear()
+        model.train(data=data, project=str(tmp_path), optimizer="SGD", val=False, **QUICK | {"epochs": 1})
+        assert sum(line.startswith("block_lr=10: lr=0.1 for row 1 (GAM)") for line in lines) == 1
+        assert model.model.yaml["block_lr"] == 10
+
+
 class Stop(Exception):  # noqa: N818
     pass
 
