@@ -210,12 +210,16 @@ def transfer(source: str | Path, target: str | Path, *, trust: bool = False) -> 
         old, new = _checkpoint(str(source)), _model(str(target))
     stock = getattr(tasks.BaseModel.load, "__wrapped__", tasks.BaseModel.load)  # ours may be switched off
     load = functools.partial(stock, new)
-    with ultralytics_api.quiet():
-        if has_blocks(old) or has_blocks(new):
-            return transfer_weights(old, new, load, tasks.LOGGER)
-        shown = _Renumbered(old, new, {key: key for key in old.state_dict()}, head=True)
-        load(shown, verbose=False)
-    return _report(new, shown, {}, "")
+    try:
+        with ultralytics_api.quiet():
+            if has_blocks(old) or has_blocks(new):
+                return transfer_weights(old, new, load, tasks.LOGGER)
+            shown = _Renumbered(old, new, {key: key for key in old.state_dict()}, head=True)
+            load(shown, verbose=False)
+        return _report(new, shown, {}, "")
+    except Exception as error:  # a layer without one of its attributes, or a row without its module
+        expected = "a checkpoint that Ultralytics wrote"
+        raise UserError(f"holds a damaged model ({reason(error)})", at=source, expected=expected) from None
 
 
 def _checkpoint(name: str) -> nn.Module:

@@ -290,6 +290,23 @@ def test_a_checkpoint_can_be_compared_with_a_yaml_or_another_checkpoint(checkpoi
         assert (counts["blocks"], counts["blocks_total"]) == (each * blocks[0], each * blocks[1])
 
 
+def test_a_damaged_model_in_a_checkpoint_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text(placed([2, 6]))
+    for damage in ("out_channels", "row"):
+        model = build(placed([2]))
+        block = next(module for module in model.modules() if type(module).__name__ == "SE")
+        if damage == "row":
+            del model.yaml["backbone"][1][2:]
+        else:
+            del next(m for m in block.modules() if isinstance(m, nn.Conv2d)).out_channels
+        torch.save({"model": model, "train_args": {}}, tmp_path / "damaged.pt")
+        with pytest.raises(
+            UserError, match=r"damaged\.pt: holds a damaged model \(.*\)\. Expected a checkpoint"
+        ) as error:
+            transfer(tmp_path / "damaged.pt", tmp_path / "other.yaml")
+        assert "\n" not in str(error.value)
+
+
 def test_a_yaml_is_built_at_the_scale_that_its_name_says(tmp_path: Path) -> None:
     scaled = f"{placed([1])}scales:\n  n: [1.0, 1.0, 1024]\n  s: [1.0, 2.0, 1024]\n"
     torch.save({"model": build(), "train_args": {}}, tmp_path / "plain.pt")

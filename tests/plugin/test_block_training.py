@@ -193,6 +193,7 @@ def test_warm_up_schedule_log_and_results_treat_them_as_ultralytics_own_groups(
     assert [line.split(" changes")[0] for line in moved] == ["row 1 (GAM)", "row 3.0 (SE)", "row 3.1 (SE)"]
 
 
+@pytest.mark.since("8.3.160")  # an older one cannot save a new model
 def test_a_key_set_in_python_holds_for_a_model_with_loaded_weights(tmp_path: Path, data: str, lines: list[str]) -> None:
     (tmp_path / "yolov8-my.yaml").write_text(TINY)
     YOLO(tmp_path / "yolov8-my.yaml").save(tmp_path / "weights.pt")
@@ -252,6 +253,7 @@ def train(folder: Path, data: str, interrupt: int | None = None) -> tuple[list[S
     return states, averages
 
 
+@pytest.mark.since("8.4.4")  # an older one ignores save_dir
 def test_only_the_blocks_learn_at_first_and_resuming_is_exact_in_and_after_that_phase(
     tmp_path: Path, data: str, lines: list[str]
 ) -> None:
